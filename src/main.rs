@@ -1,0 +1,2 @@
+//! inverse-stella
+fn main() {}
