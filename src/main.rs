@@ -1,2 +1,57 @@
-//! inverse-stella
-fn main() {}
+//! `inverse-stella`: text from sentence-embedding vectors, and how much meaning survives the way.
+//!
+//! Results go to stdout; logs and progress to stderr. Exit status: 0 done, 1 the data or the world is
+//! wrong, 2 the arguments are wrong, 101 a bug of ours.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod card;
+mod cli;
+mod completions;
+mod config;
+mod decoding;
+mod doctor;
+mod encode;
+mod encoder_source;
+mod eval_verb;
+mod export;
+mod failure;
+mod invert;
+mod output;
+mod pairs;
+mod progress;
+mod roundtrip;
+mod signals;
+mod train;
+mod vectors;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    failure::install_panic_message();
+    // libtorch_cuda registers its kernels when it is loaded, so this comes before the first tensor
+    torch_ext::load_cuda();
+    let cli = Cli::parse();
+    progress::init_logging(cli.verbose, cli.quiet);
+    if let Some(threads) = cli.threads {
+        tch::set_num_threads(threads);
+    }
+    let done = match &cli.command {
+        Command::Doctor(args) => return doctor::run(args).unwrap_or_else(|error| failure::report(&error)),
+        Command::Encode(args) => encode::run(args),
+        Command::Pairs(args) => pairs::run(args),
+        Command::Train(args) => train::run(args),
+        Command::Eval(args) => eval_verb::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Invert(args) => invert::run(args),
+        Command::Roundtrip(args) => roundtrip::run(args),
+        Command::Config(args) => config::run(args),
+        Command::Completions(args) => completions::run(args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

@@ -1,0 +1,94 @@
+//! Flags about decoding, shared by `invert`, `eval` and `roundtrip`.
+
+use anyhow::Result;
+use clap::Args;
+use models::{DeviceChoice, Dtype, GenerateOptions, Strategy};
+
+use crate::failure::ArgumentError;
+
+/// How texts are generated, and on what.
+#[derive(Debug, Args)]
+pub(crate) struct DecodingArgs {
+    /// Beam search with this many hypotheses a text (1 = greedy)
+    #[arg(long, value_name = "WIDTH", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    beam: u32,
+    /// What a beam's score is divided by: its length to this power
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    length_penalty: f64,
+    /// Sample at this temperature instead of taking the likeliest token
+    #[arg(long, value_name = "T", conflicts_with = "beam")]
+    temperature: Option<f64>,
+    /// Sample among the K likeliest tokens
+    #[arg(long, value_name = "K", conflicts_with = "beam")]
+    top_k: Option<i64>,
+    /// Sample among the likeliest tokens that hold this much probability
+    #[arg(long, value_name = "P", conflicts_with = "beam")]
+    top_p: Option<f64>,
+    /// Sample among tokens at least this fraction as likely as the likeliest
+    #[arg(long, value_name = "P", conflicts_with = "beam")]
+    min_p: Option<f64>,
+    /// Seed of sampling; the result does not depend on the batch
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The longest text, in the decoder's tokens [default: what the decoder was trained for]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// Vectors decoded at a time
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub(crate) batch: usize,
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: DeviceChoice,
+    /// Numbers the decoder computes with: auto (bf16 where the hardware has it), f32, bf16 or f16
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    pub(crate) dtype: Dtype,
+}
+
+impl DecodingArgs {
+    /// Checked options; `longest` is the decoder's own maximum.
+    pub(crate) fn options(&self, longest: usize) -> Result<GenerateOptions> {
+        let within = |name: &str, value: Option<f64>, low: f64, high: f64| match value {
+            Some(x) if !(x > low && x <= high) => {
+                Err(ArgumentError::new(format!("--{name} {x}: must be above {low} and at most {high}")))
+            }
+            _ => Ok(()),
+        };
+        within("temperature", self.temperature, 0.0, 100.0)?;
+        within("top-p", self.top_p, 0.0, 1.0)?;
+        within("min-p", self.min_p, 0.0, 1.0)?;
+        if self.top_k.is_some_and(|k| k < 1) {
+            return Err(ArgumentError::new("--top-k: must be at least 1").into());
+        }
+        if self.batch == 0 {
+            return Err(ArgumentError::new("--batch: must be at least 1").into());
+        }
+        let samples =
+            self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let strategy = if samples {
+            Strategy::Sample {
+                temperature: self.temperature.unwrap_or(1.0),
+                top_k: self.top_k,
+                top_p: self.top_p,
+                min_p: self.min_p,
+                seed: self.seed,
+                samples: 1,
+            }
+        } else if self.beam > 1 {
+            Strategy::Beam { width: self.beam as usize, length_penalty: self.length_penalty }
+        } else {
+            Strategy::Greedy
+        };
+        let max_tokens = match self.max_tokens {
+            None => longest,
+            Some(n) if n >= 1 && n <= longest => n,
+            Some(n) => {
+                return Err(ArgumentError::with_hint(
+                    format!("--max-tokens {n}: this decoder writes 1 to {longest} tokens"),
+                    "leave the flag out for the decoder's own maximum",
+                )
+                .into());
+            }
+        };
+        Ok(GenerateOptions { strategy, max_tokens, batch: self.batch })
+    }
+}

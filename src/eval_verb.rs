@@ -1,0 +1,112 @@
+//! `eval`: texts -> vectors -> texts, scored.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use data::Split;
+use data::pairs::PairSet;
+use eval::{RoundTrip, RoundTripOptions};
+use models::Inverter;
+
+use crate::decoding::DecodingArgs;
+use crate::encoder_source::{self, EncoderArgs};
+use crate::failure::ArgumentError;
+use crate::output;
+use crate::progress::Progress;
+
+/// Flags of `eval`.
+#[derive(Debug, Args)]
+#[command(
+    group(clap::ArgGroup::new("what").required(true).args(["texts", "pairs"])),
+    after_help = "\
+Examples:
+  inverse-stella eval runs/captions --texts held-out.txt --limit 512
+  inverse-stella eval runs/captions --pairs runs/captions-pairs --split test --json
+  inverse-stella eval captions-decoder --texts held-out.txt --beam 4 --out runs/captions/report.json
+
+The numbers of --json are explained in docs/eval-schema.md.")]
+pub(crate) struct EvalArgs {
+    /// A run, a checkpoint or an export
+    #[arg(value_name = "DECODER")]
+    decoder: PathBuf,
+    /// Texts to take there and back, one a line (.gz, .xz and .zst too)
+    #[arg(long, value_name = "FILE")]
+    texts: Option<PathBuf>,
+    /// A pair set, whose vectors are taken as they are
+    #[arg(long, value_name = "DIR")]
+    pairs: Option<PathBuf>,
+    /// Which part of the pair set: train, dev or test
+    #[arg(long, value_name = "SPLIT", default_value = "test", conflicts_with = "texts")]
+    split: Split,
+    /// Only the first N texts; the result is marked as a trial
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Best, worst and random samples to show, each so many
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    samples: usize,
+    /// Resamples behind each 95 % interval
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    bootstrap: usize,
+    /// One JSON object on stdout instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Write the JSON object to a file too
+    #[arg(long, value_name = "FILE.json")]
+    out: Option<PathBuf>,
+    /// Write every row (text, decoded text, its scores) as JSON lines
+    #[arg(long, value_name = "FILE.jsonl")]
+    rows: Option<PathBuf>,
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    #[command(flatten)]
+    decoding: DecodingArgs,
+}
+
+/// Takes the texts there and back, and scores what came back.
+pub(crate) fn run(args: &EvalArgs) -> Result<()> {
+    if args.limit == Some(0) {
+        return Err(ArgumentError::new("--limit 0: nothing to evaluate").into());
+    }
+    let inverter = Inverter::open(&args.decoder, args.decoding.device, args.decoding.dtype)?;
+    let encoder =
+        encoder_source::open_for_decoder(&inverter, &args.encoder, args.decoding.device)?;
+    let options = RoundTripOptions {
+        generate: args.decoding.options(inverter.config.max_tokens as usize)?,
+        limit: args.limit,
+        samples: args.samples,
+        bootstrap: args.bootstrap,
+        ..RoundTripOptions::default()
+    };
+    let mut bar: Option<(String, Progress)> = None;
+    let mut tell = |stage: &str, done: usize, total: usize| {
+        if bar.as_ref().is_none_or(|(at, _)| at != stage) {
+            if let Some((_, bar)) = bar.take() {
+                bar.finish();
+            }
+            bar = Some((stage.to_owned(), Progress::start(stage, "texts", Some(total as u64))));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.at(done as u64, "");
+        }
+    };
+    let result = match (&args.texts, &args.pairs) {
+        (Some(path), _) => {
+            let texts = data::read_lines(path)?;
+            eval::round_trip(&inverter, &encoder, &texts, None, &options, &mut tell)?
+        }
+        (None, Some(dir)) => {
+            let pairs = PairSet::open(dir)?;
+            eval::round_trip_pairs(&inverter, &encoder, &pairs, args.split, &options, &mut tell)?
+        }
+        (None, None) => return Err(ArgumentError::new("--texts or --pairs must be given").into()),
+    };
+    if let Some((_, bar)) = bar {
+        bar.finish();
+    }
+    write_files(args, &result)?;
+    if args.json {
+        return output::json(&result.summary);
+    }
+    output::write(|out| write!(out, "{}", eval::table(&result)))
+}

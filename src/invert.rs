@@ -1,0 +1,97 @@
+//! `invert`: vectors -> texts.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use models::{Embed as _, Inverted, Inverter};
+
+use crate::decoding::DecodingArgs;
+use crate::encoder_source::{self, EncoderArgs};
+use crate::progress::Progress;
+use crate::{output, vectors};
+
+/// Flags of `invert`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  inverse-stella invert captions-decoder --vectors vectors.npy
+  inverse-stella invert runs/captions --vectors vectors.npy --json --encoder .venv/all-MiniLM-L6-v2
+  echo '[0.01, -0.07, ...]' | inverse-stella invert captions-decoder --vectors -")]
+pub(crate) struct InvertArgs {
+    /// A run, a checkpoint or an export
+    #[arg(value_name = "DECODER")]
+    decoder: PathBuf,
+    /// .npy of shape (rows, numbers), or JSON lines (an array, or an object with `vector`); - is stdin
+    #[arg(long, value_name = "X.npy")]
+    vectors: PathBuf,
+    /// One JSON object a line: text, log_prob, tokens, finished and, with --encoder, cosine
+    #[arg(long)]
+    json: bool,
+    /// Encode each text again and give its cosine to the vector (--encoder does so too)
+    #[arg(long)]
+    cosine: bool,
+    #[command(flatten)]
+    encoder: EncoderArgs,
+    #[command(flatten)]
+    decoding: DecodingArgs,
+}
+
+/// A line of `invert --json`.
+#[derive(serde::Serialize)]
+struct Line<'a> {
+    row: usize,
+    text: &'a str,
+    log_prob: f64,
+    tokens: usize,
+    finished: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cosine: Option<f64>,
+}
+
+/// Decodes a file of vectors.
+pub(crate) fn run(args: &InvertArgs) -> Result<()> {
+    let inverter = Inverter::open(&args.decoder, args.decoding.device, args.decoding.dtype)?;
+    let options = args.decoding.options(inverter.config.max_tokens as usize)?;
+    let given = vectors::read(&args.vectors, inverter.space.dim)?;
+    if let Some(space) = &given.space {
+        space.require_same(&inverter.space, &args.vectors.display().to_string(), "the decoder")?;
+    }
+    let rows = given.rows_ND.size()[0];
+    let mut progress = Progress::start("decoding", "texts", Some(rows as u64));
+    let mut texts: Vec<Inverted> = Vec::with_capacity(rows as usize);
+    // several batches at a time, so that rows that end early make room for others
+    let chunk = (options.batch as i64) * 8;
+    for start in (0..rows).step_by(chunk as usize) {
+        let part = given.rows_ND.narrow(0, start, chunk.min(rows - start));
+        texts.extend(inverter.invert(&part, &options)?);
+        progress.at(texts.len() as u64, "");
+    }
+    progress.finish();
+    let cosines = if args.cosine || args.encoder.encoder.is_some() {
+        let encoder =
+            encoder_source::open_for_decoder(&inverter, &args.encoder, args.decoding.device)?;
+        let again: Vec<&str> = texts.iter().map(|inverted| inverted.text.as_str()).collect();
+        Some(eval::cosines(&given.rows_ND, &encoder.embed(&again)?)?)
+    } else {
+        None
+    };
+    output::write(|out| {
+        for (row, inverted) in texts.iter().enumerate() {
+            if args.json {
+                let line = Line {
+                    row,
+                    text: &inverted.text,
+                    log_prob: inverted.log_prob,
+                    tokens: inverted.tokens,
+                    finished: inverted.finished,
+                    cosine: cosines.as_ref().map(|cosines| cosines[row]),
+                };
+                writeln!(out, "{}", serde_json::to_string(&line)?)?;
+            } else {
+                writeln!(out, "{}", output::one_line(&inverted.text))?;
+            }
+        }
+        Ok(())
+    })
+}

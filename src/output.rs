@@ -1,0 +1,46 @@
+//! stdout: results and nothing else.
+
+use std::io::{self, BufWriter, Write};
+
+use anyhow::{Context as _, Result};
+
+/// Writes a result to stdout. A reader that hung up (`| head`) is no error.
+pub(crate) fn write(body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match body(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context("cannot write the result to stdout"),
+    }
+}
+
+/// Writes `value` as one line of JSON.
+pub(crate) fn json(value: &impl serde::Serialize) -> Result<()> {
+    let line = serde_json::to_string(value).context("cannot write the result as JSON")?;
+    write(|out| writeln!(out, "{line}"))
+}
+
+/// A text on one line: line breaks and backslashes escaped, so that lines and vectors stay in step.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\r' => line.push_str("\\r"),
+            other => line.push(other),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn line_breaks_are_escaped_and_can_be_told_from_backslashes() {
+        assert_eq!(one_line("a\nb"), "a\\nb");
+        assert_eq!(one_line("a\\nb"), "a\\\\nb");
+        assert_eq!(one_line("a\r\nb"), "a\\r\\nb");
+    }
+}

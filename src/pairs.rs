@@ -1,0 +1,104 @@
+//! `pairs`: corpora -> curated (vector, text) pairs on disk, and a look at them.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use data::pairs::{BuildProgress, Inspection, PairSet};
+use models::Encoder;
+
+use crate::config::RecipeArgs;
+use crate::output;
+use crate::progress::Progress;
+
+/// Flags of `pairs`.
+#[derive(Debug, Args)]
+pub(crate) struct PairsArgs {
+    #[command(subcommand)]
+    verb: PairsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum PairsVerb {
+    /// Read, curate and encode a recipe's corpora; started again after a kill it goes on where it was
+    #[command(after_help = "\
+Examples:
+  inverse-stella pairs build --recipe configs/captions.toml
+  inverse-stella pairs build --recipe configs/captions.toml --set corpus.0.limit=1000 --set pairs.dir=/tmp/few")]
+    Build {
+        #[command(flatten)]
+        recipe: RecipeArgs,
+        /// Print the report as one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Counts, lengths, domains and sample rows of a pair set
+    #[command(after_help = "Example:\n  inverse-stella pairs inspect runs/captions-pairs --samples 5")]
+    Inspect {
+        /// The pair set's folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// How many rows to show
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        samples: usize,
+        /// Seed of the choice of rows
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        seed: u64,
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every shard against its digest
+    #[command(after_help = "Example:\n  inverse-stella pairs verify runs/captions-pairs")]
+    Verify {
+        /// The pair set's folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Runs one of the verbs.
+pub(crate) fn run(args: &PairsArgs) -> Result<()> {
+    match &args.verb {
+        PairsVerb::Build { recipe, json } => build(recipe, *json),
+        PairsVerb::Inspect { dir, samples, seed, json } => inspect(dir, *samples, *seed, *json),
+        PairsVerb::Verify { dir } => {
+            let set = PairSet::open(dir)?;
+            set.verify()?;
+            output::write(|out| writeln!(out, "{}: {} pairs, every digest right", dir.display(), set.len()))
+        }
+    }
+}
+
+fn build(args: &RecipeArgs, json: bool) -> Result<()> {
+    let recipe = args.load()?.recipe;
+    let config = recipe.pairs_config();
+    let encoder = Encoder::open(&recipe.encoder.source, &recipe.encoder_options())?;
+    let mut bar: Option<(&'static str, Progress)> = None;
+    let report = data::pairs::build(&config, &encoder, &mut |at: BuildProgress| {
+        if bar.as_ref().is_none_or(|(stage, _)| *stage != at.stage.name()) {
+            if let Some((_, done)) = bar.take() {
+                done.finish();
+            }
+            bar = Some((at.stage.name(), Progress::start(at.stage.name(), "texts", at.total)));
+        }
+        if let Some((_, bar)) = &mut bar {
+            bar.at(at.done, "");
+        }
+    })?;
+    if let Some((_, bar)) = bar {
+        bar.finish();
+    }
+    if json {
+        return output::json(&report);
+    }
+    output::write(|out| write!(out, "{report}"))
+}
+
+fn inspect(dir: &std::path::Path, samples: usize, seed: u64, json: bool) -> Result<()> {
+    let inspection: Inspection = data::pairs::inspect(&PairSet::open(dir)?, samples, seed)?;
+    if json {
+        return output::json(&inspection);
+    }
+    output::write(|out| write!(out, "{inspection}"))
+}

@@ -1,0 +1,277 @@
+//! The main job on a small corpus with the real encoder: pairs -> train -> eval -> export -> invert, and what
+//! happens when it is killed on the way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use predicates::prelude::*;
+use predicates::str::contains;
+use support::{files, inverse_stella, minilm, sentences, write_lines};
+
+/// A recipe over 600 sentences with a decoder of a few thousand parameters.
+struct Small {
+    folder: tempfile::TempDir,
+    recipe: PathBuf,
+}
+
+impl Small {
+    fn new(encoder: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = folder.path().join("texts.txt");
+        write_lines(&texts, &sentences(600));
+        let recipe = folder.path().join("small.toml");
+        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/base.toml");
+        std::fs::write(
+            &recipe,
+            format!(
+                r#"
+extends = "{base}"
+name = "small"
+[encoder]
+source = "{encoder}"
+[[corpus]]
+name = "sentences"
+path = "{texts}"
+format = "text"
+domain = "test"
+[split]
+dev = 0.05
+test = 0.05
+[pairs]
+dir = "{pairs}"
+shard_rows = 100
+[tokenizer]
+kind = "bpe"
+vocab = 400
+[decoder]
+hidden = 32
+layers = 2
+heads = 2
+ffn = 64
+prefix_tokens = 2
+max_tokens = 24
+[training]
+max_steps = 12
+batch_tokens = 256
+dtype = "f32"
+device = "cpu"
+log_every = 2
+eval_every = 6
+eval_texts = 8
+checkpoint_every = 4
+ema_decay = 0.9
+[run]
+dir = "{run}"
+"#,
+                base = base.display(),
+                encoder = encoder.display(),
+                texts = texts.display(),
+                pairs = folder.path().join("pairs").display(),
+                run = folder.path().join("run").display(),
+            ),
+        )
+        .unwrap();
+        Self { folder, recipe }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `verb --recipe small.toml --set key=value ...` as a process that can be killed.
+    fn start(&self, verb: &[&str], sets: &[String]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("inverse-stella"));
+        command.args(verb).arg("--recipe").arg(&self.recipe).current_dir(env!("CARGO_MANIFEST_DIR"));
+        for set in sets {
+            command.arg("--set").arg(set);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn done(&self, verb: &[&str], sets: &[String]) -> String {
+        let output = self.start(verb, sets).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{verb:?} failed:\n{stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Starts `verb` and kills it with SIGKILL as soon as `seen` is there.
+    fn killed(&self, verb: &[&str], sets: &[String], seen: impl Fn() -> bool) {
+        let mut child = self.start(verb, sets).spawn().unwrap();
+        let started = Instant::now();
+        while !seen() && child.try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < Duration::from_secs(120), "{verb:?} never came to the point of the kill");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
+/// What may differ between two runs of the same work: logs, times, locks.
+fn varies(name: &str) -> bool {
+    name.contains("events.out") || name.ends_with(".txt") || name.ends_with(".lock") || name.ends_with("environment.json")
+}
+
+#[test]
+fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    small.done(&["pairs", "build"], &[]);
+    inverse_stella().args(["pairs", "inspect"]).arg(small.path("pairs")).assert().success().stdout(contains("test"));
+    inverse_stella().args(["pairs", "verify"]).arg(small.path("pairs")).assert().success();
+
+    small.done(&["train", "--dry-run"], &[]);
+    assert!(!small.path("run").exists(), "a dry run leaves no run behind");
+    small.done(&["train"], &[]);
+    for name in ["config.toml", "environment.json", "metrics.jsonl", "log.txt", "space.json", "checkpoints/latest"] {
+        assert!(small.path("run").join(name).exists(), "the run has no {name}");
+    }
+
+    let json = inverse_stella()
+        .arg("eval")
+        .arg(small.path("run"))
+        .arg("--pairs")
+        .arg(small.path("pairs"))
+        .args(["--split", "dev", "--json", "--bootstrap", "50", "--encoder"])
+        .arg(&encoder)
+        .output()
+        .unwrap();
+    assert!(json.status.success(), "{}", String::from_utf8_lossy(&json.stderr));
+    let result: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    for key in
+        ["n", "bleu", "sentence_bleu", "chrf", "token_f1", "token_set_f1", "exact_match", "rouge_l", "cosine"]
+    {
+        assert!(result[key].is_number(), "{key} is no number in {result}");
+    }
+
+    let export = small.path("export");
+    inverse_stella().arg("export").arg(small.path("run")).arg(&export).assert().success();
+    for name in ["config.json", "model.safetensors", "tokenizer.json", "projector.json", "space.json", "golden.json", "README.md"] {
+        assert!(export.join(name).exists(), "the export has no {name}");
+    }
+
+    let texts = small.path("few.txt");
+    write_lines(&texts, &sentences(5));
+    let vectors = small.path("few.npy");
+    inverse_stella()
+        .args(["encode", "--encoder"])
+        .arg(&encoder)
+        .arg("--input")
+        .arg(&texts)
+        .arg("--output")
+        .arg(&vectors)
+        .assert()
+        .success();
+    let from_export = inverse_stella().arg("invert").arg(&export).arg("--vectors").arg(&vectors).output().unwrap();
+    let from_run = inverse_stella().arg("invert").arg(small.path("run")).arg("--vectors").arg(&vectors).output().unwrap();
+    assert!(from_export.status.success(), "{}", String::from_utf8_lossy(&from_export.stderr));
+    assert_eq!(String::from_utf8_lossy(&from_export.stdout).lines().count(), 5);
+    assert_eq!(from_export.stdout, from_run.stdout, "an export gives the texts that its run gives");
+
+    inverse_stella()
+        .args(["roundtrip", "A man finds a red ball.", "--json", "--decoder"])
+        .arg(&export)
+        .arg("--encoder")
+        .arg(&encoder)
+        .assert()
+        .success()
+        .stdout(contains("\"cosine\""));
+}
+
+#[test]
+fn a_killed_build_goes_on_to_the_same_bytes() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    let whole = small.path("whole");
+    small.done(&["pairs", "build"], &[format!("pairs.dir={}", whole.display())]);
+    let killed = small.path("killed");
+    let sets = [format!("pairs.dir={}", killed.display())];
+    small.killed(&["pairs", "build"], &sets, || killed.join("shard-00001.arrow").exists());
+    assert!(!killed.join("manifest.json").exists(), "the build was over before it was killed");
+    small.done(&["pairs", "build"], &sets);
+    let differs = |name: &str| name.ends_with(".lock");
+    let (whole, killed) = (files(&whole, differs), files(&killed, differs));
+    let names = |found: &[(String, Vec<u8>)]| found.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&whole), names(&killed));
+    for ((name, a), (_, b)) in whole.iter().zip(&killed) {
+        assert!(a == b, "{name} differs between the whole and the resumed build");
+    }
+}
+
+#[test]
+fn a_killed_training_goes_on_to_the_same_weights() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    small.done(&["pairs", "build"], &[]);
+    let whole = small.path("whole");
+    small.done(&["train"], &[format!("run.dir={}", whole.display())]);
+    let killed = small.path("killed");
+    let sets = [format!("run.dir={}", killed.display())];
+    small.killed(&["train"], &sets, || killed.join("checkpoints/latest").exists());
+    let latest = std::fs::read_to_string(killed.join("checkpoints/latest")).unwrap();
+    assert_ne!(latest.trim(), "step-00000012", "the training was over before it was killed");
+    small.done(&["train", "--resume"], &sets);
+    let last = |run: &Path, name: &str| std::fs::read(run.join("checkpoints/step-00000012").join(name)).unwrap();
+    for name in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
+        assert!(last(&whole, name) == last(&killed, name), "{name} differs between the whole and the resumed run");
+    }
+}
+
+#[test]
+fn sigterm_saves_and_leaves_with_0() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    small.done(&["pairs", "build"], &[]);
+    let sets = ["training.max_steps=100000".to_owned(), "training.checkpoint_every=100000".to_owned()];
+    let mut child = small.start(&["train"], &sets).spawn().unwrap();
+    let metrics = small.path("run/metrics.jsonl");
+    let started = Instant::now();
+    while std::fs::metadata(&metrics).map_or(0, |meta| meta.len()) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(120), "no step was ever logged");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(child.wait().unwrap().success(), "SIGTERM must end in status 0");
+    let latest = std::fs::read_to_string(small.path("run/checkpoints/latest")).unwrap();
+    assert!(small.path("run/checkpoints").join(latest.trim()).join("model.safetensors").exists());
+}
+
+#[test]
+fn vectors_of_another_space_or_shape_are_refused() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    small.done(&["pairs", "build"], &[]);
+    small.done(&["train"], &["training.max_steps=2".to_owned()]);
+    let run = small.path("run");
+    let invert = |vectors: &Path| inverse_stella().arg("invert").arg(&run).arg("--vectors").arg(vectors).assert();
+
+    let lines = small.path("v.jsonl");
+    std::fs::write(&lines, "[1.0, 2.0]\n").unwrap();
+    invert(&lines).code(1).stderr(contains("384").and(contains("line 1")).and(contains("hint:")));
+    let nan = format!("[{}]\n", vec!["1e999"; 384].join(","));
+    std::fs::write(&lines, nan).unwrap();
+    invert(&lines).code(1).stderr(contains("hint:"));
+
+    let texts = small.path("few.txt");
+    write_lines(&texts, &sentences(2));
+    let vectors = small.path("few.npy");
+    inverse_stella()
+        .args(["encode", "--encoder"])
+        .arg(&encoder)
+        .arg("--input")
+        .arg(&texts)
+        .arg("--output")
+        .arg(&vectors)
+        .assert()
+        .success();
+    let space = small.path("few.space.json");
+    let other = std::fs::read_to_string(&space).unwrap().replace("blake3:", "blake3:00");
+    std::fs::write(&space, other).unwrap();
+    invert(&vectors).code(1).stderr(contains("space").and(contains("hint:")));
+}
