@@ -1,0 +1,408 @@
+//! The parameter store: ordered, named, shape-checked tensors.
+//!
+//! A training store keeps two leaves for every parameter where the compute type is not f32: the f32 master, which
+//! the optimizer owns, and a copy in the compute type, which the matrix products read. [`ParamStore::refresh`]
+//! brings the copies up to date once a step, so no layer casts its weights. An inference store keeps one tensor.
+//!
+//! Names on disk are those of Hugging Face's checkpoints. A parameter may be several tensors on disk and one in
+//! memory (query, key and value; gate and up), because one large matrix product is faster than three small ones.
+
+use crate::weights::Weights;
+use crate::{Error, Result};
+use rand::Rng as _;
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+/// How a parameter is filled before training.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+}
+
+/// What kind of parameter it is; the optimizer treats the groups differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Matrices between hidden layers: weight decay, candidates for Muon.
+    Matrix,
+    /// Embedding tables and vocabulary heads: weight decay, never Muon.
+    Embedding,
+    /// Gains of norms, and biases: no weight decay.
+    Gain,
+}
+
+/// One tensor on disk: some rows of a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Name in the checkpoint.
+    pub name: String,
+    /// Number of rows (elements for a vector) that this tensor holds.
+    pub rows: i64,
+}
+
+/// One parameter of the store.
+#[derive(Debug)]
+pub struct Param {
+    /// Unique name: that of the tensor on disk, or those of the parts joined by `+`.
+    pub name: String,
+    /// Its group.
+    pub group: Group,
+    /// What it is called on disk; the rows of the parts add up to the rows of the tensor.
+    pub parts: Vec<Part>,
+    /// The precise value: f32 in training, the inference type otherwise.
+    pub master: Tensor,
+    /// What matrix products read. The same tensor as `master` where the types are equal.
+    pub compute: Tensor,
+}
+
+impl Param {
+    /// Number of elements.
+    pub fn numel(&self) -> i64 {
+        self.master.size().iter().product()
+    }
+
+    fn shared(&self) -> bool {
+        self.master.kind() == self.compute.kind()
+    }
+
+    /// Shape on disk of a part.
+    fn part_shape(&self, part: &Part) -> Vec<i64> {
+        let mut shape = self.master.size();
+        if let Some(rows) = shape.first_mut() {
+            *rows = part.rows;
+        }
+        shape
+    }
+
+    /// The parts with the row at which each begins.
+    fn offsets(&self) -> impl Iterator<Item = (&Part, i64)> {
+        self.parts.iter().scan(0, |next, part| {
+            let start = *next;
+            *next += part.rows;
+            Some((part, start))
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mode {
+    Train { compute: Kind, seed: u64 },
+    Inference { kind: Kind },
+}
+
+/// Parameters and buffers of a model, in the order in which the model asked for them.
+#[derive(Debug)]
+pub struct ParamStore {
+    device: Device,
+    mode: Mode,
+    params: Vec<Param>,
+    /// f32 tensors that are saved but not trained.
+    buffers: Vec<(String, Tensor)>,
+}
+
+impl ParamStore {
+    /// A store for training: f32 masters and, where `compute` is another type, copies in it. The same `seed` gives
+    /// the same bytes, whatever the device; each parameter's values depend on the seed and its own name alone.
+    pub fn train(device: Device, compute: Kind, seed: u64) -> Self {
+        Self { device, mode: Mode::Train { compute, seed }, params: Vec::new(), buffers: Vec::new() }
+    }
+
+    /// A store for inference: one tensor a parameter, of type `kind`, without gradients, zero until loaded.
+    pub fn inference(device: Device, kind: Kind) -> Self {
+        Self { device, mode: Mode::Inference { kind }, params: Vec::new(), buffers: Vec::new() }
+    }
+
+    /// Device of all tensors.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Type in which the forward pass computes.
+    pub fn compute_kind(&self) -> Kind {
+        match self.mode {
+            Mode::Train { compute, .. } => compute,
+            Mode::Inference { kind } => kind,
+        }
+    }
+
+    /// Adds a parameter and returns the tensor that the forward pass uses.
+    ///
+    /// # Errors
+    /// A name that is taken already.
+    pub fn tensor(&mut self, name: &str, shape: &[i64], init: Init, group: Group) -> Result<Tensor> {
+        let rows = shape.first().copied().unwrap_or(1);
+        self.add(&[(name, rows)], shape.to_vec(), init, group).map(|param| param.compute.shallow_clone())
+    }
+
+    /// Adds a parameter whose f32 master takes part in the forward pass too, and returns (master, compute). An
+    /// embedding is looked up in the master: gradients of frequent tokens summed in bf16 would lose their counts.
+    ///
+    /// # Errors
+    /// A name that is taken already.
+    pub fn tensor_and_master(
+        &mut self,
+        name: &str,
+        shape: &[i64],
+        init: Init,
+        group: Group,
+    ) -> Result<(Tensor, Tensor)> {
+        let rows = shape.first().copied().unwrap_or(1);
+        let param = self.add(&[(name, rows)], shape.to_vec(), init, group)?;
+        Ok((param.master.shallow_clone(), param.compute.shallow_clone()))
+    }
+
+    /// Adds a parameter that is one tensor in memory and several on disk, stacked by rows. `columns` is `None` for
+    /// vectors (biases).
+    ///
+    /// # Errors
+    /// A name that is taken already.
+    pub fn fused(
+        &mut self,
+        parts: &[(&str, i64)],
+        columns: Option<i64>,
+        init: Init,
+        group: Group,
+    ) -> Result<Tensor> {
+        let rows = parts.iter().map(|(_, rows)| rows).sum();
+        let shape = std::iter::once(rows).chain(columns).collect();
+        self.add(parts, shape, init, group).map(|param| param.compute.shallow_clone())
+    }
+
+    /// Adds an f32 tensor that is saved and loaded but not trained.
+    ///
+    /// # Errors
+    /// A name that is taken already.
+    pub fn buffer(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.require_new(name)?;
+        let seed = if let Mode::Train { seed, .. } = self.mode { seed } else { 0 };
+        let tensor = initial(&[Part { name: name.to_owned(), rows: 1 }], shape, init, seed)?;
+        let tensor = tensor.f_to_device(self.device)?;
+        self.buffers.push((name.to_owned(), tensor.shallow_clone()));
+        Ok(tensor)
+    }
+
+    fn require_new(&self, name: &str) -> Result<()> {
+        let taken = self.params.iter().flat_map(|param| &param.parts).any(|part| part.name == name)
+            || self.buffers.iter().any(|(other, _)| other == name);
+        if taken { Err(Error::DuplicateTensor { tensor: name.to_owned() }) } else { Ok(()) }
+    }
+
+    fn add(&mut self, parts: &[(&str, i64)], shape: Vec<i64>, init: Init, group: Group) -> Result<&Param> {
+        for (name, _) in parts {
+            self.require_new(name)?;
+        }
+        let parts: Vec<Part> =
+            parts.iter().map(|&(name, rows)| Part { name: name.to_owned(), rows }).collect();
+        let (master, compute) = match self.mode {
+            Mode::Inference { kind } => {
+                let tensor = Tensor::f_zeros(&shape, (kind, self.device))?;
+                (tensor.shallow_clone(), tensor)
+            }
+            Mode::Train { compute, seed } => {
+                let master = initial(&parts, &shape, init, seed)?.f_to_device(self.device)?;
+                let copy = if compute == Kind::Float {
+                    master.f_set_requires_grad(true)?
+                } else {
+                    master.f_to_kind(compute)?.f_set_requires_grad(true)?
+                };
+                (master.f_set_requires_grad(true)?, copy)
+            }
+        };
+        let name = parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join("+");
+        self.params.push(Param { name, group, parts, master, compute });
+        Ok(&self.params[self.params.len() - 1])
+    }
+
+    /// The parameters, in the order of creation.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// The buffers (saved, not trained), in the order of creation.
+    pub fn buffers(&self) -> &[(String, Tensor)] {
+        &self.buffers
+    }
+
+    /// Number of trained elements.
+    pub fn numel(&self) -> i64 {
+        self.params.iter().map(Param::numel).sum()
+    }
+
+    /// Brings the compute copies up to date with the masters; to be called after every change of the masters.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn refresh(&self) -> Result<()> {
+        let (mut copies, mut masters) = (Vec::new(), Vec::new());
+        for param in self.params.iter().filter(|param| !param.shared()) {
+            copies.push(param.compute.shallow_clone());
+            masters.push(param.master.shallow_clone());
+        }
+        if copies.is_empty() {
+            return Ok(());
+        }
+        tch::no_grad(|| copies.iter_mut().zip(&masters).try_for_each(|(copy, master)| copy.f_copy_(master)))?;
+        Ok(())
+    }
+
+    /// The gradients, f32, one a parameter and in their order: what reached the master plus what reached the
+    /// compute copy, zeros where neither took part.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn gradients(&mut self) -> Result<Vec<Tensor>> {
+        tch::no_grad(|| self.params.iter().map(gradient).collect())
+    }
+
+    /// Forgets all gradients.
+    pub fn zero_grad(&mut self) {
+        for param in &mut self.params {
+            param.master.zero_grad();
+            if !param.shared() {
+                param.compute.zero_grad();
+            }
+        }
+    }
+
+    /// Everything that belongs in a checkpoint, under its name on disk: parameters in master precision, split into
+    /// their parts, then buffers. Views of the live tensors: save or copy them before the next step.
+    pub fn named_tensors(&self) -> Vec<(String, Tensor)> {
+        let of_params = self.params.iter().flat_map(|param| {
+            let master = param.master.detach();
+            param.offsets().map(move |(part, start)| {
+                let tensor = if param.parts.len() == 1 {
+                    master.shallow_clone()
+                } else {
+                    master.narrow(0, start, part.rows)
+                };
+                (part.name.clone(), tensor)
+            })
+        });
+        of_params.chain(self.buffers.iter().map(|(name, b)| (name.clone(), b.shallow_clone()))).collect()
+    }
+
+    /// Loads a checkpoint into the masters (f32) and refreshes the copies. Strict: every tensor must be there with
+    /// its shape and no other may be, else nothing is changed.
+    ///
+    /// # Errors
+    /// Missing, extra or misshapen tensors, all named.
+    pub fn load(&mut self, weights: &Weights) -> Result<()> {
+        self.load_from(&[weights])
+    }
+
+    /// As [`ParamStore::load`], from tensors that are spread over several files.
+    ///
+    /// # Errors
+    /// Missing, extra or misshapen tensors, all named.
+    pub fn load_from(&mut self, files: &[&Weights]) -> Result<()> {
+        let found = self.check(files)?;
+        tch::no_grad(|| -> Result<()> {
+            for param in &self.params {
+                for (part, start) in param.offsets() {
+                    let source = found(&part.name)?.get(&part.name, &param.part_shape(part))?;
+                    let mut target = if param.parts.len() == 1 {
+                        param.master.shallow_clone()
+                    } else {
+                        param.master.f_narrow(0, start, part.rows)?
+                    };
+                    target.f_copy_(&source)?;
+                }
+            }
+            for (name, buffer) in &self.buffers {
+                buffer.shallow_clone().f_copy_(&found(name)?.get(name, &buffer.size())?)?;
+            }
+            Ok(())
+        })?;
+        self.refresh()
+    }
+
+    /// Compares names and shapes; returns the lookup of the file that holds a name.
+    fn check<'a>(&self, files: &[&'a Weights]) -> Result<impl Fn(&str) -> Result<&'a Weights> + use<'a>> {
+        let wanted: Vec<(&str, Vec<i64>)> = self
+            .params
+            .iter()
+            .flat_map(|param| param.parts.iter().map(|part| (part.name.as_str(), param.part_shape(part))))
+            .chain(self.buffers.iter().map(|(name, buffer)| (name.as_str(), buffer.size())))
+            .collect();
+        let mut problems = Vec::new();
+        for (name, shape) in &wanted {
+            match files.iter().find_map(|file| file.shape(name)) {
+                None => problems.push(format!("{name} is missing")),
+                Some(found) if found != *shape => {
+                    problems.push(format!("{name} has shape {found:?} instead of {shape:?}"));
+                }
+                Some(_) => {}
+            }
+        }
+        let names: std::collections::HashSet<&str> = wanted.iter().map(|(name, _)| *name).collect();
+        for extra in files.iter().flat_map(|file| file.names()).filter(|name| !names.contains(name)) {
+            problems.push(format!("{extra} is not part of the model"));
+        }
+        if !problems.is_empty() {
+            let path = files.first().map(|file| file.path().to_path_buf()).unwrap_or_default();
+            return Err(Error::TensorsDiffer { path, problems });
+        }
+        let files = files.to_vec();
+        Ok(move |name: &str| {
+            files.iter().copied().find(|file| file.shape(name).is_some()).ok_or_else(|| Error::TensorsDiffer {
+                path: Default::default(),
+                problems: vec![format!("{name} is missing")],
+            })
+        })
+    }
+}
+
+/// Sum of the gradients of both leaves, in f32.
+fn gradient(param: &Param) -> Result<Tensor> {
+    let of = |tensor: &Tensor| Some(tensor.grad()).filter(Tensor::defined);
+    let master = of(&param.master);
+    let compute = if param.shared() { None } else { of(&param.compute) };
+    Ok(match (master, compute) {
+        (Some(m), Some(c)) => m.f_add(&c)?,
+        (Some(m), None) => m,
+        (None, Some(c)) => c.f_to_kind(Kind::Float)?,
+        (None, None) => param.master.f_zeros_like()?,
+    })
+}
+
+/// The initial f32 values on the CPU, stacked from the parts.
+fn initial(parts: &[Part], shape: &[i64], init: Init, seed: u64) -> Result<Tensor> {
+    let options = (Kind::Float, Device::Cpu);
+    let std = match init {
+        Init::Zeros => return Ok(Tensor::f_zeros(shape, options)?),
+        Init::Ones => return Ok(Tensor::f_ones(shape, options)?),
+        Init::Normal(std) => std as f32,
+    };
+    let total: i64 = shape.iter().product();
+    let rows: i64 = parts.iter().map(|part| part.rows).sum();
+    let mut values = Vec::with_capacity(total as usize);
+    for part in parts {
+        normal(&mut values, (total / rows.max(1) * part.rows) as usize, std, &mut stream(seed, &part.name));
+    }
+    Ok(Tensor::f_from_slice(&values)?.f_view(shape)?)
+}
+
+/// The random stream of one parameter.
+fn stream(seed: u64, name: &str) -> ChaCha8Rng {
+    let digest = blake3::Hasher::new().update(&seed.to_le_bytes()).update(name.as_bytes()).finalize();
+    ChaCha8Rng::from_seed(*digest.as_bytes())
+}
+
+/// Appends `count` normal values by the Box-Muller transform.
+fn normal(values: &mut Vec<f32>, count: usize, std: f32, random: &mut ChaCha8Rng) {
+    let end = values.len() + count;
+    // (0, 1]: the logarithm of 0 never occurs
+    let mut uniform = || ((random.next_u32() >> 8) + 1) as f32 / (1u32 << 24) as f32;
+    while values.len() < end {
+        let (radius, angle) = ((-2.0 * uniform().ln()).sqrt() * std, std::f32::consts::TAU * uniform());
+        values.push(radius * angle.cos());
+        if values.len() < end {
+            values.push(radius * angle.sin());
+        }
+    }
+}
