@@ -1,0 +1,37 @@
+// The C face of what libtorch has and tch lacks.
+//
+// Every function returns 0, or 1 with *error set to a message that the caller frees with te_free; no C++ exception
+// leaves this file. A tensor is a pointer to an at::Tensor (tch's C_tensor); a list is an array of such pointers.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+void te_free(char* message);
+
+int te_from_blob(void* data, const int64_t* sizes, size_t dims, int kind, void (*drop)(void*), void* owner,
+                 void** out, char** error);
+
+int te_fused_adamw(void* const* params, void* const* grads, void* const* exp_avgs, void* const* exp_avg_sqs,
+                   void* const* steps, size_t n, double lr, double beta1, double beta2, double weight_decay,
+                   double eps, char** error);
+int te_foreach_copy(void* const* dst, void* const* src, size_t n, char** error);
+int te_foreach_add_scalar(void* const* tensors, size_t n, double value, char** error);
+int te_foreach_mul_tensor(void* const* tensors, size_t n, void* factor, char** error);
+int te_foreach_lerp(void* const* tensors, void* const* ends, size_t n, double weight, char** error);
+int te_global_norm(void* const* tensors, size_t n, void** out, char** error);
+
+// device: -1 is the CPU, otherwise the index of a CUDA device
+int te_rng_state(int device, void** out, char** error);
+int te_set_rng_state(int device, void* state, char** error);
+int te_memory_stats(int device, int64_t* allocated, int64_t* reserved, int64_t* peak_allocated, char** error);
+int te_reset_peak_memory(int device, char** error);
+int te_empty_cache(char** error);
+int te_set_deterministic(int on, char** error);
+int te_set_tf32(int on, char** error);
+
+int te_init_amx(int* ready, char** error);
+const char* te_version_built();
+uint64_t te_abi_version_built();
+uint64_t te_abi_version_loaded();
+}
