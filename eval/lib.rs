@@ -1,1 +1,23 @@
-//! eval
+//! How much survives the way text -> vector -> text' -> vector'.
+//!
+//! [`metrics`] compares texts, [`bootstrap`] says how sure a score is, [`score`](fn@score) joins the two for any two
+//! lists of texts. [`round_trip`](fn@round_trip) takes texts through an encoder and a decoder and scores what came
+//! back; its result ([`RoundTrip`]) is described in `docs/eval-schema.md`, and [`table`](fn@table) makes it readable.
+
+pub mod bootstrap;
+pub mod buckets;
+pub mod error;
+pub mod metrics;
+pub mod result;
+//TMP pub mod round_trip;
+pub mod samples;
+pub mod score;
+pub mod table;
+
+pub use bootstrap::Bootstrap;
+pub use error::{Error, Result};
+pub use metrics::Metric;
+pub use result::{RoundTrip, Row, Scores};
+//TMP pub use round_trip::{Invert, RoundTripOptions, round_trip, round_trip_pairs, round_trip_vectors};
+pub use score::{cosines, score};
+pub use table::table;

@@ -1,0 +1,98 @@
+//! Bootstrap intervals: how far a score would move with another sample of texts of the same kind.
+//!
+//! Efron 1979; Koehn 2004, "Statistical significance tests for machine translation evaluation". Rows are drawn with
+//! replacement, all metrics of a resample on the same rows; the interval is the percentile interval. Each resample
+//! has its own stream of a seeded ChaCha generator, so the result is the same for any number of threads, and two
+//! results over the same texts with one seed are resampled alike, which makes their differences paired.
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::Statistics;
+
+/// How to resample.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Bootstrap {
+    /// Number of resamples; 0 leaves the intervals out.
+    pub resamples: usize,
+    /// Share of the resamples inside the interval.
+    pub confidence: f64,
+    /// Seed of the generator.
+    pub seed: u64,
+}
+
+impl Default for Bootstrap {
+    /// 1000 resamples, 95 %, seed 0.
+    fn default() -> Self {
+        Bootstrap { resamples: 1000, confidence: 0.95, seed: 0 }
+    }
+}
+
+impl Bootstrap {
+    /// The interval `[low, high]` of each of the statistics' metrics, in their order; empty without rows or resamples.
+    pub fn intervals(&self, statistics: &Statistics) -> Vec<[f64; 2]> {
+        if statistics.is_empty() || self.resamples == 0 {
+            return Vec::new();
+        }
+        let metrics = statistics.metrics();
+        let resampled: Vec<Vec<f64>> = (0..self.resamples as u64)
+            .into_par_iter()
+            .map(|resample| {
+                let sums = statistics.sums(self.draw(resample, statistics.len()));
+                metrics.iter().map(|metric| metric.value(&sums, statistics.len())).collect()
+            })
+            .collect();
+        let tail = (1.0 - self.confidence.clamp(0.0, 1.0)) / 2.0;
+        (0..metrics.len())
+            .map(|metric| {
+                let mut values: Vec<f64> = resampled.iter().map(|scores| scores[metric]).collect();
+                values.sort_unstable_by(f64::total_cmp);
+                [quantile(&values, tail), quantile(&values, 1.0 - tail)]
+            })
+            .collect()
+    }
+
+    /// The rows of one resample: `rows` numbers below `rows`.
+    fn draw(&self, resample: u64, rows: usize) -> impl Iterator<Item = usize> {
+        let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
+        generator.set_stream(resample);
+        (0..rows).map(move |_| below(&mut generator, rows))
+    }
+}
+
+/// A number below `bound`, by multiplication; its bias is below `bound / 2^64`.
+pub(crate) fn below(generator: &mut ChaCha8Rng, bound: usize) -> usize {
+    ((u128::from(generator.next_u64()) * bound as u128) >> 64) as usize
+}
+
+/// The quantile of sorted values, interpolated between neighbours (numpy's default).
+fn quantile(sorted: &[f64], share: f64) -> f64 {
+    let position = share * (sorted.len() - 1) as f64;
+    let low = position.floor() as usize;
+    let high = (low + 1).min(sorted.len() - 1);
+    sorted[low] + (sorted[high] - sorted[low]) * (position - low as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_interpolated() {
+        assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.5);
+        assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 1.0), 4.0);
+        assert_eq!(quantile(&[7.0], 0.025), 7.0);
+    }
+
+    #[test]
+    fn draws_are_fixed_and_within_bounds() {
+        let bootstrap = Bootstrap { resamples: 2, ..Bootstrap::default() };
+        let first: Vec<_> = bootstrap.draw(0, 50).collect();
+        assert_eq!(first, bootstrap.draw(0, 50).collect::<Vec<_>>());
+        assert_ne!(first, bootstrap.draw(1, 50).collect::<Vec<_>>());
+        assert!(first.iter().all(|&row| row < 50));
+    }
+}

@@ -1,0 +1,262 @@
+//! The result of a round trip, as it stands in JSON (`docs/eval-schema.md`).
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use models::Space;
+use serde::{Deserialize, Serialize};
+
+use crate::bootstrap::Bootstrap;
+use crate::error::{Error, Result};
+use crate::metrics::{Metric, Statistics};
+
+/// Name and version of the schema; the number grows when a key changes its meaning or goes.
+pub const SCHEMA: &str = "inverse-stella/round-trip/1";
+
+/// The scores of a set of rows. BLEU, sentence BLEU and chrF go from 0 to 100, all others from 0 to 1, except the
+/// length ratio, which is right at 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "each field is the metric of its name, documented at Metric")]
+pub struct Scores {
+    /// Number of rows.
+    pub n: usize,
+    pub bleu: f64,
+    pub sentence_bleu: f64,
+    pub chrf: f64,
+    pub token_f1: f64,
+    pub token_set_f1: f64,
+    pub exact_match: f64,
+    pub exact_match_normalized: f64,
+    pub rouge_l: f64,
+    pub length_ratio: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
+    /// `[low, high]` of each metric; empty without resamples.
+    pub intervals: BTreeMap<String, [f64; 2]>,
+}
+
+impl Scores {
+    /// The scores of all rows of `statistics`.
+    pub fn of(statistics: &Statistics, bootstrap: &Bootstrap) -> Scores {
+        let sums = statistics.sums(0..statistics.len());
+        let value = |metric: Metric| metric.value(&sums, statistics.len());
+        let metrics = statistics.metrics();
+        let intervals =
+            metrics.iter().map(|metric| metric.name().to_owned()).zip(bootstrap.intervals(statistics));
+        Scores {
+            n: statistics.len(),
+            bleu: value(Metric::Bleu),
+            sentence_bleu: value(Metric::SentenceBleu),
+            chrf: value(Metric::Chrf),
+            token_f1: value(Metric::TokenF1),
+            token_set_f1: value(Metric::TokenSetF1),
+            exact_match: value(Metric::ExactMatch),
+            exact_match_normalized: value(Metric::ExactMatchNormalized),
+            rouge_l: value(Metric::RougeL),
+            length_ratio: value(Metric::LengthRatio),
+            cosine: metrics.contains(&Metric::Cosine).then(|| value(Metric::Cosine)),
+            intervals: intervals.collect(),
+        }
+    }
+
+    /// The score of one metric; `None` for a cosine that was not measured.
+    pub fn get(&self, metric: Metric) -> Option<f64> {
+        Some(match metric {
+            Metric::Bleu => self.bleu,
+            Metric::SentenceBleu => self.sentence_bleu,
+            Metric::Chrf => self.chrf,
+            Metric::TokenF1 => self.token_f1,
+            Metric::TokenSetF1 => self.token_set_f1,
+            Metric::ExactMatch => self.exact_match,
+            Metric::ExactMatchNormalized => self.exact_match_normalized,
+            Metric::RougeL => self.rouge_l,
+            Metric::LengthRatio => self.length_ratio,
+            Metric::Cosine => return self.cosine,
+        })
+    }
+
+    /// The bootstrap interval of one metric.
+    pub fn interval(&self, metric: Metric) -> Option<[f64; 2]> {
+        self.intervals.get(metric.name()).copied()
+    }
+}
+
+/// A round trip that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RoundTrip {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The scores of all rows; in JSON its keys stand at the top.
+    #[serde(flatten)]
+    pub summary: Scores,
+    /// The scores by length and by domain.
+    pub buckets: Buckets,
+    /// Rows to look at.
+    pub samples: Samples,
+    /// How it was measured.
+    pub settings: Settings,
+    /// Every row; not part of the JSON object, see [`RoundTrip::write_rows`].
+    #[serde(skip)]
+    pub rows: Vec<Row>,
+}
+
+/// Scores of parts of the rows.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Buckets {
+    /// By tokens of the reference, shortest first.
+    pub length: Vec<Bucket>,
+    /// By domain in alphabetical order; empty where the texts have none.
+    pub domain: Vec<Bucket>,
+}
+
+/// The scores of one part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// `<=8` to `<=512` and `>512` tokens, or the domain.
+    pub name: String,
+    /// Its scores; in JSON its keys stand beside the name.
+    #[serde(flatten)]
+    pub scores: Scores,
+}
+
+/// Rows to look at.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Samples {
+    /// Highest cosine first.
+    pub best: Vec<Row>,
+    /// Lowest cosine first.
+    pub worst: Vec<Row>,
+    /// Drawn at random, in row order.
+    pub random: Vec<Row>,
+}
+
+/// One text, what came back, and how good that is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the scores are the metrics of their names, documented at Metric")]
+pub struct Row {
+    /// Line of the text file or row of the pair set, from 0.
+    pub index: usize,
+    /// The text that went in.
+    pub reference: String,
+    /// The text that came back.
+    pub hypothesis: String,
+    /// Domain of the text, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Tokens of the reference in the encoder's tokenizer, without prompt and special tokens.
+    pub tokens: usize,
+    /// Whether the encoder read the beginning of the reference only.
+    pub truncated: bool,
+    /// Logarithm of the hypothesis's probability, as the decoder has it.
+    pub log_prob: f64,
+    /// Whether the decoder ended the text itself, not the limit of tokens.
+    pub finished: bool,
+    pub sentence_bleu: f64,
+    pub chrf: f64,
+    pub token_f1: f64,
+    pub token_set_f1: f64,
+    pub exact_match: bool,
+    pub exact_match_normalized: bool,
+    pub rouge_l: f64,
+    pub length_ratio: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
+}
+
+/// How a round trip was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Whether a limit left texts out, so that the scores are a trial and not the result.
+    pub trial: bool,
+    /// The limit of texts, where one was given.
+    pub limit: Option<usize>,
+    /// Texts that were there to evaluate.
+    pub available: usize,
+    /// References longer than the encoder reads.
+    pub truncated: usize,
+    /// Hypotheses that the limit of tokens ended.
+    pub unfinished: usize,
+    /// How the decoder chose tokens, such as `greedy` or `beam width=4 length_penalty=1`.
+    pub strategy: String,
+    /// Tokens at which a hypothesis was ended.
+    pub max_tokens: usize,
+    /// Vectors decoded at a time.
+    pub batch: usize,
+    /// Data type of the decoder's weights.
+    pub dtype: String,
+    /// Device of the decoder.
+    pub device: String,
+    /// Resamples behind the intervals, their confidence and seed; the seed also drew the random samples.
+    pub bootstrap: Bootstrap,
+    /// What the decoder was opened from.
+    pub decoder: DecoderOrigin,
+    /// The space of the vectors.
+    pub space: Space,
+    /// Versions: this program's, libtorch's, and those of the programs whose scores the metrics equal.
+    pub versions: BTreeMap<String, String>,
+    /// Wall time in seconds by stage.
+    pub seconds: Seconds,
+    /// Texts decoded per second of the stage `invert`.
+    pub texts_per_s: f64,
+}
+
+/// What a decoder was opened from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecoderOrigin {
+    /// `run`, `checkpoint` or `export`.
+    pub kind: String,
+    /// The folder.
+    pub path: PathBuf,
+    /// Training step of the weights, where it is known.
+    pub step: Option<u64>,
+}
+
+/// Wall time in seconds by stage.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Seconds {
+    /// Texts to vectors; about 0 where the vectors were given.
+    pub encode: f64,
+    /// Vectors to texts.
+    pub invert: f64,
+    /// The texts that came back to vectors.
+    pub reencode: f64,
+    /// Metrics and intervals.
+    pub score: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+impl RoundTrip {
+    /// Writes every row as one JSON object a line. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Write`].
+    pub fn write_rows(&self, path: &Path) -> Result<()> {
+        self.write_rows_atomically(path).map_err(|source| Error::Write { path: path.to_owned(), source })
+    }
+
+    fn write_rows_atomically(&self, path: &Path) -> std::io::Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let temporary = folder.join(format!(".{name}.tmp"));
+        let written = (|| {
+            let mut file = std::io::BufWriter::new(fs_err::File::create(&temporary)?);
+            for row in &self.rows {
+                serde_json::to_writer(&mut file, row)?;
+                file.write_all(b"\n")?;
+            }
+            file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+            fs_err::rename(&temporary, path)?;
+            fs_err::File::open(folder)?.sync_all()
+        })();
+        if written.is_err() {
+            // the first error is the one to tell; what is left behind has a hidden name
+            let _ = fs_err::remove_file(&temporary);
+        }
+        written
+    }
+}
