@@ -136,7 +136,13 @@ struct Rotation {
 impl Rope {
     fn new(config: &BlockConfig, kind: Kind, device: Device) -> Self {
         let (head_dim, theta) = (config.head_dim, config.rope_theta);
-        Self { head_dim, theta, kind, device, tables: RefCell::new(Self::table(head_dim, theta, 64, kind, device)) }
+        Self {
+            head_dim,
+            theta,
+            kind,
+            device,
+            tables: RefCell::new(Self::table(head_dim, theta, 64, kind, device)),
+        }
     }
 
     fn table(head_dim: i64, theta: f64, positions: i64, kind: Kind, device: Device) -> (Tensor, Tensor) {
@@ -156,7 +162,8 @@ impl Rope {
         let have = tables.0.size()[0];
         if start + length > have {
             let positions = (start + length).max(2 * have);
-            *tables = tch::no_grad(|| Self::table(self.head_dim, self.theta, positions, self.kind, self.device));
+            *tables =
+                tch::no_grad(|| Self::table(self.head_dim, self.theta, positions, self.kind, self.device));
         }
         Rotation { cos: tables.0.narrow(0, start, length), sin: tables.1.narrow(0, start, length) }
     }
@@ -239,11 +246,18 @@ impl Block {
         let norm2 = RmsNorm::new(&name("post_attention_layernorm.weight"), c, store)?;
         let gate_up = ["gate", "up"].map(|p| (name(&format!("mlp.{p}_proj.weight")), c.ffn));
         let gate_up = store.fused(&parts(&gate_up), Some(c.hidden), inner, Group::Matrix)?;
-        let down = store.tensor(&name("mlp.down_proj.weight"), &[c.hidden, c.ffn], residual, Group::Matrix)?;
+        let down =
+            store.tensor(&name("mlp.down_proj.weight"), &[c.hidden, c.ffn], residual, Group::Matrix)?;
         Ok(Self { config: config.clone(), norm1, qkv, qkv_bias, out, norm2, gate_up, down })
     }
 
-    fn forward(&self, x_BTH: &Tensor, rope: &Rotation, mask: &Mask, cache: Option<&mut LayerCache>) -> Tensor {
+    fn forward(
+        &self,
+        x_BTH: &Tensor,
+        rope: &Rotation,
+        mask: &Mask,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor {
         let x = x_BTH + self.attention(&self.norm1.forward(x_BTH), rope, mask, cache);
         &x + self.feed_forward(&self.norm2.forward(&x))
     }
@@ -275,7 +289,8 @@ impl Block {
 
     fn feed_forward(&self, x_BTH: &Tensor) -> Tensor {
         let gate_up = x_BTH.linear(&self.gate_up, None::<Tensor>);
-        let (gate, up) = (gate_up.narrow(-1, 0, self.config.ffn), gate_up.narrow(-1, self.config.ffn, self.config.ffn));
+        let (gate, up) =
+            (gate_up.narrow(-1, 0, self.config.ffn), gate_up.narrow(-1, self.config.ffn, self.config.ffn));
         (gate.silu() * up).linear(&self.down, None::<Tensor>)
     }
 }

@@ -95,9 +95,8 @@ impl DecoderConfig {
     /// # Errors
     /// [`Error::DecoderConfig`] with the field and what it may be.
     pub fn validate(&self) -> Result<()> {
-        let fail = |field: &str, problem: String| {
-            Err(Error::DecoderConfig { field: field.to_owned(), problem })
-        };
+        let fail =
+            |field: &str, problem: String| Err(Error::DecoderConfig { field: field.to_owned(), problem });
         let positive = [
             ("dim", self.dim),
             ("hidden", self.hidden),
@@ -143,7 +142,10 @@ impl DecoderConfig {
             }
         }
         if self.eos_token_id == self.bos_token_id || self.eos_token_id == self.pad_token_id {
-            return fail("eos_token_id", format!("is {}; it must differ from bos and pad", self.eos_token_id));
+            return fail(
+                "eos_token_id",
+                format!("is {}; it must differ from bos and pad", self.eos_token_id),
+            );
         }
         Ok(())
     }

@@ -243,10 +243,9 @@ impl ParamStore {
             copies.push(param.compute.shallow_clone());
             masters.push(param.master.shallow_clone());
         }
-        if copies.is_empty() {
-            return Ok(());
+        if !copies.is_empty() {
+            tch::no_grad(|| torch_ext::foreach_copy(&copies, &masters))?;
         }
-        tch::no_grad(|| copies.iter_mut().zip(&masters).try_for_each(|(copy, master)| copy.f_copy_(master)))?;
         Ok(())
     }
 
@@ -349,9 +348,11 @@ impl ParamStore {
         }
         let files = files.to_vec();
         Ok(move |name: &str| {
-            files.iter().copied().find(|file| file.shape(name).is_some()).ok_or_else(|| Error::TensorsDiffer {
-                path: Default::default(),
-                problems: vec![format!("{name} is missing")],
+            files.iter().copied().find(|file| file.shape(name).is_some()).ok_or_else(|| {
+                Error::TensorsDiffer {
+                    path: Default::default(),
+                    problems: vec![format!("{name} is missing")],
+                }
             })
         })
     }

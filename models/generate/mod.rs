@@ -1,0 +1,271 @@
+//! Vectors to token ids: greedy, sampling, beam search.
+//!
+//! All rows have a prefix of the same length, so they stay in step: there is no padding, the head runs on the last
+//! position alone, and rows that have ended leave the batch.
+#![allow(non_snake_case)]
+
+mod beam;
+mod sample;
+
+use crate::kv_cache::KvCache;
+use crate::{Decoder, Error, Result};
+use sample::Sampler;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Strategy {
+    /// The most probable one.
+    #[default]
+    Greedy,
+    /// Drawn from the distribution, cut in the order of transformers' processors: temperature, top-k, top-p, min-p.
+    Sample {
+        /// Logits are divided by it; above 0.
+        temperature: f64,
+        /// Keep this many of the most probable tokens.
+        top_k: Option<i64>,
+        /// Keep the smallest set of most probable tokens whose probabilities sum to at least this.
+        top_p: Option<f64>,
+        /// Keep tokens with at least this share of the highest probability.
+        min_p: Option<f64>,
+        /// Seed; a draw depends on it, on the vector's position among those given, and on the sample's number alone.
+        seed: u64,
+        /// Texts per vector.
+        samples: usize,
+    },
+    /// Beam search as in transformers (`early_stopping=False`): a finished hypothesis is ranked by the sum of its
+    /// log-probabilities / length^length_penalty, EOS included.
+    Beam {
+        /// Hypotheses kept per vector.
+        width: usize,
+        /// Exponent of the length; 0 ranks by the sum itself, larger values favour longer texts.
+        length_penalty: f64,
+    },
+}
+
+/// Options of [`generate`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateOptions {
+    /// How the next token is chosen.
+    pub strategy: Strategy,
+    /// Longest text in tokens, EOS included; at most what the decoder was made for is used.
+    pub max_tokens: usize,
+    /// Rows computed together: vectors times samples or beams. Results do not depend on it, beyond rounding.
+    pub batch: usize,
+}
+
+impl Default for GenerateOptions {
+    fn default() -> Self {
+        Self { strategy: Strategy::Greedy, max_tokens: usize::MAX, batch: 256 }
+    }
+}
+
+/// One generated text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Generated {
+    /// Token ids without BOS and EOS.
+    pub ids: Vec<u32>,
+    /// Sum of the natural log-probabilities of the tokens, EOS included, under the model itself (temperature 1).
+    pub log_prob: f64,
+    /// Whether EOS came before the limit.
+    pub finished: bool,
+}
+
+/// Decodes vectors (N, dim), any float type and device. Returns the texts of each, best first: one for greedy, the
+/// samples by log-probability, the beams by score.
+///
+/// # Errors
+/// [`Error::VectorShape`] and [`Error::VectorNotFinite`] for vectors that cannot be, [`Error::GenerateOption`] for
+/// options that cannot be, and libtorch's own.
+pub fn generate(decoder: &Decoder, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Vec<Generated>>> {
+    check_options(options)?;
+    let v_ND = check_vectors(decoder, v_ND)?;
+    let per_vector = match options.strategy {
+        Strategy::Greedy => 1,
+        Strategy::Sample { samples, .. } => samples,
+        Strategy::Beam { width, .. } => width,
+    };
+    let (count, chunk) = (v_ND.size()[0], (options.batch / per_vector).max(1) as i64);
+    let limit = options.max_tokens.min(decoder.config().max_tokens as usize);
+    let mut results = Vec::with_capacity(count as usize);
+    tch::no_grad(|| -> Result<()> {
+        for start in (0..count).step_by(chunk as usize) {
+            let v_BD = v_ND.narrow(0, start, chunk.min(count - start));
+            results.extend(match &options.strategy {
+                Strategy::Greedy => in_step(decoder, &v_BD, 1, limit, LEAVE_AT, &mut Greedy)?,
+                Strategy::Sample { samples, .. } => {
+                    let mut sampler = Sampler::new(&options.strategy, start as u64, v_BD.size()[0] as u64);
+                    in_step(decoder, &v_BD, *samples as i64, limit, LEAVE_AT, &mut sampler)?
+                }
+                Strategy::Beam { width, length_penalty } => {
+                    beam::search(decoder, &v_BD, *width, *length_penalty, limit)?
+                }
+            });
+        }
+        Ok(())
+    })?;
+    Ok(results)
+}
+
+fn check_vectors(decoder: &Decoder, v_ND: &Tensor) -> Result<Tensor> {
+    let (found, dim) = (v_ND.size(), decoder.config().dim);
+    if found.len() != 2 || found[1] != dim {
+        return Err(Error::VectorShape { found, dim });
+    }
+    let finite_N = v_ND.f_isfinite()?.f_all_dim(1, false)?;
+    if found[0] > 0 && finite_N.f_logical_not()?.f_any()?.f_int64_value(&[])? != 0 {
+        let index = finite_N.f_to_kind(Kind::Int64)?.f_argmin(0, false)?.f_int64_value(&[])? as usize;
+        return Err(Error::VectorNotFinite { index });
+    }
+    Ok(v_ND.f_to_device(decoder.device())?.f_to_kind(Kind::Float)?)
+}
+
+fn check_options(options: &GenerateOptions) -> Result<()> {
+    let fail = |option: &'static str, problem: &str| {
+        Err(Error::GenerateOption { option, problem: problem.to_owned() })
+    };
+    if options.max_tokens == 0 {
+        return fail("max_tokens", "must be at least 1");
+    }
+    match &options.strategy {
+        Strategy::Greedy => Ok(()),
+        Strategy::Sample { temperature, .. } if !(temperature.is_finite() && *temperature > 0.0) => {
+            fail("temperature", "must be above 0 (greedy is the limit at 0)")
+        }
+        Strategy::Sample { top_k: Some(k), .. } if *k < 1 => fail("top_k", "must be at least 1"),
+        Strategy::Sample { top_p: Some(p), .. } if !(*p > 0.0 && *p <= 1.0) => {
+            fail("top_p", "must lie above 0 and up to 1")
+        }
+        Strategy::Sample { min_p: Some(p), .. } if !(0.0..=1.0).contains(p) => {
+            fail("min_p", "must lie in 0..=1")
+        }
+        Strategy::Sample { samples: 0, .. } => fail("samples", "must be at least 1"),
+        Strategy::Beam { width: 0, .. } => fail("width", "must be at least 1"),
+        Strategy::Beam { length_penalty, .. } if !length_penalty.is_finite() => {
+            fail("length_penalty", "must be finite")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Rows that have ended leave the batch when they are at least this share of it: leaving costs a copy of the cache.
+const LEAVE_AT: f64 = 0.2;
+
+/// Chooses the next token of every row from (R, V) f32 logits; `rows` are their numbers in the chunk.
+trait Choose {
+    fn choose(&mut self, logits_RV: &Tensor, rows: &[usize]) -> Result<Tensor>;
+}
+
+struct Greedy;
+
+impl Choose for Greedy {
+    fn choose(&mut self, logits_RV: &Tensor, _: &[usize]) -> Result<Tensor> {
+        Ok(logits_RV.f_argmax(1, false)?)
+    }
+}
+
+/// Decodes `copies` rows for each vector of a chunk, one token a step for all.
+fn in_step(
+    decoder: &Decoder,
+    v_BD: &Tensor,
+    copies: i64,
+    limit: usize,
+    leave_at: f64,
+    choose: &mut impl Choose,
+) -> Result<Vec<Vec<Generated>>> {
+    let batch = v_BD.size()[0];
+    let mut cache = decoder.cache(batch, limit as i64);
+    let mut logits_RV = decoder.begin(v_BD, &mut cache);
+    if copies > 1 {
+        let rows = repeated(batch, copies, decoder);
+        cache.select(&rows);
+        logits_RV = logits_RV.f_index_select(0, &rows)?;
+    }
+    let empty = Generated { ids: Vec::new(), log_prob: 0.0, finished: false };
+    let mut texts = vec![empty; (batch * copies) as usize];
+    let mut rows: Vec<usize> = (0..texts.len()).collect();
+    let eos = decoder.config().eos_token_id;
+    for length in 1..=limit {
+        let mut next_R = choose.choose(&logits_RV, &rows)?;
+        let log_probs = host_f64(&log_probs_of(&logits_RV, &next_R)?)?;
+        for ((&row, token), log_prob) in rows.iter().zip(host_i64(&next_R)?).zip(log_probs) {
+            let text = &mut texts[row];
+            if text.finished {
+                continue;
+            }
+            text.log_prob += log_prob;
+            if token == eos {
+                text.finished = true;
+            } else {
+                text.ids.push(token as u32);
+            }
+        }
+        let live = rows.iter().filter(|&&row| !texts[row].finished).count();
+        if live == 0 || length == limit {
+            break;
+        }
+        if (rows.len() - live) as f64 >= leave_at * rows.len() as f64 {
+            next_R = leave(&mut cache, &next_R, &mut rows, |row| !texts[row].finished)?;
+        }
+        logits_RV = decoder.step(&next_R, &mut cache);
+    }
+    Ok(grouped(texts, copies as usize))
+}
+
+/// Drops the rows that `stays` is false for; returns the tokens of those that stay.
+fn leave(
+    cache: &mut KvCache,
+    next_R: &Tensor,
+    rows: &mut Vec<usize>,
+    stays: impl Fn(usize) -> bool,
+) -> Result<Tensor> {
+    let kept: Vec<i64> = (0..).zip(&*rows).filter(|&(_, &row)| stays(row)).map(|(i, _)| i).collect();
+    if kept.len() == rows.len() {
+        return Ok(next_R.shallow_clone());
+    }
+    rows.retain(|&row| stays(row));
+    let kept = Tensor::f_from_slice(&kept)?.f_to_device(next_R.device())?;
+    cache.select(&kept);
+    Ok(next_R.f_index_select(0, &kept)?)
+}
+
+/// Each row number `copies` times: 0, 0, 1, 1, …
+fn repeated(batch: i64, copies: i64, decoder: &Decoder) -> Tensor {
+    let rows = Tensor::arange(batch, (Kind::Int64, decoder.device()));
+    rows.unsqueeze(1).expand([batch, copies], false).reshape([-1])
+}
+
+/// Log-probability of one token a row: (R, V) f32 and (R) -> (R).
+fn log_probs_of(logits_RV: &Tensor, token_R: &Tensor) -> Result<Tensor> {
+    let chosen_R = logits_RV.f_gather(1, &token_R.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
+    Ok(chosen_R - logits_RV.f_logsumexp([1].as_slice(), false)?)
+}
+
+fn grouped(texts: Vec<Generated>, copies: usize) -> Vec<Vec<Generated>> {
+    let mut texts = texts.into_iter();
+    let mut groups = Vec::new();
+    loop {
+        let mut group: Vec<Generated> = texts.by_ref().take(copies).collect();
+        if group.is_empty() {
+            return groups;
+        }
+        group.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
+        groups.push(group);
+    }
+}
+
+fn host_i64(tensor: &Tensor) -> Result<Vec<i64>> {
+    Ok(Vec::try_from(tensor.f_to_device(tch::Device::Cpu)?.f_contiguous()?.f_view([-1])?)?)
+}
+
+fn host_f64(tensor: &Tensor) -> Result<Vec<f64>> {
+    let tensor = tensor.f_to_device(tch::Device::Cpu)?.f_to_kind(Kind::Double)?;
+    Ok(Vec::try_from(tensor.f_contiguous()?.f_view([-1])?)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests;
