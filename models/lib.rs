@@ -1,1 +1,27 @@
-//! models
+//! The networks of the project: the encoder (text to vector), the decoder (vector to text), and what both need:
+//! spaces, weights on disk, devices.
+
+pub mod blocks;
+pub mod decoder;
+pub mod device;
+pub mod embed;
+pub mod encoder;
+pub mod error;
+pub mod files;
+pub mod generate;
+pub mod hub;
+pub mod kv_cache;
+pub mod params;
+pub mod projector;
+pub mod space;
+pub mod weights;
+
+pub use decoder::{Decoder, DecoderConfig};
+pub use device::{DeviceChoice, Dtype};
+pub use embed::Embed;
+pub use encoder::{Encoder, EncoderOptions};
+pub use error::{Error, Result};
+pub use generate::{GenerateOptions, Generated, Strategy, generate};
+pub use params::ParamStore;
+pub use space::{Pooling, Prompt, Space};
+pub use weights::{Weights, save_tensors};

@@ -1,0 +1,94 @@
+//! Batches by token count: texts of like length together, so that little of a batch is padding.
+
+/// Texts that go through the network together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// Positions of the texts among those given.
+    pub rows: Vec<usize>,
+    /// Tokens that every row is padded to: the length of the longest.
+    pub length: usize,
+    /// Whether some row is shorter than that.
+    pub ragged: bool,
+}
+
+/// Cuts texts of the given lengths (in tokens) into batches of at most `batch_tokens` padded tokens, longest first, so that
+/// a batch too large for the memory fails at the start. A text longer than `batch_tokens` is a batch of its own. Every text
+/// is in exactly one batch.
+///
+/// A batch that is at least a quarter full ends where the length changes: most batches then have no padding at all, and
+/// need no attention mask.
+pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
+    let mut order: Vec<usize> = (0..lengths.len()).collect();
+    order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
+    let mut batches: Vec<Batch> = vec![];
+    for row in order {
+        let length = lengths[row];
+        if let Some(batch) = batches.last_mut()
+            && fits(batch, length, batch_tokens)
+        {
+            batch.ragged |= length != batch.length;
+            batch.rows.push(row);
+        } else {
+            batches.push(Batch { rows: vec![row], length, ragged: false });
+        }
+    }
+    batches
+}
+
+fn fits(batch: &Batch, length: usize, batch_tokens: usize) -> bool {
+    let filled = batch.rows.len() * batch.length;
+    let full_enough = 4 * filled >= batch_tokens;
+    filled + batch.length <= batch_tokens && (length == batch.length || batch.ragged || !full_enough)
+}
+
+/// The share of padded tokens that are padding, in percent.
+pub fn padding_percent(lengths: &[usize], batches: &[Batch]) -> f64 {
+    let padded: usize = batches.iter().map(|batch| batch.rows.len() * batch.length).sum();
+    let real: usize = lengths.iter().sum();
+    if padded == 0 { 0.0 } else { 100.0 * (padded - real) as f64 / padded as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_text_once_and_within_the_budget(
+            lengths in proptest::collection::vec(1usize..300, 0..400),
+            batch_tokens in 1usize..5000,
+        ) {
+            let batches = batches(&lengths, batch_tokens);
+            let mut seen: Vec<usize> = batches.iter().flat_map(|batch| batch.rows.clone()).collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
+            for batch in &batches {
+                let longest = batch.rows.iter().map(|&row| lengths[row]).max();
+                prop_assert_eq!(longest, Some(batch.length));
+                prop_assert!(batch.rows.len() == 1 || batch.rows.len() * batch.length <= batch_tokens);
+                prop_assert_eq!(batch.ragged, batch.rows.iter().any(|&row| lengths[row] != batch.length));
+            }
+            prop_assert!(batches.windows(2).all(|pair| pair[0].length >= pair[1].length));
+        }
+    }
+
+    #[test]
+    fn captions_hardly_need_padding() {
+        // lengths as captions have them: many of few kinds
+        let lengths: Vec<usize> = (0..3000).map(|i| 8 + (i * i) % 17).collect();
+        let batches = batches(&lengths, 8192);
+        assert!(padding_percent(&lengths, &batches) < 5.0);
+        assert!(batches.len() < 40, "{}", batches.len());
+    }
+
+    #[test]
+    fn equal_lengths_fill_batches_in_order() {
+        let found = batches(&[4; 5], 8);
+        assert_eq!(
+            found.iter().map(|batch| batch.rows.clone()).collect::<Vec<_>>(),
+            [vec![0, 1], vec![2, 3], vec![4]]
+        );
+        assert!(batches(&[], 8).is_empty());
+    }
+}

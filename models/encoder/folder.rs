@@ -1,0 +1,274 @@
+//! A sentence-transformers model on disk: `modules.json` and what it refers to.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::hub::Repository;
+use crate::space::{Pooling, Prompt};
+use crate::weights::{self, Weights};
+
+/// What a sentence-transformers folder says, checked: a Transformer, a Pooling, dense heads, perhaps a Normalize.
+pub(super) struct ModelFolder {
+    /// `config.json` of the transformer.
+    pub(super) config: PathBuf,
+    /// `tokenizer.json`.
+    pub(super) tokenizer: PathBuf,
+    /// The transformer's weights.
+    pub(super) weights: Weights,
+    /// How states become one vector.
+    pub(super) pooling: Pooling,
+    /// Whether the prompt's tokens take part in pooling.
+    pub(super) pool_prompt: bool,
+    /// Dense heads in order.
+    pub(super) dense: Vec<DenseFolder>,
+    /// Whether there is a Normalize module.
+    pub(super) normalize: bool,
+    /// Maximum length that the model asks for, if it does.
+    pub(super) max_tokens: Option<usize>,
+    /// Whether texts are lower-cased before the tokenizer sees them.
+    pub(super) lower_case: bool,
+    /// Prompts by name.
+    pub(super) prompts: BTreeMap<String, String>,
+    /// The prompt that is used when none is asked for.
+    pub(super) default_prompt: Option<String>,
+}
+
+/// One dense head on disk.
+pub(super) struct DenseFolder {
+    /// The folder's name.
+    pub(super) name: String,
+    /// Where `config.json` is.
+    pub(super) config_path: PathBuf,
+    /// What it says.
+    pub(super) config: DenseConfig,
+    /// Its weights.
+    pub(super) weights: Weights,
+}
+
+/// `config.json` of a Dense module.
+#[derive(Debug, Deserialize)]
+pub(super) struct DenseConfig {
+    pub(super) in_features: i64,
+    pub(super) out_features: i64,
+    #[serde(default = "yes")]
+    pub(super) bias: bool,
+    pub(super) activation_function: Option<String>,
+    #[serde(default)]
+    pub(super) use_residual: bool,
+}
+
+#[derive(Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize, Default)]
+struct TransformerConfig {
+    max_seq_length: Option<usize>,
+    #[serde(default)]
+    do_lower_case: bool,
+}
+
+#[derive(Deserialize, Default)]
+struct TokenizerConfig {
+    model_max_length: Option<f64>,
+}
+
+#[derive(Deserialize, Default)]
+struct PromptConfig {
+    #[serde(default)]
+    prompts: BTreeMap<String, String>,
+    default_prompt_name: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+const MODULES: [&str; 4] = ["Transformer", "Pooling", "Dense", "Normalize"];
+
+impl ModelFolder {
+    /// Reads the folder; of a hub repository, only what its `modules.json` refers to is fetched. With `dim`, the last dense
+    /// head is exchanged for its sibling of that many numbers (`2_Dense_1024` for `2_Dense_256`).
+    pub(super) fn read(repository: &Repository, dim: Option<usize>) -> Result<Self> {
+        let modules_path =
+            repository.require("modules.json", "it lists the parts of a sentence-transformers model")?;
+        let modules: Vec<Module> = files::read_json(&modules_path)?;
+        let kinds = module_kinds(&modules_path, &modules)?;
+        let transformer = modules[0].path.as_str();
+
+        let transformer_config: TransformerConfig =
+            optional(repository, &join(transformer, "sentence_bert_config.json"))?;
+        let tokenizer_config: TokenizerConfig =
+            optional(repository, &join(transformer, "tokenizer_config.json"))?;
+        let prompts: PromptConfig = optional(repository, "config_sentence_transformers.json")?;
+        let config = repository.require(&join(transformer, "config.json"), "it describes the transformer")?;
+        let tokenizer = repository.require(&join(transformer, "tokenizer.json"), "it is the tokenizer")?;
+        let (pooling, pool_prompt) = read_pooling(repository, &modules[1].path)?;
+        let mut dense = vec![];
+        let last = kinds.iter().rposition(|kind| kind == "Dense");
+        for (index, module) in modules.iter().enumerate().filter(|(index, _)| kinds[*index] == "Dense") {
+            let sibling = dim.filter(|_| Some(index) == last).and_then(|dim| sibling(&module.path, dim));
+            dense.push(read_dense(repository, &module.path, sibling.as_deref())?);
+        }
+        Ok(Self {
+            config,
+            tokenizer,
+            weights: open_weights(repository, transformer)?,
+            pooling,
+            pool_prompt,
+            dense,
+            normalize: kinds.iter().any(|kind| kind == "Normalize"),
+            // huge values stand for "no limit" in transformers
+            max_tokens: transformer_config.max_seq_length.or_else(|| {
+                tokenizer_config.model_max_length.filter(|&length| length < 1e6).map(|length| length as usize)
+            }),
+            lower_case: transformer_config.do_lower_case,
+            prompts: prompts.prompts,
+            default_prompt: prompts.default_prompt_name,
+        })
+    }
+
+    /// The prompt of a name; `none`, or no name where the model has no default, is the empty one. A name that stands before
+    /// an underscore in exactly one prompt will do (`s2p` for `s2p_query`).
+    pub(super) fn prompt(&self, encoder: &str, name: Option<&str>) -> Result<Prompt> {
+        let Some(name) = name.or(self.default_prompt.as_deref()) else { return Ok(Prompt::none()) };
+        let exact = self.prompts.get_key_value(name);
+        let prefix = format!("{name}_");
+        let mut longer = self.prompts.iter().filter(|(known, _)| known.starts_with(&prefix));
+        let found = exact.or_else(|| longer.next().filter(|_| longer.next().is_none()));
+        match found {
+            Some((name, text)) => Ok(Prompt { name: name.clone(), text: text.clone() }),
+            None if name == "none" => Ok(Prompt::none()),
+            None => Err(Error::UnknownPrompt {
+                encoder: encoder.to_owned(),
+                name: name.to_owned(),
+                known: std::iter::once("none".to_owned()).chain(self.prompts.keys().cloned()).collect(),
+            }),
+        }
+    }
+}
+
+/// The last word of each module's type, checked for kind and order.
+fn module_kinds(path: &Path, modules: &[Module]) -> Result<Vec<String>> {
+    let kinds: Vec<String> =
+        modules.iter().map(|module| module.kind.rsplit('.').next().unwrap_or_default().to_owned()).collect();
+    for (kind, module) in kinds.iter().zip(modules) {
+        if !MODULES.contains(&kind.as_str()) {
+            let supported = MODULES.to_vec();
+            return Err(Error::Unsupported {
+                path: path.to_owned(),
+                what: "module",
+                name: module.kind.clone(),
+                supported,
+            });
+        }
+        let unsafe_path =
+            Path::new(&module.path).components().any(|part| !matches!(part, std::path::Component::Normal(_)));
+        if unsafe_path {
+            let reason = "the path of a module must lie inside the model folder".to_owned();
+            let (key, value) = ("path".to_owned(), module.path.clone());
+            return Err(Error::Config { path: path.to_owned(), key, value, reason });
+        }
+    }
+    let rank = |kind: &String| MODULES.iter().position(|known| known == kind);
+    let in_order = kinds.windows(2).all(|pair| rank(&pair[0]) <= rank(&pair[1]));
+    let count = |kind: &str| kinds.iter().filter(|known| *known == kind).count();
+    if !in_order || count("Transformer") != 1 || count("Pooling") != 1 || count("Normalize") > 1 {
+        return Err(Error::Config {
+            path: path.to_owned(),
+            key: "type".into(),
+            value: format!("[{}]", kinds.join(", ")),
+            reason: "the order must be one Transformer, one Pooling, any Dense, perhaps one Normalize".into(),
+        });
+    }
+    Ok(kinds)
+}
+
+/// Reads a Pooling module's `config.json`, in the old form (one switch a mode) or the new one (`pooling_mode`).
+fn read_pooling(repository: &Repository, folder: &str) -> Result<(Pooling, bool)> {
+    let path = repository.require(&join(folder, "config.json"), "it says how to pool")?;
+    let config: serde_json::Map<String, serde_json::Value> = files::read_json(&path)?;
+    let mut modes: Vec<String> = match config.get("pooling_mode") {
+        Some(serde_json::Value::String(mode)) => vec![mode.clone()],
+        Some(serde_json::Value::Array(all)) => {
+            all.iter().map(|mode| mode.as_str().unwrap_or_default().to_owned()).collect()
+        }
+        _ => {
+            let on = |(key, value): (&String, &serde_json::Value)| {
+                let mode =
+                    key.strip_prefix("pooling_mode_")?.trim_end_matches("_tokens").trim_end_matches("_token");
+                (value.as_bool() == Some(true)).then(|| mode.to_owned())
+            };
+            config.iter().filter_map(on).collect()
+        }
+    };
+    if modes.is_empty() {
+        modes.push("mean".into());
+    }
+    let pooling = match modes.join("+").as_str() {
+        "mean" => Pooling::Mean,
+        "cls" => Pooling::Cls,
+        "lasttoken" => Pooling::LastToken,
+        other => {
+            let supported = vec!["mean", "cls", "lasttoken"];
+            return Err(Error::Unsupported { path, what: "pooling", name: other.to_owned(), supported });
+        }
+    };
+    Ok((pooling, config.get("include_prompt").and_then(serde_json::Value::as_bool).unwrap_or(true)))
+}
+
+fn read_dense(repository: &Repository, module: &str, sibling: Option<&str>) -> Result<DenseFolder> {
+    let mut name = module;
+    let mut config_path = None;
+    if let Some(sibling) = sibling.filter(|sibling| *sibling != module) {
+        config_path = repository.find(&join(sibling, "config.json"))?;
+        name = if config_path.is_some() { sibling } else { module };
+    }
+    let config_path = match config_path {
+        Some(path) => path,
+        None => repository.require(&join(module, "config.json"), "it describes the dense head")?,
+    };
+    let config: DenseConfig = files::read_json(&config_path)?;
+    let weights = open_weights(repository, name)?;
+    Ok(DenseFolder { name: name.to_owned(), config_path, config, weights })
+}
+
+/// `2_Dense_1024` becomes `2_Dense_256` for 256.
+fn sibling(module: &str, dim: usize) -> Option<String> {
+    let (stem, number) = module.rsplit_once('_')?;
+    number.parse::<usize>().ok().map(|_| format!("{stem}_{dim}"))
+}
+
+fn open_weights(repository: &Repository, folder: &str) -> Result<Weights> {
+    if let Some(path) = repository.find(&join(folder, "model.safetensors"))? {
+        return Weights::open(path);
+    }
+    if let Some(index) = repository.find(&join(folder, "model.safetensors.index.json"))? {
+        for shard in weights::index_files(&index)? {
+            repository.require(&join(folder, &shard), "the index of the weights lists it")?;
+        }
+        return Weights::open(index);
+    }
+    let pickle = join(folder, "pytorch_model.bin");
+    if repository.find(&pickle)?.is_some() {
+        return Err(Error::PickledWeights { folder: repository.place(), file: pickle });
+    }
+    let why = "it holds the weights (files of other formats are not read)".to_owned();
+    Err(Error::MissingFile { folder: repository.place(), file: join(folder, "model.safetensors"), why })
+}
+
+fn optional<T: serde::de::DeserializeOwned + Default>(repository: &Repository, file: &str) -> Result<T> {
+    repository.find(file)?.map_or_else(|| Ok(T::default()), |path| files::read_json(&path))
+}
+
+fn join(folder: &str, file: &str) -> String {
+    let folder = folder.trim_end_matches('/');
+    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+}

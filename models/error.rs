@@ -1,0 +1,403 @@
+//! What can go wrong in this crate, said so that a user can act on it.
+
+use std::path::PathBuf;
+
+/// The result type of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Every failure of this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading or writing failed; the message of the source names the path.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// libtorch refused an operation.
+    #[error("libtorch: {}", first_lines(.0))]
+    Torch(#[from] tch::TchError),
+    /// The layer over libtorch refused an operation.
+    #[error(transparent)]
+    TorchExt(#[from] torch_ext::Error),
+
+    /// A safetensors file whose header or length is wrong.
+    #[error("{}: not a whole safetensors file: {reason}", path.display())]
+    Safetensors {
+        /// The file.
+        path: PathBuf,
+        /// What the parser found.
+        reason: String,
+    },
+    /// A tensor that the architecture needs is not in the file.
+    #[error("{}: no tensor named `{name}`{}", path.display(), nearest_note(nearest))]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The most similar names in the file.
+        nearest: Vec<String>,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{}: tensor `{name}` has shape {found:?}, the configuration needs {expected:?}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The shape in the file.
+        found: Vec<i64>,
+        /// The shape that the configuration needs.
+        expected: Vec<i64>,
+    },
+    /// A tensor of an element type that is not read here.
+    #[error("{}: tensor `{name}` has element type {dtype}, which is not supported", path.display())]
+    TensorDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The element type.
+        dtype: String,
+    },
+    /// Tensors in the file that the model has no place for.
+    #[error("{}: {} tensors that the model has no place for, first `{}`", path.display(), names.len(), names.first().map_or("", String::as_str))]
+    ExtraTensors {
+        /// The file.
+        path: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// A checkpoint that does not hold exactly the tensors of the model.
+    #[error("{}: not the tensors of this model: {}", path.display(), listed(problems))]
+    TensorsDiffer {
+        /// The file.
+        path: PathBuf,
+        /// One sentence a tensor.
+        problems: Vec<String>,
+    },
+    /// Two parameters of one model have the same name.
+    #[error("the model has two tensors named `{tensor}`")]
+    DuplicateTensor {
+        /// The name.
+        tensor: String,
+    },
+    /// The numbers of a decoder's configuration do not fit together.
+    #[error("decoder configuration: `{field}` {problem}")]
+    DecoderConfig {
+        /// The field.
+        field: String,
+        /// What is wrong with it and what it may be.
+        problem: String,
+    },
+
+    /// A JSON file that does not parse or has a wrong type at some key.
+    #[error("{}: {}{reason}", path.display(), key_note(key))]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The key, dotted; empty where the whole file is meant.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A value in a configuration that cannot be used.
+    #[error("{}: `{key}` is {value}: {reason}", path.display())]
+    Config {
+        /// The file (or a word that stands for it).
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// Its value.
+        value: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// A model with parts that this program has no implementation of.
+    #[error("{}: {what} `{name}` is not supported (supported: {})", path.display(), supported.join(", "))]
+    Unsupported {
+        /// The file that names it.
+        path: PathBuf,
+        /// Kind of part: architecture, module, pooling, activation.
+        what: &'static str,
+        /// The name found.
+        name: String,
+        /// The names that would do.
+        supported: Vec<&'static str>,
+    },
+    /// A file that a model folder must have is not there.
+    #[error("{folder}: `{file}` is missing: {why}")]
+    MissingFile {
+        /// The folder or repository.
+        folder: String,
+        /// The file.
+        file: String,
+        /// What it is needed for.
+        why: String,
+    },
+    /// A model folder with weights in Python's pickle format alone.
+    #[error(
+        "{folder}: the weights are `{file}` alone, a Python pickle; reading one can run code, so it is refused"
+    )]
+    PickledWeights {
+        /// The folder or repository.
+        folder: String,
+        /// The pickle file.
+        file: String,
+    },
+    /// Vectors of two spaces were about to be mixed.
+    #[error("{this_what} and {other_what} are of different spaces ({}):\n  {this_what}: {this}\n  {other_what}: {other}", fields.join(", "))]
+    SpaceMismatch {
+        /// What has the first space.
+        this_what: String,
+        /// The first space, described in full.
+        this: String,
+        /// What has the second space.
+        other_what: String,
+        /// The second space, described in full.
+        other: String,
+        /// The fields that differ.
+        fields: Vec<&'static str>,
+    },
+    /// A prompt name that the encoder does not have.
+    #[error("{encoder} has no prompt named `{name}` (it has: {})", known.join(", "))]
+    UnknownPrompt {
+        /// The encoder.
+        encoder: String,
+        /// The name asked for.
+        name: String,
+        /// The names it has.
+        known: Vec<String>,
+    },
+    /// A dimension for which the encoder has no dense head.
+    #[error("{encoder} gives {found} numbers a vector and has no head for {asked}")]
+    UnknownDim {
+        /// The encoder.
+        encoder: String,
+        /// What it gives.
+        found: usize,
+        /// What was asked for.
+        asked: usize,
+    },
+    /// Vectors of a wrong shape were given to a decoder.
+    #[error("vectors of shape {found:?}; this decoder takes (any number, {dim})")]
+    VectorShape {
+        /// The shape found.
+        found: Vec<i64>,
+        /// Numbers a vector has in the decoder's space.
+        dim: i64,
+    },
+    /// A vector with NaN or infinity was given to a decoder.
+    #[error("vector {index} has a number that is not finite")]
+    VectorNotFinite {
+        /// Zero-based position among the vectors given.
+        index: usize,
+    },
+    /// A generation option that cannot be.
+    #[error("generation option `{option}` {problem}")]
+    GenerateOption {
+        /// Its name.
+        option: &'static str,
+        /// What it may be.
+        problem: String,
+    },
+    /// A vector came out with NaN or infinity in it.
+    #[error("the vector of text {index} has a number that is not finite")]
+    NonFinite {
+        /// Zero-based position among the texts given.
+        index: usize,
+    },
+
+    /// A tokenizer file that cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What the tokenizer library said.
+        reason: String,
+    },
+    /// The tokenizer failed on a text.
+    #[error("the tokenizer failed: {0}")]
+    Tokenize(String),
+    /// A tokenizer with ids that the embedding table has no row for.
+    #[error("{}: token `{token}` has id {id}, but the embedding table has {rows} rows", path.display())]
+    TokenizerFit {
+        /// The tokenizer file.
+        path: PathBuf,
+        /// A token out of range.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding table.
+        rows: i64,
+    },
+
+    /// A file of a hub repository could not be had.
+    #[error("{repository}{}: `{file}`: {detail}", revision.as_ref().map(|r| format!("@{r}")).unwrap_or_default())]
+    Hub {
+        /// Repository, `organisation/name`.
+        repository: String,
+        /// Revision asked for.
+        revision: Option<String>,
+        /// File asked for.
+        file: String,
+        /// What kind of failure.
+        kind: HubFailure,
+        /// What was said.
+        detail: String,
+    },
+    /// Neither a folder nor a hub name.
+    #[error(
+        "`{source_name}` is neither a folder here nor a hub name of the form organisation/name[@revision]"
+    )]
+    NotASource {
+        /// What was given.
+        source_name: String,
+    },
+
+    /// A device that is not there.
+    #[error("device {choice}: {reason}")]
+    Device {
+        /// What was asked for.
+        choice: String,
+        /// Why it cannot be had.
+        reason: String,
+    },
+    /// A word that is none of the words expected.
+    #[error("`{value}` is no {what} (expected {expected})")]
+    Parse {
+        /// What kind of word.
+        what: &'static str,
+        /// The word.
+        value: String,
+        /// The words that would do.
+        expected: &'static str,
+    },
+}
+
+/// Kinds of hub failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HubFailure {
+    /// 401: a token is needed, or the repository does not exist (the hub tells strangers no more).
+    Unauthorized,
+    /// 403: the token does not open this repository.
+    Forbidden,
+    /// 404: no such repository, revision or file.
+    NotFound,
+    /// Offline by choice, and the file is not in the cache.
+    Offline,
+    /// No connection.
+    Network,
+    /// The endpoint answers, but not as a hub does.
+    NotAHub,
+    /// Anything else.
+    Other,
+}
+
+impl Error {
+    /// What the user can do about it, in one sentence.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Io(error) => return io_hint(error),
+            Self::TorchExt(error) => return error.hint(),
+            Self::Torch(error) if error.to_string().contains("out of memory") => {
+                "use a smaller batch, or a smaller dtype (bf16)"
+            }
+            Self::Torch(_) => return None,
+            Self::Safetensors { .. } => "the file is damaged or was cut short: download or copy it again",
+            Self::MissingTensor { .. } | Self::TensorShape { .. } | Self::ExtraTensors { .. } => {
+                "config.json and the weights are of different models, or the weights were renamed: fetch both from one revision"
+            }
+            Self::TensorsDiffer { .. } => {
+                "the weights and decoder.json (or config.json) are of different decoders"
+            }
+            Self::DuplicateTensor { .. } | Self::DecoderConfig { .. } => return None,
+            Self::TensorDtype { .. } => "convert the weights to F32, F16 or BF16",
+            Self::Json { .. } => "mend the file, or fetch it again",
+            Self::Config { .. } => return None,
+            Self::Unsupported { .. } => "choose an encoder made of supported parts",
+            Self::MissingFile { .. } => "point at a whole sentence-transformers folder",
+            Self::PickledWeights { .. } => {
+                "take a revision with model.safetensors, or convert: load it in Python once and call save_pretrained(DIR, safe_serialization=True)"
+            }
+            Self::SpaceMismatch { .. } => {
+                "use the encoder and prompt that made the vectors, or make the vectors anew"
+            }
+            Self::UnknownPrompt { .. } => "`none` encodes the text as it is",
+            Self::UnknownDim { .. } => "leave the dimension out to take the encoder's own",
+            Self::VectorShape { .. } => "the vectors are of another space: use those of the decoder's own encoder",
+            Self::VectorNotFinite { .. } => "make the vectors anew; one that is not finite has no text",
+            Self::GenerateOption { .. } => return None,
+            Self::NonFinite { .. } => "try --dtype f32 or bf16; f16 overflows in some models",
+            Self::Tokenizer { .. } => "tokenizer.json is damaged or of a newer format: fetch it again",
+            Self::Tokenize(_) => return None,
+            Self::TokenizerFit { .. } => {
+                "tokenizer.json and the weights are of different models: fetch both from one revision"
+            }
+            Self::Hub { kind, .. } => return kind.hint().map(str::to_owned),
+            Self::NotASource { .. } => "give the path of a folder with modules.json, or organisation/name",
+            Self::Device { .. } => "`inverse-stella doctor` lists the devices",
+            Self::Parse { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl HubFailure {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Unauthorized => {
+                Some("check the name; for a private or gated repository set HF_TOKEN, or HF_TOKEN_PATH")
+            }
+            Self::Forbidden => {
+                Some("ask for access on the repository's page, or use a token that may read it (HF_TOKEN)")
+            }
+            Self::NotFound => {
+                Some("check the name, the revision after `@`, and that the repository has this file")
+            }
+            Self::Offline => {
+                Some("unset HF_HUB_OFFLINE once to fetch it, or give the path of a folder that has it")
+            }
+            Self::Network => Some(
+                "check the connection, HF_ENDPOINT and the proxy settings; a local folder needs no network",
+            ),
+            Self::NotAHub => Some("HF_ENDPOINT must be the root address of a hub or of a mirror of it"),
+            Self::Other => None,
+        }
+    }
+}
+
+/// What to do about an input or output error, for all crates that wrap one.
+pub fn io_hint(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind as Kind;
+    let hint = match error.kind() {
+        Kind::NotFound => "check the path",
+        Kind::PermissionDenied => "check who owns the path and its access rights",
+        Kind::ReadOnlyFilesystem => "choose a folder that can be written to",
+        Kind::StorageFull | Kind::QuotaExceeded => {
+            "free some space, or choose another folder, and run it again"
+        }
+        Kind::InvalidData => "the file is not UTF-8 text",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+fn first_lines(error: &tch::TchError) -> String {
+    // libtorch appends a C++ stack trace, which says nothing to a user
+    let text = error.to_string();
+    text.split("\nException raised from").next().unwrap_or_default().trim_end().to_owned()
+}
+
+/// The first few of many problems.
+fn listed(problems: &[String]) -> String {
+    let shown = problems.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
+    if problems.len() > 8 { format!("{shown}; and {} more", problems.len() - 8) } else { shown }
+}
+
+fn nearest_note(nearest: &[String]) -> String {
+    if nearest.is_empty() { String::new() } else { format!(" (nearest: {})", nearest.join(", ")) }
+}
+
+fn key_note(key: &str) -> String {
+    if key.is_empty() || key == "." { String::new() } else { format!("at `{key}`: ") }
+}

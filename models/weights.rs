@@ -1,0 +1,382 @@
+//! Weights on disk: safetensors files, read by memory map and written atomically.
+//!
+//! Format: <https://huggingface.co/docs/safetensors>: eight bytes with the header's length, a JSON header, the data.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+use torch_ext::MappedFile;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The tensors of one safetensors file, or of all the shards that a `*.safetensors.index.json` lists. Nothing is read
+/// before it is used; tensors are views of the mapped file.
+pub struct Weights {
+    path: PathBuf,
+    shards: Vec<Shard>,
+    entries: BTreeMap<String, Entry>,
+    metadata: HashMap<String, String>,
+}
+
+struct Shard {
+    path: PathBuf,
+    map: Arc<MappedFile>,
+}
+
+struct Entry {
+    shard: usize,
+    dtype: Dtype,
+    shape: Vec<i64>,
+    offset: usize,
+}
+
+impl Weights {
+    /// Opens a `.safetensors` file, or an index with its shards beside it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Safetensors`] for a damaged or truncated file, [`Error::Json`] for a bad index.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut weights = Self {
+            path: path.to_owned(),
+            shards: vec![],
+            entries: BTreeMap::new(),
+            metadata: HashMap::new(),
+        };
+        if path.extension().is_some_and(|extension| extension == "json") {
+            for file in index_files(path)? {
+                weights.add_shard(&path.with_file_name(file))?;
+            }
+        } else {
+            weights.add_shard(path)?;
+        }
+        Ok(weights)
+    }
+
+    fn add_shard(&mut self, path: &Path) -> Result<()> {
+        let bad = |reason: String| Error::Safetensors { path: path.to_owned(), reason };
+        // the map's own error names no path where the file is missing or empty
+        if fs_err::metadata(path)?.len() == 0 {
+            return Err(bad("the file is empty".into()));
+        }
+        let map = Arc::new(MappedFile::open(path)?);
+        let bytes = map.bytes();
+        let (header, parsed) = SafeTensors::read_metadata(bytes).map_err(|error| bad(error.to_string()))?;
+        let start = 8 + header;
+        if start + parsed.data_len() != bytes.len() {
+            let found = bytes.len();
+            return Err(bad(format!(
+                "it has {found} bytes, its header speaks of {}",
+                start + parsed.data_len()
+            )));
+        }
+        for (name, info) in parsed.tensors() {
+            let entry = Entry {
+                shard: self.shards.len(),
+                dtype: info.dtype,
+                shape: info.shape.iter().map(|&size| size as i64).collect(),
+                offset: start + info.data_offsets.0,
+            };
+            if self.entries.insert(name.clone(), entry).is_some() {
+                return Err(bad(format!("tensor `{name}` stands in two shards")));
+            }
+        }
+        self.metadata.extend(parsed.metadata().clone().unwrap_or_default());
+        self.shards.push(Shard { path: path.to_owned(), map });
+        Ok(())
+    }
+
+    /// The file (or index) that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// The shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<Vec<i64>> {
+        self.entries.get(name).map(|entry| entry.shape.clone())
+    }
+
+    /// The header's `__metadata__` (of all shards together).
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
+    }
+
+    /// A tensor as a CPU view of the file, in the file's element type. Convert or copy it before changing it.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] with the nearest names, [`Error::TensorShape`], [`Error::TensorDtype`].
+    pub fn get(&self, name: &str, shape: &[i64]) -> Result<Tensor> {
+        let entry = self.entry(name)?;
+        if entry.shape != shape {
+            return Err(Error::TensorShape {
+                path: self.shards[entry.shard].path.clone(),
+                name: name.to_owned(),
+                found: entry.shape.clone(),
+                expected: shape.to_vec(),
+            });
+        }
+        let shard = &self.shards[entry.shard];
+        let kind = kind_of(entry.dtype).ok_or_else(|| Error::TensorDtype {
+            path: shard.path.clone(),
+            name: name.to_owned(),
+            dtype: format!("{:?}", entry.dtype),
+        })?;
+        Ok(torch_ext::tensor_over(&shard.map, entry.offset, &entry.shape, kind)?)
+    }
+
+    /// A tensor as [`get`](Self::get) gives it, converted to a format on a device. Where neither changes, it stays a view.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), and [`Error::Torch`] (out of memory).
+    pub fn load(&self, name: &str, shape: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
+        Ok(self.get(name, shape)?.f_to_device(device)?.f_to_kind(kind)?)
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry> {
+        self.entries.get(name).ok_or_else(|| Error::MissingTensor {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            nearest: self.nearest(name),
+        })
+    }
+
+    /// The names that share the longest tail with `name`: a missing or extra prefix is the usual reason.
+    fn nearest(&self, name: &str) -> Vec<String> {
+        let tail =
+            |other: &str| name.bytes().rev().zip(other.bytes().rev()).take_while(|(a, b)| a == b).count();
+        let mut scored: Vec<_> =
+            self.names().map(|other| (tail(other), other)).filter(|(n, _)| *n > 3).collect();
+        scored.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+        scored.into_iter().take(3).map(|(_, other)| other.to_owned()).collect()
+    }
+
+    /// `blake3:HEX` over the bytes of the file (of the shards one after the other).
+    pub fn digest(&self) -> String {
+        digest_of(&[self])
+    }
+}
+
+/// `blake3:HEX` over the bytes of several weight files one after the other; for one file it is the file's own digest.
+pub fn digest_of(all: &[&Weights]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for shard in all.iter().flat_map(|weights| &weights.shards) {
+        hasher.update_rayon(shard.map.bytes());
+    }
+    format!("blake3:{}", hasher.finalize().to_hex())
+}
+
+/// The shard files that an index lists, sorted, each once.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Json`].
+pub fn index_files(path: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let index: Index = files::read_json(path)?;
+    let mut names: Vec<_> = index.weight_map.into_values().collect();
+    names.sort();
+    names.dedup();
+    if let Some(name) =
+        names.iter().find(|name| name.contains('/') || name.contains('\\') || name.starts_with('.'))
+    {
+        return Err(Error::Json {
+            path: path.to_owned(),
+            key: "weight_map".into(),
+            reason: format!("`{name}` is not the name of a file beside the index"),
+        });
+    }
+    Ok(names)
+}
+
+fn kind_of(dtype: Dtype) -> Option<Kind> {
+    Some(match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        _ => return None,
+    })
+}
+
+fn dtype_name(kind: Kind) -> Option<&'static str> {
+    Some(match kind {
+        Kind::Double => "F64",
+        Kind::Float => "F32",
+        Kind::Half => "F16",
+        Kind::BFloat16 => "BF16",
+        Kind::Int64 => "I64",
+        Kind::Int => "I32",
+        Kind::Int16 => "I16",
+        Kind::Int8 => "I8",
+        Kind::Uint8 => "U8",
+        Kind::Bool => "BOOL",
+        _ => return None,
+    })
+}
+
+/// Writes tensors as a safetensors file, atomically. The bytes depend on the names, the values, the metadata and the order
+/// alone, so equal models make equal files (the safetensors crate writes the metadata in random order). `{"format": "pt"}`
+/// is added, without which Hugging Face transformers does not open the file. One tensor at a time is copied to the CPU.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Torch`], [`Error::TensorDtype`] for an element type that the format lacks.
+pub fn save_tensors(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let header = header(path, tensors, metadata)?;
+    files::write_atomically(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        let mut bytes = vec![];
+        for (_, tensor) in tensors {
+            let tensor = tensor.f_detach()?.f_to_device(Device::Cpu)?.f_contiguous()?;
+            bytes.resize(byte_len(&tensor), 0);
+            tensor.f_copy_data_u8(&mut bytes, tensor.numel())?;
+            file.write_all(&bytes)?;
+        }
+        Ok(())
+    })
+}
+
+fn header(path: &Path, tensors: &[(String, Tensor)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
+    let mut metadata = metadata.clone();
+    metadata.insert("format".into(), "pt".into());
+    let mut header = serde_json::Map::new();
+    header.insert("__metadata__".into(), serde_json::json!(metadata));
+    let mut offset = 0;
+    for (name, tensor) in tensors {
+        let dtype = dtype_name(tensor.kind()).ok_or_else(|| Error::TensorDtype {
+            path: path.to_owned(),
+            name: name.clone(),
+            dtype: format!("{:?}", tensor.kind()),
+        })?;
+        let end = offset + byte_len(tensor);
+        let entry =
+            serde_json::json!({"dtype": dtype, "shape": tensor.size(), "data_offsets": [offset, end]});
+        header.insert(name.clone(), entry);
+        offset = end;
+    }
+    let mut bytes = serde_json::to_vec(&header).map_err(std::io::Error::from)?;
+    // the data begins at a multiple of 8, as the format asks
+    bytes.resize(bytes.len().next_multiple_of(8), b' ');
+    Ok(bytes)
+}
+
+fn byte_len(tensor: &Tensor) -> usize {
+    tensor.numel() * tensor.kind().elt_size_in_bytes()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Vec<(String, Tensor)> {
+        let a = Tensor::arange(6, (Kind::Float, Device::Cpu)).view([2, 3]);
+        vec![
+            ("layer.a.weight".into(), a.shallow_clone()),
+            ("layer.a.bias".into(), a.transpose(0, 1).to_kind(Kind::BFloat16)),
+            ("steps".into(), Tensor::from_slice(&[7i64])),
+        ]
+    }
+
+    #[test]
+    fn saved_and_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let metadata = BTreeMap::from([("step".into(), "3".into()), ("b".into(), "x".into())]);
+        save_tensors(&path, &sample(), &metadata).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        for (name, tensor) in sample() {
+            let read = weights.get(&name, &tensor.size()).unwrap();
+            assert_eq!(read.kind(), tensor.kind());
+            assert!(read.equal(&tensor), "{name}");
+        }
+        assert_eq!(weights.metadata()["format"], "pt");
+        assert_eq!(weights.metadata()["step"], "3");
+        assert_eq!(weights.names().collect::<Vec<_>>(), ["layer.a.bias", "layer.a.weight", "steps"]);
+
+        let first = fs_err::read(&path).unwrap();
+        save_tensors(&path, &sample(), &metadata).unwrap();
+        assert_eq!(first, fs_err::read(&path).unwrap());
+        assert_eq!(weights.digest(), format!("blake3:{}", blake3::hash(&first).to_hex()));
+    }
+
+    #[test]
+    fn wrong_requests_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        save_tensors(&path, &sample(), &BTreeMap::new()).unwrap();
+        let weights = Weights::open(&path).unwrap();
+        let error = weights.get("a.weight", &[2, 3]).unwrap_err().to_string();
+        assert!(error.contains("`a.weight`") && error.contains("nearest: layer.a.weight"), "{error}");
+        let error = weights.get("layer.a.weight", &[3, 2]).unwrap_err().to_string();
+        assert!(error.contains("[2, 3]") && error.contains("[3, 2]"), "{error}");
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        save_tensors(&path, &sample(), &BTreeMap::new()).unwrap();
+        let whole = fs_err::read(&path).unwrap();
+        for length in [0, 1, 7, 8, 20, whole.len() / 2, whole.len() - 1] {
+            fs_err::write(&path, &whole[..length]).unwrap();
+            let error = Weights::open(&path).err().unwrap();
+            assert!(matches!(error, Error::Safetensors { .. }), "{length}: {error}");
+            assert!(error.hint().is_some());
+        }
+    }
+
+    #[test]
+    fn shards_are_one_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let all = sample();
+        save_tensors(&at("1.safetensors"), &all[..1], &BTreeMap::new()).unwrap();
+        save_tensors(&at("2.safetensors"), &all[1..], &BTreeMap::new()).unwrap();
+        let index = serde_json::json!({"weight_map": {
+            "layer.a.weight": "1.safetensors", "layer.a.bias": "2.safetensors", "steps": "2.safetensors"}});
+        files::write_json(&at("m.safetensors.index.json"), &index).unwrap();
+        let weights = Weights::open(at("m.safetensors.index.json")).unwrap();
+        assert!(weights.get("steps", &[1]).is_ok() && weights.contains("layer.a.weight"));
+
+        files::write_json(&at("m.safetensors.index.json"), &serde_json::json!({"weight_map": {"a": "../x"}}))
+            .unwrap();
+        assert!(Weights::open(at("m.safetensors.index.json")).err().unwrap().to_string().contains("../x"));
+    }
+
+    #[test]
+    fn a_read_only_folder_is_named() {
+        let missing = Path::new("/nonexistent-folder/w.safetensors");
+        let error = save_tensors(missing, &sample(), &BTreeMap::new()).unwrap_err();
+        assert!(error.to_string().contains("/nonexistent-folder"), "{error}");
+        assert!(Weights::open(missing).err().unwrap().to_string().contains("/nonexistent-folder"));
+    }
+}
