@@ -1,0 +1,25 @@
+//! Recipes: TOML files that say everything about a training.
+//!
+//! A value comes from the last of these that gives it: the default, the files along `extends` (the farthest first),
+//! the recipe itself, `--set`. Tables merge key by key; arrays, `[[corpus]]` among them, replace each other whole.
+//!
+//! Relative paths in a recipe start at the current directory, as users run recipes from the project's root;
+//! only the path behind `extends` is relative to the file that says it.
+
+mod fault;
+mod node;
+mod node_de;
+mod overlay;
+mod resolve;
+mod sections;
+mod set;
+mod show;
+mod suggest;
+mod validate;
+
+pub use node::Origin;
+pub use resolve::{Problem, Resolved, load};
+pub use sections::{
+    DecoderSection, EncoderSection, EvalSection, OptimizerKind, OptimizerSection, PairsSection, Recipe, RunSection,
+    ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection, TrainingSection,
+};

@@ -1,0 +1,404 @@
+//! The typed recipe: one struct a section, one field a key. `configs/base.toml` is the same for readers.
+
+use std::path::PathBuf;
+
+use data::pairs::{BuildConfig, Storage};
+use data::{CorpusConfig, CurationConfig, SplitConfig};
+use models::decoder::{Activation, DecoderConfig};
+use models::{DeviceChoice, Dtype, EncoderOptions};
+use serde::{Deserialize, Serialize};
+
+/// Everything about a training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Its name. Default: the file's name without `.toml`.
+    pub name: String,
+    /// The frozen model text -> vector.
+    pub encoder: EncoderSection,
+    /// Rules for which texts become pairs.
+    pub curation: CurationConfig,
+    /// Shares of dev and test.
+    pub split: SplitConfig,
+    /// The pair set.
+    pub pairs: PairsSection,
+    /// How the decoder cuts text into tokens.
+    pub tokenizer: TokenizerSection,
+    /// Shape of the decoder.
+    pub decoder: DecoderSection,
+    /// Steps, batches, what is logged and kept.
+    pub training: TrainingSection,
+    /// The optimizer.
+    pub optimizer: OptimizerSection,
+    /// The learning rate over time.
+    pub schedule: ScheduleSection,
+    /// The round trip at each evaluation of a training.
+    pub eval: EvalSection,
+    /// The run folder.
+    pub run: RunSection,
+    /// Sources of texts, read in this order. Default: none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub corpus: Vec<CorpusConfig>,
+}
+
+/// `[encoder]`: the frozen model text -> vector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EncoderSection {
+    /// A sentence-transformers folder, or a hub name with an optional `@revision`. Default: none, it must be said.
+    pub source: String,
+    /// Name of the prompt put before each text. Default: the model's own, which mostly is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// Number format of its matrix products: `auto`, `f32`, `bf16`, `f16`. Default: `auto`.
+    pub dtype: Dtype,
+    /// Where it runs: `auto`, `cpu`, `cuda`, `cuda:N`. Default: `auto`.
+    pub device: DeviceChoice,
+    /// Cut texts at this many tokens, special ones included. Default: the model's maximum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    /// Padded tokens in a batch. Default: 8192.
+    pub batch_tokens: usize,
+    /// Numbers in a vector, for models with several dense heads. Default: the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+}
+
+impl Default for EncoderSection {
+    fn default() -> Self {
+        Self {
+            source: String::new(),
+            prompt: None,
+            dtype: Dtype::Auto,
+            device: DeviceChoice::Auto,
+            max_tokens: None,
+            batch_tokens: 8192,
+            dim: None,
+        }
+    }
+}
+
+/// `[pairs]`: the pair set on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairsSection {
+    /// Its folder. Default: `runs/NAME-pairs`.
+    pub dir: PathBuf,
+    /// Pairs in a shard; a killed build loses at most one shard. Default: 16384.
+    pub shard_rows: usize,
+    /// How vectors are stored: `f16` or `f32`. Default: `f16`.
+    pub storage: Storage,
+    /// Files of texts, one a line, that must not become pairs: what the decoder is evaluated on. Default: none.
+    pub exclude: Vec<PathBuf>,
+}
+
+impl Default for PairsSection {
+    fn default() -> Self {
+        Self { dir: PathBuf::new(), shard_rows: 16_384, storage: Storage::F16, exclude: Vec::new() }
+    }
+}
+
+/// `[tokenizer]`: how the decoder cuts text into tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TokenizerSection {
+    /// Where the vocabulary comes from. Default: `bpe`.
+    pub kind: TokenizerKind,
+    /// Most tokens in the vocabulary of `bpe`; a small corpus gives fewer. Default: 50000.
+    pub vocab: usize,
+}
+
+impl Default for TokenizerSection {
+    fn default() -> Self {
+        Self { kind: TokenizerKind::Bpe, vocab: 50_000 }
+    }
+}
+
+/// Where the decoder's vocabulary comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TokenizerKind {
+    /// Byte-level BPE trained on the training pairs: every text can be written, case included.
+    Bpe,
+    /// The encoder's own tokens, cut to those that the training pairs use.
+    Encoder,
+}
+
+/// `[decoder]`: shape of the decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DecoderSection {
+    /// Width of the residual stream. Default: 512.
+    pub hidden: i64,
+    /// Number of blocks. Default: 8.
+    pub layers: i64,
+    /// Number of query heads. Default: 8.
+    pub heads: i64,
+    /// Number of key and value heads, a divisor of `heads`. Default: `heads`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kv_heads: Option<i64>,
+    /// Width of a head, even. Default: `hidden / heads`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<i64>,
+    /// Width of the feed-forward layers. Default: 1408.
+    pub ffn: i64,
+    /// Input embeddings that a vector becomes. Default: 4.
+    pub prefix_tokens: i64,
+    /// Width of the projector's middle layer. Default: `2 * hidden`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projector_hidden: Option<i64>,
+    /// Longest text in tokens, `<eos>` included; longer pairs are not trained on. Default: 128.
+    pub max_tokens: i64,
+    /// Whether the vocabulary head is the embedding table. Default: true.
+    pub tie_embeddings: bool,
+    /// Base of the rotary frequencies. Default: 10000.
+    pub rope_theta: f64,
+    /// Added to the mean square in RMSNorm. Default: 1e-5.
+    pub rms_norm_eps: f64,
+    /// Factor on every number of the vector. Default: the square root of the vector's dimension, which gives the
+    /// numbers of a unit vector variance 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_scale: Option<f64>,
+}
+
+impl Default for DecoderSection {
+    fn default() -> Self {
+        Self {
+            hidden: 512,
+            layers: 8,
+            heads: 8,
+            kv_heads: None,
+            head_dim: None,
+            ffn: 1408,
+            prefix_tokens: 4,
+            projector_hidden: None,
+            max_tokens: 128,
+            tie_embeddings: true,
+            rope_theta: 10_000.0,
+            rms_norm_eps: 1e-5,
+            input_scale: None,
+        }
+    }
+}
+
+/// `[training]`: steps, batches, what is logged and kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingSection {
+    /// Every random stream (initial weights, order of the data) follows from it. Default: 0.
+    pub seed: u64,
+    /// Where to train: `auto`, `cpu`, `cuda`, `cuda:N`. Default: `auto`.
+    pub device: DeviceChoice,
+    /// Number format of the matrix products: `auto`, `f32`, `bf16`. Masters are f32 always. Default: `auto`.
+    pub dtype: Dtype,
+    /// Target tokens of one step, `<eos>` included and padding excluded. Default: 16384.
+    pub batch_tokens: usize,
+    /// Most texts in one step. Default: no bound but `batch_tokens`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_texts: Option<usize>,
+    /// Parts that a step's batch is computed in, one after another; saves memory, changes nothing else. Default: 1.
+    pub accumulate: usize,
+    /// Stop after this many steps. Default: no bound; this or `max_minutes` must be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_steps: Option<u64>,
+    /// Stop after this many minutes of training, earlier parts of a resumed run included. Default: no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_minutes: Option<f64>,
+    /// Steps between two lines of metrics. Default: 10.
+    pub log_every: u64,
+    /// Steps between two evaluations on the dev pairs; 0 evaluates at the end only. Default: 500.
+    pub eval_every: u64,
+    /// Dev pairs in the dev loss. Default: 1024.
+    pub eval_texts: usize,
+    /// Steps between two checkpoints; 0 saves at the end only. Default: 500.
+    pub checkpoint_every: u64,
+    /// Checkpoints kept, the best one aside. Default: 2.
+    pub keep_last: usize,
+    /// Gradients with a larger norm are scaled down to it; 0 leaves them as they are. Default: 1.
+    pub clip_norm: f64,
+    /// Decay a step of the averaged weights, which are evaluated and exported; 0 keeps none. Default: 0.999.
+    pub ema_decay: f64,
+    /// Share of the target's probability spread over the vocabulary. Default: 0.
+    pub label_smoothing: f64,
+    /// Threads for matrix products. Default: as many as there are cores.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+}
+
+impl Default for TrainingSection {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            device: DeviceChoice::Auto,
+            dtype: Dtype::Auto,
+            batch_tokens: 16_384,
+            batch_texts: None,
+            accumulate: 1,
+            max_steps: None,
+            max_minutes: None,
+            log_every: 10,
+            eval_every: 500,
+            eval_texts: 1024,
+            checkpoint_every: 500,
+            keep_last: 2,
+            clip_norm: 1.0,
+            ema_decay: 0.999,
+            label_smoothing: 0.0,
+            threads: None,
+        }
+    }
+}
+
+/// `[optimizer]`: how gradients become steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerSection {
+    /// Which optimizer. Default: `adamw`.
+    pub kind: OptimizerKind,
+    /// Learning rate at the end of the warm-up. Default: 1e-3.
+    pub learning_rate: f64,
+    /// Decay of the first moment. Default: 0.9.
+    pub beta1: f64,
+    /// Decay of the second moment. Default: 0.95.
+    pub beta2: f64,
+    /// Added to the root of the second moment. Default: 1e-8.
+    pub eps: f64,
+    /// Decoupled weight decay on matrices and embeddings; norms and biases have none. Default: 0.1.
+    pub weight_decay: f64,
+}
+
+impl Default for OptimizerSection {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Adamw,
+            learning_rate: 1e-3,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weight_decay: 0.1,
+        }
+    }
+}
+
+/// Which optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimizerKind {
+    /// Adam with decoupled weight decay (Loshchilov and Hutter, 2019, arXiv 1711.05101).
+    Adamw,
+}
+
+/// `[schedule]`: the learning rate over time.
+///
+/// After the warm-up it falls with the progress of the training, the larger of step / `max_steps` and elapsed /
+/// `max_minutes`, so that a training bounded by the clock ends annealed as well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleSection {
+    /// Form of the fall. Default: `cosine`.
+    pub kind: ScheduleKind,
+    /// Steps of linear warm-up from 0. Default: 100.
+    pub warmup_steps: u64,
+    /// Learning rate at the end, as a share of the highest. Default: 0.05.
+    pub final_fraction: f64,
+}
+
+impl Default for ScheduleSection {
+    fn default() -> Self {
+        Self { kind: ScheduleKind::Cosine, warmup_steps: 100, final_fraction: 0.05 }
+    }
+}
+
+/// Form of the learning rate's fall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleKind {
+    /// Half a cosine (Loshchilov and Hutter, 2017, arXiv 1608.03983).
+    Cosine,
+    /// A straight line.
+    Linear,
+    /// No fall.
+    Constant,
+}
+
+/// `[eval]`: the round trip at each evaluation of a training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvalSection {
+    /// Dev pairs that are decoded greedily, scored, and shown in the log; 0 decodes none. Default: 64.
+    pub texts: usize,
+    /// Vectors decoded at once. Default: 64.
+    pub batch: usize,
+    /// Decoded texts shown beside their originals. Default: 3.
+    pub samples: usize,
+}
+
+impl Default for EvalSection {
+    fn default() -> Self {
+        Self { texts: 64, batch: 64, samples: 3 }
+    }
+}
+
+/// `[run]`: the run folder.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSection {
+    /// The folder. Default: `runs/NAME`.
+    pub dir: PathBuf,
+}
+
+impl Recipe {
+    /// What the pair set of this recipe follows from.
+    pub fn pairs_config(&self) -> BuildConfig {
+        BuildConfig {
+            corpora: self.corpus.clone(),
+            curation: self.curation.clone(),
+            split: self.split,
+            exclude: self.pairs.exclude.clone(),
+            storage: self.pairs.storage,
+            shard_rows: self.pairs.shard_rows,
+            dir: self.pairs.dir.clone(),
+        }
+    }
+
+    /// How to open the encoder.
+    pub fn encoder_options(&self) -> EncoderOptions {
+        EncoderOptions {
+            device: self.encoder.device,
+            dtype: self.encoder.dtype,
+            prompt: self.encoder.prompt.clone(),
+            batch_tokens: self.encoder.batch_tokens,
+            max_tokens: self.encoder.max_tokens,
+            dim: self.encoder.dim,
+            ..EncoderOptions::default()
+        }
+    }
+
+    /// The decoder's shape for vectors of `dim` numbers and a vocabulary of `vocab` tokens.
+    pub fn decoder_config(&self, dim: i64, vocab: i64, bos: i64, eos: i64, pad: i64) -> DecoderConfig {
+        let shape = &self.decoder;
+        DecoderConfig {
+            dim,
+            hidden: shape.hidden,
+            layers: shape.layers,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads.unwrap_or(shape.heads),
+            head_dim: shape.head_dim.unwrap_or(shape.hidden / shape.heads.max(1)),
+            ffn: shape.ffn,
+            vocab,
+            prefix_tokens: shape.prefix_tokens,
+            projector_hidden: shape.projector_hidden.unwrap_or(2 * shape.hidden),
+            max_tokens: shape.max_tokens,
+            rope_theta: shape.rope_theta,
+            rms_norm_eps: shape.rms_norm_eps,
+            tie_embeddings: shape.tie_embeddings,
+            bos_token_id: bos,
+            eos_token_id: eos,
+            pad_token_id: pad,
+            activation: Activation::Gelu,
+            input_scale: shape.input_scale.unwrap_or((dim as f64).sqrt()),
+            input_normalization: false,
+            qkv_bias: false,
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What types cannot say: numbers that fit together, folders that differ.
+
+use super::node::Origin;
+use super::resolve::Problem;
+use super::sections::{DecoderSection, Recipe};
+
+/// Collects problems; `need` notes one where a condition does not hold.
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn need(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
+        if !holds {
+            self.add(key.to_owned(), message());
+        }
+    }
+
+    fn add(&mut self, key: String, message: String) {
+        self.0.push(Problem { message: format!("`{key}` {message}"), key, origin: Origin::Default, hint: None });
+    }
+
+    fn at_least_one(&mut self, key: &str, value: usize) {
+        self.need(value >= 1, key, || format!("is {value}; it must be at least 1"));
+    }
+
+    fn positive(&mut self, key: &str, value: f64) {
+        self.need(value.is_finite() && value > 0.0, key, || format!("is {value}; it must be a positive number"));
+    }
+
+    fn within(&mut self, key: &str, value: f64, low: f64, high: f64) {
+        self.need((low..high).contains(&value), key, || format!("is {value}; it must be at least {low} and below {high}"));
+    }
+}
+
+impl Recipe {
+    /// Everything that is wrong with the recipe, in the order of its sections; empty where nothing is.
+    pub fn validate(&self) -> Vec<Problem> {
+        let mut problems = Problems::default();
+        self.check_texts(&mut problems);
+        check_decoder(&self.decoder, &mut problems);
+        if problems.0.iter().all(|problem| !problem.key.starts_with("decoder.")) {
+            // the decoder's own check has the last word; the vocabulary is not known yet
+            if let Err(models::Error::DecoderConfig { field, problem }) = self.decoder_config(1, 8, 1, 2, 0).validate() {
+                problems.add(format!("decoder.{field}"), problem);
+            }
+        }
+        self.check_training(&mut problems);
+        self.check_optimizer(&mut problems);
+        problems.0
+    }
+
+    fn check_texts(&self, problems: &mut Problems) {
+        let name_is_plain = !self.name.contains(['/', '\\', '\n']) && self.name != "..";
+        problems.need(name_is_plain, "name", || format!("is {:?}; it names folders, so it may hold no slash", self.name));
+        let encoder = &self.encoder;
+        problems.need(!encoder.source.trim().is_empty(), "encoder.source", || {
+            "is missing: a sentence-transformers folder or a hub name".to_owned()
+        });
+        problems.at_least_one("encoder.batch_tokens", encoder.batch_tokens);
+        if let Some(dim) = encoder.dim {
+            problems.at_least_one("encoder.dim", dim);
+        }
+        if let Some(most) = encoder.max_tokens {
+            problems.need(most >= 3, "encoder.max_tokens", || {
+                format!("is {most}; two special tokens and one of text are the least")
+            });
+        }
+        for (index, corpus) in self.corpus.iter().enumerate() {
+            let mut setting = |result: data::Result<()>| {
+                // data names a corpus by its name, a recipe by its number
+                data_setting(problems, result, |key| {
+                    let field = key.strip_prefix(&format!("corpus.{}.", corpus.name)).unwrap_or(key);
+                    format!("corpus.{index}.{field}")
+                });
+            };
+            setting(corpus.validate());
+            let first = self.corpus.iter().position(|other| other.name == corpus.name);
+            problems.need(first == Some(index), &format!("corpus.{index}.name"), || {
+                format!("is {:?}, as another corpus is called already", corpus.name)
+            });
+        }
+        data_setting(problems, self.curation.validate(), str::to_owned);
+        data_setting(problems, self.split.validate(), |key| match key.contains(' ') {
+            true => "split.dev".to_owned(),
+            false => key.to_owned(),
+        });
+        problems.at_least_one("pairs.shard_rows", self.pairs.shard_rows);
+        // 256 bytes, and the special tokens
+        problems.need(self.tokenizer.vocab >= 260, "tokenizer.vocab", || {
+            format!("is {}; bytes and special tokens alone are 260", self.tokenizer.vocab)
+        });
+        problems.need(self.pairs.dir != self.run.dir, "run.dir", || {
+            format!("is {}, the folder of the pairs too; a run needs its own", self.run.dir.display())
+        });
+    }
+
+    fn check_training(&self, problems: &mut Problems) {
+        let training = &self.training;
+        problems.at_least_one("training.batch_tokens", training.batch_tokens);
+        problems.at_least_one("training.accumulate", training.accumulate);
+        problems.at_least_one("training.keep_last", training.keep_last);
+        if let Some(texts) = training.batch_texts {
+            problems.at_least_one("training.batch_texts", texts);
+        }
+        if let Some(threads) = training.threads {
+            problems.at_least_one("training.threads", threads);
+        }
+        let longest = usize::try_from(self.decoder.max_tokens).unwrap_or(0);
+        problems.need(training.batch_tokens >= longest, "training.batch_tokens", || {
+            format!("is {}; the longest text, decoder.max_tokens = {longest}, must fit into a step", training.batch_tokens)
+        });
+        problems.need(training.max_steps.is_some() || training.max_minutes.is_some(), "training.max_steps", || {
+            "and `training.max_minutes` are both missing: one must say when to stop".to_owned()
+        });
+        problems.need(training.max_steps != Some(0), "training.max_steps", || "is 0; it must be at least 1".to_owned());
+        if let Some(minutes) = training.max_minutes {
+            problems.positive("training.max_minutes", minutes);
+        }
+        problems.need(training.log_every >= 1, "training.log_every", || "is 0; it must be at least 1".to_owned());
+        problems.need(training.clip_norm.is_finite() && training.clip_norm >= 0.0, "training.clip_norm", || {
+            format!("is {}; it must be 0 (no clipping) or a positive number", training.clip_norm)
+        });
+        problems.within("training.ema_decay", training.ema_decay, 0.0, 1.0);
+        problems.within("training.label_smoothing", training.label_smoothing, 0.0, 1.0);
+        problems.need(training.dtype != models::Dtype::F16, "training.dtype", || {
+            "is f16, which loses small gradients; choose bf16 or f32".to_owned()
+        });
+        problems.at_least_one("eval.batch", self.eval.batch);
+    }
+
+    fn check_optimizer(&self, problems: &mut Problems) {
+        let optimizer = &self.optimizer;
+        problems.positive("optimizer.learning_rate", optimizer.learning_rate);
+        problems.within("optimizer.beta1", optimizer.beta1, 0.0, 1.0);
+        problems.within("optimizer.beta2", optimizer.beta2, 0.0, 1.0);
+        problems.positive("optimizer.eps", optimizer.eps);
+        let decay = optimizer.weight_decay;
+        problems.need(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", || {
+            format!("is {decay}; it must be 0 or a positive number")
+        });
+        let last = self.schedule.final_fraction;
+        problems.need((0.0..=1.0).contains(&last), "schedule.final_fraction", || {
+            format!("is {last}; a share lies within 0 and 1")
+        });
+    }
+}
+
+fn check_decoder(decoder: &DecoderSection, problems: &mut Problems) {
+    let sizes = [
+        ("hidden", Some(decoder.hidden)),
+        ("layers", Some(decoder.layers)),
+        ("heads", Some(decoder.heads)),
+        ("kv_heads", decoder.kv_heads),
+        ("head_dim", decoder.head_dim),
+        ("ffn", Some(decoder.ffn)),
+        ("prefix_tokens", Some(decoder.prefix_tokens)),
+        ("projector_hidden", decoder.projector_hidden),
+        ("max_tokens", Some(decoder.max_tokens)),
+    ];
+    let mut sound = true;
+    for (key, value) in sizes {
+        if let Some(value) = value.filter(|value| !(1..1 << 31).contains(value)) {
+            sound = false;
+            problems.add(format!("decoder.{key}"), format!("is {value}; it must be at least 1 and below 2^31"));
+        }
+    }
+    if sound && decoder.head_dim.is_none() {
+        let DecoderSection { hidden, heads, .. } = decoder;
+        problems.need(hidden % heads == 0, "decoder.heads", || {
+            format!("is {heads}; it must divide `decoder.hidden` = {hidden}, or `decoder.head_dim` must be said")
+        });
+    }
+}
+
+/// Notes what `data` refuses; `key` gives the recipe's key for the one it names.
+fn data_setting(problems: &mut Problems, result: data::Result<()>, key: impl Fn(&str) -> String) {
+    match result {
+        Ok(()) => {}
+        Err(data::Error::Setting { key: named, value, reason }) => {
+            problems.add(key(&named), format!("is {value}: {reason}"));
+        }
+        Err(other) => problems.add(key(""), other.to_string()),
+    }
+}
