@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The demo, step by step, each command shown before it runs. `make demo` calls it.
+# usage: configs/demo.sh COMMAND RUN_FOLDER MINUTES LIMIT
+set -euo pipefail
+stella=$1 run=$2 minutes=$3 limit=$4
+pairs=$run-pairs
+encoder=.venv/all-MiniLM-L6-v2
+sentence="Returns the number of elements in the map."
+
+show() {
+    printf '\n$ inverse-stella' >&2
+    printf ' %q' "$@" >&2
+    printf '\n' >&2
+    "$stella" "$@"
+}
+
+say() { printf '\n== %s\n' "$1" >&2; }
+
+say "1. Real text -> (vector, text) pairs"
+show pairs build --recipe configs/demo.toml --set pairs.dir="$pairs"
+show pairs inspect "$pairs"
+
+say "2. Pairs -> a decoder, in $minutes minutes of training (ctrl-c stops early and keeps what was learned)"
+resume=()
+[ ! -e "$run/checkpoints/latest" ] || resume=(--resume)
+show train --recipe configs/demo.toml --set pairs.dir="$pairs" --set run.dir="$run" \
+    --max-minutes "$minutes" "${resume[@]}"
+
+say "3. How much comes back: held-out texts -> vectors -> texts -> vectors"
+show eval "$run" --pairs "$pairs" --encoder "$encoder" --limit "$limit"
+
+say "4. The folder that a service or Hugging Face transformers loads"
+rm -rf "$run/export"
+show export "$run" "$run/export"
+
+say "5. A vector read back as text"
+printf '%s\n' "$sentence" >"$run/sentence.txt"
+show encode --encoder "$encoder" --input "$run/sentence.txt" --output "$run/sentence.npy"
+show invert "$run/export" --vectors "$run/sentence.npy"
+show roundtrip "$sentence" --decoder "$run/export" --encoder "$encoder"
+
+say "Done. The run is in $run, the export in $run/export; docs/ says what each command can do."
