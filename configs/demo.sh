@@ -2,6 +2,7 @@
 # The demo, step by step, each command shown before it runs. `make demo` calls it.
 # usage: configs/demo.sh COMMAND RUN_FOLDER MINUTES LIMIT
 set -euo pipefail
+export CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" # the recipe's texts lie below it
 stella=$1 run=$2 minutes=$3 limit=$4
 pairs=$run-pairs
 encoder=.venv/all-MiniLM-L6-v2
