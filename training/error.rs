@@ -77,6 +77,71 @@ pub enum Error {
     /// A recipe that cannot be written as TOML.
     #[error("the recipe cannot be written as TOML: {0}")]
     RecipeWrite(#[from] toml::ser::Error),
+
+    /// A run folder that another process is at work in.
+    #[error("another process is training in {}", dir.display())]
+    RunLocked {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A run folder that holds a run, where a new one was asked for.
+    #[error("{} holds a run already", dir.display())]
+    RunExists {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A run that is to be resumed with another recipe or other pairs.
+    #[error("the run in {} is of another recipe:{}", dir.display(), indented(.differences))]
+    OtherRecipe {
+        /// The folder.
+        dir: PathBuf,
+        /// What differs, one line each.
+        differences: Vec<String>,
+    },
+    /// A pair set that gives nothing to train on.
+    #[error("{} has nothing to train on: {rows} training pairs, {too_long} of them longer than decoder.max_tokens", dir.display())]
+    NoTrainingPairs {
+        /// Folder of the pair set.
+        dir: PathBuf,
+        /// Its training pairs.
+        rows: usize,
+        /// Those with too many tokens.
+        too_long: usize,
+    },
+    /// A loss or a gradient that is no number.
+    #[error("step {step} gave a loss of {loss} and a gradient norm of {grad_norm}; its data are kept in {}", folder.display())]
+    NonFinite {
+        /// The step.
+        step: u64,
+        /// Mean loss.
+        loss: f64,
+        /// Norm of the gradients.
+        grad_norm: f64,
+        /// Where texts, token ids and vectors of the step lie.
+        folder: PathBuf,
+    },
+    /// A checkpoint, or another file of a run, that cannot be used.
+    #[error("{}: {reason}", path.display())]
+    Checkpoint {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A checkpoint that could not be written.
+    #[error("the checkpoint {} could not be written: {source}", path.display())]
+    CheckpointWrite {
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// The thread that makes batches failed.
+    #[error("making batches failed: {reason}")]
+    Loader {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Error {
@@ -101,6 +166,29 @@ impl Error {
                 None => "configs/base.toml explains every key; `inverse-stella config show` prints what a recipe resolves to"
                     .into(),
             },
+            Self::RunLocked { .. } => "wait for it, stop it, or train in another folder with --set run.dir=DIR".into(),
+            Self::RunExists { .. } => {
+                "go on with it with --resume, or train in another folder with --set run.dir=DIR".into()
+            }
+            Self::OtherRecipe { .. } => {
+                "use the recipe that the run began with (its config.toml), or train in another folder with --set run.dir=DIR"
+                    .into()
+            }
+            Self::NoTrainingPairs { rows: 0, .. } => {
+                "`inverse-stella pairs inspect DIR` shows what is in it; split.dev and split.test may take too much".into()
+            }
+            Self::NoTrainingPairs { .. } => "raise decoder.max_tokens".into(),
+            Self::NonFinite { .. } => {
+                "lower optimizer.learning_rate or training.clip_norm, raise schedule.warmup_steps, or look at the kept data; --resume goes on from the last checkpoint"
+                    .into()
+            }
+            Self::CheckpointWrite { .. } => {
+                "the earlier checkpoints are whole: make room on the disk (training.keep_last keeps fewer), then --resume"
+                    .into()
+            }
+            Self::Checkpoint { .. } => {
+                "checkpoints/latest names the checkpoint that is resumed; write another step's folder name into it".into()
+            }
             _ => return None,
         };
         Some(hint)
@@ -114,6 +202,10 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn indented(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
 fn extended_by(place: &Option<(PathBuf, usize)>) -> String {

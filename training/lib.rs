@@ -1,9 +1,30 @@
 //! Training: recipe -> run. A recipe says everything about a training; a run is the folder it leaves.
 //!
-//! [`recipe`] reads recipes.
+//! [`recipe`] reads recipes, [`trainer`] is the loop; [`plan`](fn@plan) says what a training would be.
 
+pub mod batches;
+pub mod checkpoint;
+pub mod dev_eval;
+pub mod ema;
 pub mod error;
+mod failed_step;
+pub mod loader;
+pub mod loss;
+pub mod metric_sink;
+pub mod optimizer;
+mod pace;
+pub mod plan;
+pub mod prepare;
 pub mod recipe;
+pub mod retention;
+pub mod run_folder;
+pub mod schedule;
+pub mod step;
+pub mod tokens;
+pub mod trainer;
 
 pub use error::{Error, Result};
+pub use metric_sink::{DevMetrics, Event, MetricSink, NullSink, StepMetrics};
+pub use plan::{Plan, plan};
 pub use recipe::Recipe;
+pub use trainer::{Outcome, Reason, TrainOptions, train};

@@ -1,0 +1,59 @@
+//! What is kept of a step whose loss or gradients are no numbers.
+#![allow(non_snake_case)]
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use models::{files, save_tensors};
+use serde_json::json;
+
+use crate::loader::Batch;
+use crate::prepare::Prepared;
+use crate::step::StepResult;
+use crate::{Error, Result};
+
+/// Leaves the texts, token ids and vectors of a step in `failed-step-N/` of the run, and makes the error that ends the
+/// training.
+pub(crate) fn keep_failed_step(
+    run: &Path,
+    step: u64,
+    prepared: &Prepared,
+    batch: &Batch,
+    found: StepResult,
+) -> Error {
+    let folder = run.join(format!("failed-step-{step}"));
+    match keep(&folder, step, prepared, batch, found) {
+        Ok(()) => Error::NonFinite { step, loss: found.loss, grad_norm: found.grad_norm, folder },
+        Err(error) => error,
+    }
+}
+
+fn keep(folder: &PathBuf, step: u64, prepared: &Prepared, batch: &Batch, found: StepResult) -> Result<()> {
+    fs_err::create_dir_all(folder)?;
+    let mut tensors = Vec::new();
+    let mut lines = String::new();
+    for (number, part) in batch.parts.iter().enumerate() {
+        tensors.push((format!("{number}.vectors"), part.v_BD.shallow_clone()));
+        tensors.push((format!("{number}.tokens"), part.tokens_BT.shallow_clone()));
+        tensors.push((format!("{number}.targets"), part.targets_N.shallow_clone()));
+        if let Some(positions_N) = &part.positions_N {
+            tensors.push((format!("{number}.positions"), positions_N.shallow_clone()));
+        }
+        for &row in &part.rows {
+            let finite = prepared.pairs.vector(row as usize).iter().all(|number| number.is_finite());
+            let text = prepared.pairs.text(row as usize);
+            let line = json!({"part": number, "row": row, "text": text, "vector_is_finite": finite});
+            lines.push_str(&format!("{line}\n"));
+        }
+    }
+    save_tensors(&folder.join("batch.safetensors"), &tensors, &BTreeMap::new())?;
+    files::write_atomically(&folder.join("texts.jsonl"), |file| Ok(file.write_all(lines.as_bytes())?))?;
+    let about = json!({
+        "step": step,
+        "loss": found.loss.to_string(),
+        "grad_norm": found.grad_norm.to_string(),
+        "targets": found.targets,
+    });
+    Ok(files::write_json(&folder.join("failure.json"), &about)?)
+}

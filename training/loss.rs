@@ -1,0 +1,205 @@
+//! Cross-entropy of the target tokens, with the vocabulary head taken in chunks of positions.
+//!
+//! Scores of a whole batch in f32 would be its largest tensor by far (4096 positions times 13312 tokens: 218 MB).
+//! Here a chunk's scores are made in the compute type, turned into their own gradient in place and used up: the
+//! gradients of states and head leave this function, the graph of the blocks goes on from the states' gradient.
+//! (Liger Kernel, arXiv 2410.10989, does the same on GPUs.)
+#![allow(non_snake_case)]
+
+use tch::{Kind, Tensor};
+
+use crate::Result;
+
+/// How the loss is computed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LossOptions {
+    /// Share of the target's probability that is spread evenly over the vocabulary (arXiv 1512.00567); 0 for none.
+    pub label_smoothing: f64,
+    /// Positions in a chunk.
+    pub chunk: i64,
+}
+
+impl Default for LossOptions {
+    fn default() -> Self {
+        Self { label_smoothing: 0.0, chunk: 1024 }
+    }
+}
+
+/// Sum of the loss over positions, and its gradient, multiplied by `scale`, with respect to the states.
+///
+/// `h_NH` are the states in the compute type, `head_VH` the head's matrix, `targets_N` i64. The gradient of the head,
+/// multiplied by `scale` too, is added to `head_grad_VH` (f32). Returns (sum of the unscaled loss, f32 scalar;
+/// gradient of `h_NH`, in its type). Without positions: 0 and an empty gradient.
+///
+/// # Errors
+/// libtorch's own.
+pub fn cross_entropy_with_gradients(
+    h_NH: &Tensor,
+    head_VH: &Tensor,
+    targets_N: &Tensor,
+    scale: f64,
+    options: LossOptions,
+    head_grad_VH: &mut Tensor,
+) -> Result<(Tensor, Tensor)> {
+    tch::no_grad(|| {
+        let (h_NH, head_VH) = (h_NH.detach(), head_VH.detach());
+        let mut total = Tensor::f_zeros([] as [i64; 0], (Kind::Float, h_NH.device()))?;
+        let h_grad_NH = h_NH.f_empty_like()?;
+        for (start, length) in chunks(h_NH.size()[0], options.chunk) {
+            let h_CH = h_NH.f_narrow(0, start, length)?;
+            let targets_C1 = targets_N.f_narrow(0, start, length)?.f_unsqueeze(1)?;
+            let scores_CV = h_CH.f_linear(&head_VH, None::<&Tensor>)?;
+            let (loss, gradient_CV) = into_gradient(scores_CV, &targets_C1, options.label_smoothing)?;
+            total = total.f_add(&loss)?;
+            h_grad_NH
+                .f_narrow(0, start, length)?
+                .f_copy_(&gradient_CV.f_matmul(&head_VH)?.f_mul_scalar(scale)?)?;
+            let head_VH = gradient_CV.f_transpose(0, 1)?.f_matmul(&h_CH)?;
+            let _ = head_grad_VH.f_add_(&head_VH.f_mul_scalar(scale)?)?;
+        }
+        Ok((total, h_grad_NH))
+    })
+}
+
+/// Sum of the loss over positions, f32 scalar, without gradients or smoothing.
+///
+/// # Errors
+/// libtorch's own.
+pub fn cross_entropy(h_NH: &Tensor, head_VH: &Tensor, targets_N: &Tensor, chunk: i64) -> Result<Tensor> {
+    tch::no_grad(|| {
+        let mut total = Tensor::f_zeros([] as [i64; 0], (Kind::Float, h_NH.device()))?;
+        for (start, length) in chunks(h_NH.size()[0], chunk) {
+            let scores_CV = h_NH
+                .f_narrow(0, start, length)?
+                .f_linear(head_VH, None::<&Tensor>)?
+                .f_to_kind(Kind::Float)?;
+            let targets_C1 = targets_N.f_narrow(0, start, length)?.f_unsqueeze(1)?;
+            let log_sum_C = scores_CV.f_logsumexp(-1, false)?;
+            let of_target_C = scores_CV.f_gather(1, &targets_C1, false)?.f_squeeze_dim(1)?;
+            total = total.f_add(&log_sum_C.f_sub(&of_target_C)?.f_sum(Kind::Float)?)?;
+        }
+        Ok(total)
+    })
+}
+
+/// Turns scores (C, V) into the gradient of their summed loss, softmax minus the (smoothed) target distribution; also
+/// returns that sum.
+fn into_gradient(scores_CV: Tensor, targets_C1: &Tensor, smoothing: f64) -> Result<(Tensor, Tensor)> {
+    let kind = scores_CV.kind();
+    // the kernel sums in f32 whatever the type
+    let mut p_CV = scores_CV.f_softmax(-1, kind)?;
+    let p_C1 = p_CV.f_gather(1, targets_C1, false)?;
+    // a probability below f32's smallest would make the loss infinite; NaN stays NaN
+    let loss_C1 = p_C1.f_to_kind(Kind::Float)?.f_clamp_min(1e-38)?.f_log()?.f_neg()?;
+    let mut loss = loss_C1.f_sum(Kind::Float)?;
+    if smoothing > 0.0 {
+        let vocab = p_CV.size()[1] as f64;
+        // -mean over v of log p_v = log of the sum - mean score = score of the target - log p of it - mean score
+        let of_target = scores_CV.f_gather(1, targets_C1, false)?.f_sum(Kind::Float)?;
+        let mean = scores_CV.f_sum(Kind::Float)?.f_div_scalar(vocab)?;
+        let uniform = of_target.f_add(&loss)?.f_sub(&mean)?;
+        loss = loss.f_mul_scalar(1.0 - smoothing)?.f_add(&uniform.f_mul_scalar(smoothing)?)?;
+        let _ = p_CV.f_sub_scalar_(smoothing / vocab)?;
+    }
+    let on_target_C1 = p_CV.f_gather(1, targets_C1, false)?.f_sub_scalar(1.0 - smoothing)?;
+    let _ = p_CV.f_scatter_(1, targets_C1, &on_target_C1)?;
+    Ok((loss, p_CV))
+}
+
+/// (start, length) of chunks that cover `total` positions.
+fn chunks(total: i64, chunk: i64) -> impl Iterator<Item = (i64, i64)> {
+    let chunk = chunk.max(1);
+    (0..total.div_euclid(chunk) + i64::from(total % chunk != 0)).map(move |i| {
+        let start = i * chunk;
+        (start, chunk.min(total - start))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tch::{Device, Reduction};
+
+    fn problem(kind: Kind) -> (Tensor, Tensor, Tensor) {
+        tch::manual_seed(3);
+        let options = (Kind::Float, Device::Cpu);
+        let h = Tensor::randn([37, 8], options).to_kind(kind).set_requires_grad(true);
+        let head = Tensor::randn([50, 8], options).to_kind(kind).set_requires_grad(true);
+        (h, head, Tensor::randint(50, [37], (Kind::Int64, Device::Cpu)))
+    }
+
+    fn farthest(a: &Tensor, b: &Tensor) -> f64 {
+        (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[])
+    }
+
+    #[test]
+    fn chunks_equal_autograd() {
+        for (kind, tolerance) in [(Kind::Float, 1e-5), (Kind::BFloat16, 0.03)] {
+            for label_smoothing in [0.0, 0.1] {
+                for chunk in [1, 10, 37, 100] {
+                    let (h, head, targets) = problem(kind);
+                    let expected = h.linear(&head, None::<Tensor>).to_kind(Kind::Float).cross_entropy_loss(
+                        &targets,
+                        None::<Tensor>,
+                        Reduction::Mean,
+                        -100,
+                        label_smoothing,
+                    );
+                    expected.backward();
+                    let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
+                    let options = LossOptions { label_smoothing, chunk };
+                    let (loss, h_grad) = cross_entropy_with_gradients(
+                        &h,
+                        &head,
+                        &targets,
+                        1.0 / 37.0,
+                        options,
+                        &mut head_grad,
+                    )
+                    .unwrap();
+                    assert!(
+                        farthest(&(loss / 37.0), &expected) < tolerance,
+                        "{kind:?} {label_smoothing} {chunk}"
+                    );
+                    assert!(farthest(&h_grad, &h.grad()) < tolerance);
+                    assert!(farthest(&head_grad, &head.grad()) < tolerance);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_plain_loss_is_the_same() {
+        let (h, head, targets) = problem(Kind::Float);
+        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
+        let (with, _) =
+            cross_entropy_with_gradients(&h, &head, &targets, 1.0, LossOptions::default(), &mut head_grad)
+                .unwrap();
+        assert!(farthest(&with, &cross_entropy(&h, &head, &targets, 10).unwrap()) < 1e-3);
+    }
+
+    #[test]
+    fn no_positions_give_no_nan() {
+        let (h, head, targets) = problem(Kind::Float);
+        let (h, targets) = (h.narrow(0, 0, 0), targets.narrow(0, 0, 0));
+        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
+        let (loss, h_grad) =
+            cross_entropy_with_gradients(&h, &head, &targets, 1.0, LossOptions::default(), &mut head_grad)
+                .unwrap();
+        assert_eq!(loss.double_value(&[]), 0.0);
+        assert_eq!(h_grad.size(), [0, 8]);
+        assert_eq!(head_grad.abs().max().double_value(&[]), 0.0);
+    }
+
+    #[test]
+    fn nan_is_not_hidden() {
+        let (h, head, targets) = problem(Kind::Float);
+        let h = h.detach() * f64::NAN;
+        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
+        let (loss, _) =
+            cross_entropy_with_gradients(&h, &head, &targets, 1.0, LossOptions::default(), &mut head_grad)
+                .unwrap();
+        assert!(loss.double_value(&[]).is_nan());
+    }
+}

@@ -1,0 +1,89 @@
+//! How fast a training goes: what is told every few steps.
+
+use std::time::{Duration, Instant};
+
+use tch::Device;
+
+use crate::checkpoint::State;
+use crate::loader::Batch;
+use crate::metric_sink::{StepMetrics, memory_bytes};
+use crate::step::StepResult;
+
+/// Sums over the steps since numbers were last told. Evaluations and checkpoints do not count.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    since: Instant,
+    busy: Duration,
+    waited: Duration,
+    steps: u64,
+    loss: f64,
+    grad_norm: f64,
+    targets: i64,
+    positions: i64,
+}
+
+impl Pace {
+    pub(crate) fn start() -> Self {
+        let zero = Duration::ZERO;
+        Self {
+            since: Instant::now(),
+            busy: zero,
+            waited: zero,
+            steps: 0,
+            loss: 0.0,
+            grad_norm: 0.0,
+            targets: 0,
+            positions: 0,
+        }
+    }
+
+    /// Takes a step in.
+    pub(crate) fn add(&mut self, batch: &Batch, found: StepResult, waited: Duration) {
+        self.busy += self.since.elapsed();
+        self.since = Instant::now();
+        self.waited += waited;
+        self.steps += 1;
+        self.loss += found.loss;
+        self.grad_norm = found.grad_norm;
+        self.targets += found.targets;
+        self.positions += batch.parts.iter().map(|part| part.positions()).sum::<i64>();
+    }
+
+    /// What happened since the last step was no training.
+    pub(crate) fn pause(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// The numbers since the last call.
+    pub(crate) fn metrics(
+        &mut self,
+        state: &State,
+        batch: &Batch,
+        learning_rate: f64,
+        progress: f64,
+        device: Device,
+    ) -> StepMetrics {
+        let done = std::mem::replace(self, Self::start());
+        let seconds = done.busy.as_secs_f64().max(1e-9);
+        let in_epoch = if state.cursor.batch == 0 {
+            0.0
+        } else {
+            state.cursor.batch as f64 / batch.epoch_batches.max(1) as f64
+        };
+        StepMetrics {
+            step: state.step,
+            epoch: state.cursor.epoch as f64 + in_epoch,
+            loss: done.loss / done.steps.max(1) as f64,
+            grad_norm: done.grad_norm,
+            learning_rate,
+            tokens_per_s: done.targets as f64 / seconds,
+            data_wait_percent: 100.0 * done.waited.as_secs_f64() / seconds,
+            padding_percent: 100.0 * (done.positions - done.targets) as f64 / done.positions.max(1) as f64,
+            memory_bytes: memory_bytes(device),
+            tokens_seen: state.tokens_seen,
+            elapsed_s: state.elapsed_seconds,
+            progress,
+            eta_s: (progress > 0.0).then(|| state.elapsed_seconds * (1.0 - progress) / progress),
+        }
+    }
+}

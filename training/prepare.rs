@@ -1,0 +1,171 @@
+//! Recipe -> what a training needs: pairs, vocabulary, tokens, the decoder's shape.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use data::Split;
+use data::pairs::PairSet;
+use models::decoder::Activation;
+use models::vocabulary::{cut_from_encoder, train_bpe};
+use models::{DecoderConfig, Encoder, EncoderOptions, Vocabulary};
+use rand::SeedableRng as _;
+use rand::seq::SliceRandom as _;
+use rand_chacha::ChaCha8Rng;
+
+use crate::loader::Collator;
+use crate::recipe::{EncoderSection, Recipe, TokenizerKind};
+use crate::tokens::Tokens;
+use crate::{Error, Result};
+
+/// What a training works with.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The pair set.
+    pub pairs: Arc<PairSet>,
+    /// What turns text into the decoder's tokens.
+    pub vocabulary: Vocabulary,
+    /// Shape of the decoder.
+    pub config: DecoderConfig,
+    /// Tokens of the training texts.
+    pub train: Arc<Tokens>,
+    /// Tokens of the dev texts that are evaluated on, in random order.
+    pub dev: Arc<Tokens>,
+}
+
+/// Texts that a BPE vocabulary is learnt from at most.
+const BPE_TEXTS: usize = 1_000_000;
+
+/// Opens the pair set, makes the vocabulary or reads the one that lies in `run`, tokenizes, and shapes the decoder.
+/// `tokenizer.json`, `space.json` and `decoder.json` are left in `run`.
+///
+/// # Errors
+/// No pair set, or one without training pairs; a space, a vocabulary or a shape that does not fit what lies in `run`.
+pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
+    let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
+    let train_rows = pairs.indices(Split::Train);
+    let vocabulary = vocabulary(recipe, &pairs, &train_rows, run)?;
+    let config = decoder_config(recipe, &vocabulary, pairs.dim());
+    config.validate()?;
+    let most = config.max_tokens as usize;
+    let train = Tokens::new(&pairs, &train_rows, &vocabulary, most)?;
+    if train.is_empty() {
+        return Err(Error::NoTrainingPairs {
+            dir: recipe.pairs.dir.clone(),
+            rows: train_rows.len(),
+            too_long: train.too_long,
+        });
+    }
+    let mut dev_rows = pairs.indices(Split::Dev);
+    dev_rows.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.training.seed));
+    dev_rows.truncate(recipe.training.eval_texts.max(recipe.eval.texts));
+    let dev = Tokens::new(&pairs, &dev_rows, &vocabulary, most)?;
+    if let Some(run) = run {
+        leave(run, &pairs, &config)?;
+    }
+    Ok(Prepared { pairs, vocabulary, config, train: Arc::new(train), dev: Arc::new(dev) })
+}
+
+impl Prepared {
+    /// What puts batches of `tokens` together.
+    pub fn collator(&self, tokens: &Arc<Tokens>) -> Collator {
+        Collator {
+            pairs: Arc::clone(&self.pairs),
+            tokens: Arc::clone(tokens),
+            bos: self.config.bos_token_id,
+            pad: self.config.pad_token_id,
+        }
+    }
+
+    /// `blake3:HEX` over the digests of the pair set's shards.
+    pub fn pairs_digest(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for shard in &self.pairs.manifest().shards {
+            hasher.update(shard.digest.as_bytes());
+        }
+        format!("blake3:{}", hasher.finalize().to_hex())
+    }
+}
+
+fn vocabulary(recipe: &Recipe, pairs: &PairSet, rows: &[u32], run: Option<&Path>) -> Result<Vocabulary> {
+    let saved = run.map(|run| run.join("tokenizer.json"));
+    if let Some(path) = saved.as_ref().filter(|path| path.exists()) {
+        return Ok(Vocabulary::open(path)?);
+    }
+    // an even sample where the corpus is larger than what is learnt from
+    let stride = rows.len().div_ceil(BPE_TEXTS).max(1);
+    let vocabulary = match recipe.tokenizer.kind {
+        TokenizerKind::Bpe => {
+            let texts: Vec<String> =
+                rows.iter().step_by(stride).map(|&row| pairs.text(row as usize).to_owned()).collect();
+            train_bpe(texts.into_iter(), recipe.tokenizer.vocab)?
+        }
+        TokenizerKind::Encoder => {
+            let encoder = open_encoder(&recipe.encoder)?;
+            let texts = rows.iter().map(|&row| pairs.text(row as usize).to_owned());
+            cut_from_encoder(models::Embed::tokenizer(&encoder), texts)?
+        }
+    };
+    if let Some(path) = saved {
+        vocabulary.save(&path)?;
+    }
+    Ok(vocabulary)
+}
+
+/// Opens the encoder of a recipe.
+///
+/// # Errors
+/// The encoder's own.
+pub fn open_encoder(section: &EncoderSection) -> Result<Encoder> {
+    let options = EncoderOptions {
+        device: section.device,
+        dtype: section.dtype,
+        prompt: section.prompt.clone(),
+        batch_tokens: section.batch_tokens,
+        max_tokens: section.max_tokens,
+        dim: section.dim,
+        ..EncoderOptions::default()
+    };
+    Ok(Encoder::open(&section.source, &options)?)
+}
+
+fn decoder_config(recipe: &Recipe, vocabulary: &Vocabulary, dim: usize) -> DecoderConfig {
+    let d = &recipe.decoder;
+    DecoderConfig {
+        dim: dim as i64,
+        hidden: d.hidden,
+        layers: d.layers,
+        heads: d.heads,
+        kv_heads: d.kv_heads.unwrap_or(d.heads),
+        head_dim: d.head_dim.unwrap_or(d.hidden / d.heads.max(1)),
+        ffn: d.ffn,
+        vocab: vocabulary.size() as i64,
+        prefix_tokens: d.prefix_tokens,
+        projector_hidden: d.projector_hidden.unwrap_or(2 * d.hidden),
+        max_tokens: d.max_tokens,
+        rope_theta: d.rope_theta,
+        rms_norm_eps: d.rms_norm_eps,
+        tie_embeddings: d.tie_embeddings,
+        bos_token_id: i64::from(vocabulary.bos),
+        eos_token_id: i64::from(vocabulary.eos),
+        pad_token_id: i64::from(vocabulary.pad),
+        activation: Activation::Gelu,
+        input_scale: d.input_scale.unwrap_or((dim as f64).sqrt()),
+        input_normalization: false,
+        qkv_bias: false,
+    }
+}
+
+/// Leaves the space and the decoder's shape in the run folder, or checks that they are those that lie there.
+fn leave(run: &Path, pairs: &PairSet, config: &DecoderConfig) -> Result<()> {
+    let (space, decoder) = (run.join("space.json"), run.join("decoder.json"));
+    if run.join("checkpoints/latest").exists() {
+        pairs.space().require_same(&models::Space::read(&space)?, "the pair set", "the run")?;
+        if models::files::read_json::<DecoderConfig>(&decoder)? != *config {
+            let differences = vec!["the decoder's shape is not that of decoder.json".to_owned()];
+            return Err(Error::OtherRecipe { dir: run.to_owned(), differences });
+        }
+        return Ok(());
+    }
+    pairs.space().write(&space)?;
+    Ok(models::files::write_json(&decoder, config)?)
+}

@@ -1,0 +1,145 @@
+//! One optimizer step: gradients of a batch's parts, clipping, AdamW.
+#![allow(non_snake_case)]
+
+use models::{Decoder, ParamStore};
+use tch::{Kind, Tensor};
+
+use crate::Result;
+use crate::loader::{Batch, MicroBatch};
+use crate::loss::{LossOptions, cross_entropy, cross_entropy_with_gradients};
+use crate::optimizer::{AdamW, clip};
+
+/// A decoder with its parameters.
+#[derive(Debug)]
+pub struct Model {
+    /// The parameters.
+    pub store: ParamStore,
+    /// The decoder over them.
+    pub decoder: Decoder,
+    /// f32 gradient of the vocabulary head that the loss adds up, beside what autograd finds: (V, H).
+    head_grad_VH: Tensor,
+    /// Which parameter the head is.
+    head: usize,
+}
+
+/// What a step found before it changed anything.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepResult {
+    /// Mean loss a target token.
+    pub loss: f64,
+    /// Norm of all gradients before clipping.
+    pub grad_norm: f64,
+    /// Target tokens.
+    pub targets: i64,
+}
+
+impl StepResult {
+    /// Whether both numbers are finite.
+    pub fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.grad_norm.is_finite()
+    }
+}
+
+impl Model {
+    /// Puts a decoder and the store that it was made from together.
+    ///
+    /// # Errors
+    /// libtorch's own (out of memory).
+    pub fn new(store: ParamStore, decoder: Decoder) -> Result<Self> {
+        let name =
+            if decoder.config().tie_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let head = store.params().iter().position(|param| param.name == name).unwrap_or(0);
+        let head_grad_VH = decoder.head_weight().detach().f_to_kind(Kind::Float)?.f_zeros_like()?;
+        Ok(Self { store, decoder, head_grad_VH, head })
+    }
+
+    /// Computes loss and gradients of a batch: the mean over all its target tokens, however it is cut into parts.
+    /// Returns the f32 gradients, one a parameter, and (loss, norm). One host synchronisation.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn gradients(&mut self, batch: &Batch, options: LossOptions) -> Result<(Vec<Tensor>, StepResult)> {
+        let targets = batch.targets();
+        let scale = 1.0 / targets.max(1) as f64;
+        self.store.zero_grad();
+        let _ = self.head_grad_VH.f_zero_()?;
+        let mut sums = Vec::new();
+        let mut added: Option<Vec<Tensor>> = None;
+        for part in batch.parts.iter().filter(|part| part.targets() > 0) {
+            if sums.len() > 0 {
+                // bf16 leaves would add up in bf16: the parts meet in f32
+                added = Some(add(added, self.store.gradients()?)?);
+                self.store.zero_grad();
+            }
+            let h_NH = states(&self.decoder, part)?;
+            let (loss, h_grad_NH) = cross_entropy_with_gradients(
+                &h_NH,
+                self.decoder.head_weight(),
+                &part.targets_N.f_to_device(self.decoder.device())?,
+                scale,
+                options,
+                &mut self.head_grad_VH,
+            )?;
+            // the graph's gradient at h is h_grad: the product's derivative
+            h_NH.f_mul(&h_grad_NH)?.f_sum(Kind::Float)?.f_backward()?;
+            sums.push(loss);
+        }
+        let mut gradients = add(added, self.store.gradients()?)?;
+        gradients[self.head] = tch::no_grad(|| gradients[self.head].f_add(&self.head_grad_VH))?;
+        let norm = torch_ext::global_norm(&gradients)?;
+        let loss = if sums.is_empty() {
+            norm.f_zeros_like()?
+        } else {
+            Tensor::f_stack(&sums, 0)?.f_sum(Kind::Float)?
+        };
+        let both = Vec::<f64>::try_from(
+            Tensor::f_stack(&[loss, norm.to_device(self.decoder.device())], 0)?.f_to_kind(Kind::Double)?,
+        )?;
+        Ok((gradients, StepResult { loss: both[0] * scale, grad_norm: both[1], targets }))
+    }
+
+    /// Clips gradients and applies them.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn apply(
+        &mut self,
+        optimizer: &mut AdamW,
+        gradients: &[Tensor],
+        found: StepResult,
+        clip_norm: Option<f64>,
+        learning_rate: f64,
+    ) -> Result<()> {
+        clip(gradients, found.grad_norm, clip_norm)?;
+        optimizer.step(&self.store, gradients, learning_rate)
+    }
+}
+
+/// States at the positions that have a target: (N, H).
+fn states(decoder: &Decoder, part: &MicroBatch) -> Result<Tensor> {
+    let device = decoder.device();
+    let h_BTH = decoder.hidden(&part.v_BD.f_to_device(device)?, &part.tokens_BT.f_to_device(device)?);
+    let h_MH = h_BTH.f_reshape([-1, decoder.config().hidden])?;
+    Ok(match &part.positions_N {
+        Some(positions_N) => h_MH.f_index_select(0, &positions_N.f_to_device(device)?)?,
+        None => h_MH,
+    })
+}
+
+/// (sum of the loss, number of target tokens) of a part, without gradients.
+///
+/// # Errors
+/// libtorch's own.
+pub fn loss_of(decoder: &Decoder, part: &MicroBatch, chunk: i64) -> Result<(f64, i64)> {
+    tch::no_grad(|| {
+        let targets_N = part.targets_N.f_to_device(decoder.device())?;
+        let loss = cross_entropy(&states(decoder, part)?, decoder.head_weight(), &targets_N, chunk)?;
+        Ok((f64::try_from(loss)?, part.targets()))
+    })
+}
+
+fn add(sums: Option<Vec<Tensor>>, more: Vec<Tensor>) -> Result<Vec<Tensor>> {
+    let Some(mut sums) = sums else { return Ok(more) };
+    tch::no_grad(|| sums.iter_mut().zip(&more).try_for_each(|(sum, more)| sum.f_add_(more).map(|_| ())))?;
+    Ok(sums)
+}

@@ -1,0 +1,433 @@
+//! The training loop: recipe -> run folder.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use models::{Decoder, DecoderConfig, ParamStore};
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::batches::BatchOptions;
+use crate::checkpoint::{self, Best, Checkpoints, State};
+use crate::dev_eval::DevEval;
+use crate::ema::Ema;
+use crate::failed_step::keep_failed_step;
+use crate::loader::{Batch, Loader};
+use crate::loss::LossOptions;
+use crate::metric_sink::{Event, JsonLines, MetricSink, Start, TensorBoard};
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::pace::Pace;
+use crate::prepare::{Prepared, prepare};
+use crate::recipe::{Recipe, Resolved, ScheduleKind};
+use crate::run_folder::RunFolder;
+use crate::schedule::{Budget, Decay, Schedule};
+use crate::step::{Model, StepResult};
+use crate::{Error, Result};
+
+/// How a training is started, beside its recipe.
+#[derive(Debug, Clone, Default)]
+pub struct TrainOptions {
+    /// Go on from the run folder's latest checkpoint, if it has one.
+    pub resume: bool,
+    /// Set from outside (a signal), it ends the training after the current step, with a checkpoint.
+    pub stop: Arc<AtomicBool>,
+    /// The command line, for the record.
+    pub arguments: Vec<String>,
+}
+
+/// Why a training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its steps are done.
+    Steps,
+    /// Its time is over.
+    Time,
+    /// It was asked to.
+    Stopped,
+}
+
+/// How a training ended.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The run folder.
+    pub run: PathBuf,
+    /// Why it ended.
+    pub reason: Reason,
+    /// Optimizer steps of the whole run.
+    pub steps: u64,
+    /// Those of this process.
+    pub steps_here: u64,
+    /// Target tokens of the whole run.
+    pub tokens: u64,
+    /// Seconds of training of the whole run.
+    pub seconds: f64,
+    /// Mean loss a target token of the last step of this process.
+    pub loss: Option<f64>,
+    /// The best evaluation.
+    pub best: Option<Best>,
+    /// The newest checkpoint.
+    pub last_checkpoint: PathBuf,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.reason {
+            Reason::Steps => "all steps are done",
+            Reason::Time => "the time is over",
+            Reason::Stopped => "stopped; --resume goes on from here",
+        };
+        writeln!(f, "run          {} ({why})", self.run.display())?;
+        writeln!(
+            f,
+            "steps        {} ({} here), {} tokens, {:.0} s",
+            self.steps, self.steps_here, self.tokens, self.seconds
+        )?;
+        if let Some(loss) = self.loss {
+            writeln!(f, "loss         {loss:.4}")?;
+        }
+        if let Some(best) = &self.best {
+            writeln!(f, "best         {} {:.4} at step {}", best.metric, best.value, best.step)?;
+        }
+        writeln!(f, "checkpoint   {}", self.last_checkpoint.display())
+    }
+}
+
+/// Trains the decoder of a recipe, or goes on with it. `console` is told what the run's own records are told.
+///
+/// # Errors
+/// What [`prepare`] and [`RunFolder::open`] refuse; [`Error::NonFinite`] for a loss or gradient that is no number (the
+/// step's data are kept); a disk that is full. The last checkpoint stays whole in every case.
+pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn MetricSink) -> Result<Outcome> {
+    let recipe = &resolved.recipe;
+    let mut run = RunFolder::open(&recipe.run.dir, &resolved.to_toml(), options.resume)?;
+    let hardware = Hardware::of(recipe)?;
+    run.record_environment(&options.arguments, &hardware.device_name(), &hardware.kind_name())?;
+    let prepared = prepare(recipe, Some(run.dir()))?;
+    let mut training = Training::begin(recipe, &prepared, &run, hardware)?;
+    training.tell_start(recipe, &prepared, &mut run, console)?;
+
+    let clock = Clock::start(training.state.elapsed_seconds);
+    let budget = budget(recipe);
+    let schedule = schedule(recipe);
+    let mut loader = Loader::start(
+        prepared.collator(&prepared.train),
+        batch_options(recipe),
+        recipe.training.accumulate,
+        training.state.cursor,
+    );
+    let mut pace = Pace::start();
+    let mut last_loss = None;
+    let first_step = training.state.step;
+
+    let reason = loop {
+        training.state.elapsed_seconds = clock.seconds();
+        training.state.schedule_progress = budget.progress(training.state.step, clock.elapsed());
+        if options.stop.load(Ordering::Relaxed) {
+            break Reason::Stopped;
+        }
+        if budget.is_spent(training.state.step, clock.elapsed()) {
+            let by_steps = budget.steps.is_some_and(|steps| training.state.step >= steps);
+            break if by_steps { Reason::Steps } else { Reason::Time };
+        }
+
+        let batch = loader.next_batch()?;
+        let share = schedule.share(training.state.step, training.state.schedule_progress);
+        let learning_rate = recipe.optimizer.learning_rate * share;
+        let found = training.step(recipe, &prepared, &run, &batch, learning_rate)?;
+        last_loss = Some(found.loss);
+        pace.add(&batch, found, loader.take_waited());
+
+        let step = training.state.step;
+        training.state.elapsed_seconds = clock.seconds();
+        if is_due(step, recipe.training.log_every) {
+            let progress = budget.progress(step, clock.elapsed());
+            let metrics = pace.metrics(&training.state, &batch, learning_rate, progress, hardware.device);
+            training.tell(&Event::Step(metrics), console)?;
+        }
+        let mut is_better = false;
+        if is_due(step, recipe.training.eval_every) {
+            is_better = training.evaluate(&prepared, &mut run, console)?;
+            pace.pause();
+        }
+        if is_better || is_due(step, recipe.training.checkpoint_every) {
+            training.state.elapsed_seconds = clock.seconds();
+            training.save(recipe, &mut run, console)?;
+            pace.pause();
+        }
+    };
+    drop(loader);
+    training.finish(recipe, &prepared, &mut run, console, reason)?;
+    let state = training.state;
+    let outcome = Outcome {
+        run: run.dir().to_owned(),
+        reason,
+        steps: state.step,
+        steps_here: state.step - first_step,
+        tokens: state.tokens_seen,
+        seconds: state.elapsed_seconds,
+        loss: last_loss,
+        best: state.best,
+        last_checkpoint: training.checkpoints.path(state.step),
+    };
+    run.log(&format!("ended: {reason:?} at step {}", outcome.steps))?;
+    Ok(outcome)
+}
+
+/// Everything that a step changes.
+struct Training {
+    model: Model,
+    optimizer: AdamW,
+    ema: Option<Ema>,
+    state: State,
+    checkpoints: Checkpoints,
+    dev: DevEval,
+    /// Step of the last evaluation in this process.
+    evaluated: Option<u64>,
+    /// Step of the newest checkpoint.
+    saved: Option<u64>,
+    sinks: Vec<Box<dyn MetricSink>>,
+}
+
+impl Training {
+    /// From the initial weights, or from the latest checkpoint.
+    fn begin(recipe: &Recipe, prepared: &Prepared, run: &RunFolder, hardware: Hardware) -> Result<Self> {
+        let mut model = new_model(recipe, &prepared.config, hardware)?;
+        let mut optimizer = AdamW::new(adamw(recipe), &model.store)?;
+        let mut ema = None;
+        if recipe.training.ema_decay > 0.0 {
+            ema = Some(Ema::new(&model.store, recipe.training.ema_decay)?);
+        }
+        let checkpoints = run.checkpoints()?;
+        let mut state = State::start(recipe.training.seed, prepared.pairs_digest());
+        let mut saved = None;
+        if let Some(path) = checkpoints.latest()? {
+            let loaded = checkpoint::read_state(&path)?;
+            if loaded.pairs != state.pairs {
+                let differences = vec![format!(
+                    "pairs: the run was trained on {}, these are {}",
+                    loaded.pairs, state.pairs
+                )];
+                return Err(Error::OtherRecipe { dir: run.dir().to_owned(), differences });
+            }
+            checkpoint::load(&path, &mut model.store, &mut optimizer, ema.as_mut())?;
+            state = loaded;
+            saved = Some(state.step);
+        }
+        let dev = DevEval::new(recipe, prepared, run.dir(), hardware.device, hardware.kind)?;
+        let sinks: Vec<Box<dyn MetricSink>> = vec![
+            Box::new(JsonLines::open(&run.dir().join("metrics.jsonl"), state.step)?),
+            Box::new(TensorBoard::new(run.dir())),
+        ];
+        Ok(Self { model, optimizer, ema, state, checkpoints, dev, evaluated: None, saved, sinks })
+    }
+
+    fn tell_start(
+        &mut self,
+        recipe: &Recipe,
+        prepared: &Prepared,
+        run: &mut RunFolder,
+        console: &mut dyn MetricSink,
+    ) -> Result<()> {
+        let (step, parameters) = (self.state.step, self.model.store.numel());
+        run.log(&format!(
+            "{} at step {step}: {parameters} parameters, {} texts of {} tokens ({} too long, left out)",
+            if step == 0 { "starts" } else { "goes on" },
+            prepared.train.len(),
+            prepared.train.total(),
+            prepared.train.too_long,
+        ))?;
+        let (max_steps, max_minutes) = (recipe.training.max_steps, recipe.training.max_minutes);
+        self.tell(&Event::Start(Start { step, max_steps, max_minutes, parameters }), console)
+    }
+
+    /// One optimizer step.
+    fn step(
+        &mut self,
+        recipe: &Recipe,
+        prepared: &Prepared,
+        run: &RunFolder,
+        batch: &Batch,
+        learning_rate: f64,
+    ) -> Result<StepResult> {
+        let options =
+            LossOptions { label_smoothing: recipe.training.label_smoothing, ..LossOptions::default() };
+        let (gradients, found) = self.model.gradients(batch, options)?;
+        let step = self.state.step + 1;
+        if !found.is_finite() {
+            return Err(keep_failed_step(run.dir(), step, prepared, batch, found));
+        }
+        let clip_norm = Some(recipe.training.clip_norm).filter(|norm| *norm > 0.0);
+        self.model.apply(&mut self.optimizer, &gradients, found, clip_norm, learning_rate)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(step)?;
+        }
+        self.state.step = step;
+        self.state.cursor = batch.next;
+        self.state.tokens_seen += found.targets as u64;
+        self.state.texts_seen += batch.parts.iter().map(|part| part.rows.len() as u64).sum::<u64>();
+        Ok(found)
+    }
+
+    /// Evaluates the averaged weights where there are such. Returns whether they are the best so far.
+    fn evaluate(
+        &mut self,
+        prepared: &Prepared,
+        run: &mut RunFolder,
+        console: &mut dyn MetricSink,
+    ) -> Result<bool> {
+        let step = self.state.step;
+        let masters: Vec<Tensor>;
+        let weights = match &self.ema {
+            Some(ema) => ema.averages(),
+            None => {
+                masters = self.model.store.params().iter().map(|param| param.master.detach()).collect();
+                &masters
+            }
+        };
+        let found = self.dev.run(step, prepared, weights)?;
+        for (reference, decoded) in &found.samples {
+            run.log(&format!("sample: {reference:?} -> {decoded:?}"))?;
+        }
+        let better = |value: &f64| self.state.best.as_ref().is_none_or(|best| *value < best.value);
+        let best = found.dev_loss.filter(better).map(|value| Best { metric: "dev_loss".into(), value, step });
+        let is_better = best.is_some();
+        self.state.best = best.or(self.state.best.take());
+        self.evaluated = Some(step);
+        self.tell(&Event::Dev(found), console)?;
+        Ok(is_better)
+    }
+
+    /// Writes a checkpoint, and another name for it where it is the best; lets older ones go.
+    fn save(&mut self, recipe: &Recipe, run: &mut RunFolder, console: &mut dyn MetricSink) -> Result<()> {
+        let step = self.state.step;
+        let path =
+            self.checkpoints.save(&self.state, &self.model.store, &self.optimizer, self.ema.as_ref())?;
+        self.saved = Some(step);
+        let saved = self.checkpoints.steps()?;
+        let best = self.state.best.as_ref().map(|best| best.step).filter(|step| saved.contains(step));
+        if let Some(best) = best {
+            self.checkpoints.mark_best(best)?;
+        }
+        self.checkpoints.prune(recipe.training.keep_last, best)?;
+        run.log(&format!("checkpoint {}", path.display()))?;
+        self.tell(&Event::Checkpoint { step, path }, console)
+    }
+
+    /// The last evaluation and the last checkpoint. A training that was asked to stop only saves: it will go on.
+    fn finish(
+        &mut self,
+        recipe: &Recipe,
+        prepared: &Prepared,
+        run: &mut RunFolder,
+        console: &mut dyn MetricSink,
+        reason: Reason,
+    ) -> Result<()> {
+        let step = self.state.step;
+        let is_new = self.saved != Some(step);
+        let best_before = self.state.best.clone();
+        if reason != Reason::Stopped && self.evaluated != Some(step) && is_new {
+            self.evaluate(prepared, run, console)?;
+        }
+        if is_new || self.state.best != best_before {
+            self.save(recipe, run, console)?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, event: &Event, console: &mut dyn MetricSink) -> Result<()> {
+        for sink in &mut self.sinks {
+            sink.record(event)?;
+        }
+        console.record(event)
+    }
+}
+
+/// Training time, earlier parts of the run included.
+struct Clock {
+    before: f64,
+    start: Instant,
+}
+
+impl Clock {
+    fn start(before: f64) -> Self {
+        Self { before, start: Instant::now() }
+    }
+
+    fn seconds(&self) -> f64 {
+        self.before + self.start.elapsed().as_secs_f64()
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds())
+    }
+}
+
+fn is_due(step: u64, every: u64) -> bool {
+    every > 0 && step % every == 0
+}
+
+/// Where a training computes, and in which type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hardware {
+    pub(crate) device: Device,
+    pub(crate) kind: Kind,
+}
+
+impl Hardware {
+    pub(crate) fn of(recipe: &Recipe) -> Result<Self> {
+        let device = recipe.training.device.resolve()?;
+        if let Some(threads) = recipe.training.threads {
+            tch::set_num_threads(threads.max(1) as i32);
+        }
+        Ok(Self { device, kind: recipe.training.dtype.resolve(device) })
+    }
+
+    fn device_name(self) -> String {
+        format!("{:?}", self.device)
+    }
+
+    fn kind_name(self) -> String {
+        format!("{:?}", self.kind)
+    }
+}
+
+pub(crate) fn new_model(recipe: &Recipe, config: &DecoderConfig, hardware: Hardware) -> Result<Model> {
+    tch::manual_seed(recipe.training.seed as i64);
+    let mut store = ParamStore::train(hardware.device, hardware.kind, recipe.training.seed);
+    let decoder = Decoder::new(config, &mut store)?;
+    Model::new(store, decoder)
+}
+
+pub(crate) fn adamw(recipe: &Recipe) -> AdamWConfig {
+    let o = &recipe.optimizer;
+    AdamWConfig { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay }
+}
+
+pub(crate) fn batch_options(recipe: &Recipe) -> BatchOptions {
+    let t = &recipe.training;
+    BatchOptions { tokens: t.batch_tokens, texts: t.batch_texts, seed: t.seed }
+}
+
+fn budget(recipe: &Recipe) -> Budget {
+    let minutes = recipe.training.max_minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
+    Budget { steps: recipe.training.max_steps, time: minutes }
+}
+
+fn schedule(recipe: &Recipe) -> Schedule {
+    let s = &recipe.schedule;
+    let decay = match s.kind {
+        ScheduleKind::Cosine => Decay::Cosine,
+        ScheduleKind::Linear => Decay::Linear,
+        ScheduleKind::Constant => Decay::Constant,
+    };
+    Schedule { warmup_steps: s.warmup_steps, decay, final_share: s.final_fraction }
+}
+
+/// Whether a folder is a run that [`train`] left or is at work in.
+pub fn is_run(path: &Path) -> bool {
+    path.join("config.toml").exists() && path.join("checkpoints").is_dir()
+}
