@@ -1,0 +1,291 @@
+//! Builds a pair set: corpora -> curated texts in partitions on disk -> vectors -> shards -> manifest.
+//!
+//! Each step leaves a file that says it is done, so that a build killed at any moment goes on after the last one.
+//! What a shard holds depends on the curated texts and its own number only, never on where a process began.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use models::{Embed, Space};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::encode::{self, ShardState};
+use super::lock::BuildLock;
+use super::manifest::{CosineLoss, Counts, FORMAT, MANIFEST_FILE, Manifest, SPACE_FILE, Storage};
+use super::progress::{BuildProgress, Watch};
+use super::{curated, files, near};
+use crate::corpus::CorpusConfig;
+use crate::curation::{CurationConfig, SplitConfig};
+use crate::{Error, Result};
+
+/// Folder within the pair set's folder that a build works in; removed when it is done.
+pub(super) const WORK_FOLDER: &str = ".build";
+/// What is being built, written first.
+const BUILD_FILE: &str = "build.json";
+
+/// Everything that a pair set follows from, the encoder aside.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BuildConfig {
+    /// The corpora, read in this order.
+    pub corpora: Vec<CorpusConfig>,
+    /// Filters.
+    #[serde(default)]
+    pub curation: CurationConfig,
+    /// Shares of dev and test.
+    #[serde(default)]
+    pub split: SplitConfig,
+    /// Evaluation files whose texts must not become pairs.
+    #[serde(default)]
+    pub exclude: Vec<PathBuf>,
+    /// How vectors are stored.
+    #[serde(default)]
+    pub storage: Storage,
+    /// Pairs in a shard; what a killed build loses is at most one shard.
+    #[serde(default = "default_shard_rows")]
+    pub shard_rows: usize,
+    /// Folder of the pair set. It is no part of the pair set's identity.
+    #[serde(default, skip_serializing)]
+    pub dir: PathBuf,
+}
+
+/// Pairs in a shard unless the recipe says otherwise: 12 MiB of vectors at 384 numbers in half precision.
+pub const fn default_shard_rows() -> usize {
+    16_384
+}
+
+/// How a build ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Built from the start in this process.
+    Built,
+    /// An interrupted build was brought to its end.
+    Resumed,
+    /// The same pair set was there already; nothing was done.
+    AlreadyBuilt,
+}
+
+/// What a build did.
+#[derive(Clone, Debug, Serialize)]
+pub struct BuildReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Shards found complete from an earlier process.
+    pub resumed_shards: usize,
+    /// Time it took in this process.
+    pub elapsed: Duration,
+    /// The manifest, as written.
+    pub manifest: Manifest,
+}
+
+/// What is being built: compared when a build is started again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Identity {
+    format: u32,
+    recipe: Value,
+    space: Space,
+}
+
+/// Builds the pair set of `config` in `config.dir`, or brings an interrupted build to its end.
+///
+/// # Errors
+/// A corpus, an evaluation file or the folder cannot be read or written; no text is left; the encoder fails or gives a
+/// vector that is not finite; the folder holds another pair set, or another process builds there. Complete shards
+/// stay, and the same call goes on after them.
+pub fn build(
+    config: &BuildConfig,
+    encoder: &dyn Embed,
+    progress: &mut dyn FnMut(BuildProgress),
+) -> Result<BuildReport> {
+    build_until(config, encoder, progress, &AtomicBool::new(false))
+}
+
+/// [`build`], which ends with [`Error::Stopped`] soon after `stop` was set; the same call goes on from there.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_until(
+    config: &BuildConfig,
+    encoder: &dyn Embed,
+    progress: &mut dyn FnMut(BuildProgress),
+    stop: &AtomicBool,
+) -> Result<BuildReport> {
+    let start = Instant::now();
+    let mut watch = Watch { progress, stop };
+    if config.shard_rows == 0 {
+        return Err(Error::EmptyShards);
+    }
+    fs::create_dir_all(&config.dir)?;
+    let _lock = BuildLock::take(&config.dir)?;
+    let work = config.dir.join(WORK_FOLDER);
+    let identity = Identity { format: FORMAT, recipe: recipe_of(config)?, space: encoder.space().clone() };
+
+    if config.dir.join(MANIFEST_FILE).exists() {
+        let manifest = Manifest::read(&config.dir)?;
+        let there = Identity {
+            format: manifest.format,
+            recipe: manifest.recipe.clone(),
+            space: manifest.space.clone(),
+        };
+        there.require_same(&identity, &config.dir)?;
+        remove_folder(&work)?;
+        return Ok(BuildReport {
+            outcome: Outcome::AlreadyBuilt,
+            resumed_shards: manifest.shards.len(),
+            elapsed: start.elapsed(),
+            manifest,
+        });
+    }
+    files::remove_temporary(&config.dir)?;
+    let (identity, resumed) = claim(&config.dir, &work, identity)?;
+    let curated = match curated::finished(&work)? {
+        Some(curated) => curated,
+        None => curated::curate(config, encoder, &work, &mut watch)?,
+    };
+    let near = near::find(config, &curated, &work, &mut watch)?;
+    let states = encode::complete_shards(&config.dir, &work)?;
+    let resumed_shards = states.len();
+    let (states, duplicates) =
+        encode::encode(config, (encoder, &identity.space), &curated, &near, states, &mut watch)?;
+
+    let manifest = manifest_of(config, identity, curated.flow, states, duplicates);
+    manifest.space.write(&config.dir.join(SPACE_FILE))?;
+    manifest.write(&config.dir)?;
+    remove_folder(&work)?;
+    let outcome = if resumed { Outcome::Resumed } else { Outcome::Built };
+    Ok(BuildReport { outcome, resumed_shards, elapsed: start.elapsed(), manifest })
+}
+
+fn recipe_of(config: &BuildConfig) -> Result<Value> {
+    serde_json::to_value(config).map_err(|source| Error::Json { path: BUILD_FILE.into(), source })
+}
+
+/// Makes the working folder say what is built, or checks that it says the same: then that is what the build goes on
+/// with, so that a mere label (the encoder's folder name, say) does not change in its middle.
+fn claim(dir: &Path, work: &Path, identity: Identity) -> Result<(Identity, bool)> {
+    let path = work.join(BUILD_FILE);
+    if path.exists() {
+        let there: Identity = models::files::read_json(&path)?;
+        there.require_same(&identity, dir)?;
+        return Ok((there, true));
+    }
+    // shards of nobody knows what would be taken for this set's by whoever reads `*.arrow`
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "arrow") {
+            return Err(Error::ForeignShard { path });
+        }
+    }
+    fs::create_dir_all(work)?;
+    models::files::write_json(&path, &identity)?;
+    Ok((identity, false))
+}
+
+fn remove_folder(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(())
+}
+
+fn manifest_of(
+    config: &BuildConfig,
+    identity: Identity,
+    mut flow: super::manifest::Flow,
+    states: Vec<ShardState>,
+    duplicates: encode::Duplicates,
+) -> Manifest {
+    let mut counts = Counts::default();
+    let (mut pairs, mut loss_sum, mut loss_max) = (0, 0.0, 0.0f64);
+    for state in &states {
+        counts.merge(&state.counts);
+        pairs += state.record.rows;
+        loss_sum += state.cosine_loss.mean * state.record.rows as f64;
+        loss_max = loss_max.max(state.cosine_loss.max);
+    }
+    duplicates.add_to(&mut flow.drops);
+    let cosine_loss = (config.storage == Storage::F16)
+        .then(|| CosineLoss { mean: loss_sum / (pairs as f64).max(1.0), max: loss_max });
+    Manifest {
+        format: FORMAT,
+        pairs,
+        dim: identity.space.dim,
+        storage: config.storage,
+        cosine_loss,
+        counts,
+        flow,
+        space: identity.space,
+        recipe: identity.recipe,
+        shards: states.into_iter().map(|state| state.record).collect(),
+    }
+}
+
+impl Identity {
+    /// Refuses where the folder is of another recipe or space, naming what differs.
+    fn require_same(&self, wanted: &Identity, dir: &Path) -> Result<()> {
+        self.space.require_same(&wanted.space, "the pair set in this folder", "the encoder given")?;
+        let mut differences = Vec::new();
+        compare("", &self.recipe, &wanted.recipe, &mut differences);
+        if self.format != wanted.format {
+            differences.push(format!("format: {} there, {} wanted", self.format, wanted.format));
+        }
+        // no part of a space's identity, but the filter of long texts goes by it
+        let (there, now) = (self.space.max_tokens, wanted.space.max_tokens);
+        if there != now {
+            differences.push(format!("encoder.max_tokens: {there} there, {now} wanted"));
+        }
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(Error::OtherPairSet { dir: dir.to_owned(), differences: differences.join("; ") })
+    }
+}
+
+/// Names each key at which two values differ.
+fn compare(key: &str, there: &Value, wanted: &Value, differences: &mut Vec<String>) {
+    let below = |part: &str| if key.is_empty() { part.to_owned() } else { format!("{key}.{part}") };
+    match (there, wanted) {
+        (Value::Object(a), Value::Object(b)) => {
+            for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
+                let side =
+                    |map: &serde_json::Map<String, Value>| map.get(name).cloned().unwrap_or(Value::Null);
+                compare(&below(name), &side(a), &side(b), differences);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                compare(&below(&i.to_string()), a, b, differences);
+            }
+        }
+        // 1 and 1.0 are the same number to a reader
+        (a, b) if a == b || a.as_f64().is_some_and(|x| Some(x) == b.as_f64()) => {}
+        (a, b) => differences.push(format!("{key}: {a} there, {b} wanted")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn differences_are_named_by_their_key() {
+        let mut found = Vec::new();
+        let there = json!({"storage": "f16", "corpora": [{"name": "a", "limit": null}], "shard_rows": 10});
+        let wanted =
+            json!({"storage": "f32", "corpora": [{"name": "a", "limit": 5}], "shard_rows": 10.0, "new": 1});
+        compare("", &there, &wanted, &mut found);
+        assert_eq!(
+            found,
+            [
+                "storage: \"f16\" there, \"f32\" wanted",
+                "corpora.0.limit: null there, 5 wanted",
+                "new: null there, 1 wanted"
+            ]
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! Pairs: (vector, text) rows on disk, in Arrow IPC shards with a manifest.
+//!
+//! Reading order: [`build`](build::build) runs the stages; `curated` is the first, `encode` the second;
+//! `shard_writer` and `shard` say what a file looks like; [`PairSet`] reads, [`inspect`](inspect::inspect) shows.
+
+pub mod build;
+mod curated;
+mod display;
+mod encode;
+mod files;
+pub mod inspect;
+mod lock;
+pub mod manifest;
+mod near;
+pub mod pair_set;
+mod partitions;
+pub mod progress;
+mod shard;
+pub mod shard_writer;
+
+pub use build::{BuildConfig, BuildReport, Outcome, build, build_until, default_shard_rows};
+pub use inspect::{Distribution, Inspection, SampleRow, inspect};
+pub use manifest::{CorpusFlow, CosineLoss, Counts, Flow, Manifest, ShardRecord, Storage};
+pub use pair_set::{PairSet, Row};
+pub use progress::{BuildProgress, Stage};
