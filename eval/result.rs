@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use models::Space;
+use models::generate::GenerateOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
@@ -177,20 +178,12 @@ pub struct Settings {
     pub truncated: usize,
     /// Hypotheses that the limit of tokens ended.
     pub unfinished: usize,
-    /// How the decoder chose tokens, such as `greedy` or `beam width=4 length_penalty=1`.
-    pub strategy: String,
-    /// Tokens at which a hypothesis was ended.
-    pub max_tokens: usize,
-    /// Vectors decoded at a time.
-    pub batch: usize,
-    /// Data type of the decoder's weights.
-    pub dtype: String,
-    /// Device of the decoder.
-    pub device: String,
+    /// How the decoder chose tokens, where it ended a text, and how many vectors it took at a time.
+    pub generate: GenerateOptions,
     /// Resamples behind the intervals, their confidence and seed; the seed also drew the random samples.
     pub bootstrap: Bootstrap,
-    /// What the decoder was opened from.
-    pub decoder: DecoderOrigin,
+    /// The decoder.
+    pub decoder: DecoderRecord,
     /// The space of the vectors.
     pub space: Space,
     /// Versions: this program's, libtorch's, and those of the programs whose scores the metrics equal.
@@ -201,15 +194,21 @@ pub struct Settings {
     pub texts_per_s: f64,
 }
 
-/// What a decoder was opened from.
+/// What a decoder is and what it was opened from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DecoderOrigin {
+pub struct DecoderRecord {
     /// `run`, `checkpoint` or `export`.
     pub kind: String,
     /// The folder.
     pub path: PathBuf,
     /// Training step of the weights, where it is known.
     pub step: Option<u64>,
+    /// Data type of the weights.
+    pub dtype: String,
+    /// Device of the weights.
+    pub device: String,
+    /// Longest text that the decoder was made for, in its own tokens.
+    pub max_tokens: usize,
 }
 
 /// Wall time in seconds by stage.

@@ -6,7 +6,8 @@
 
 use std::time::Instant;
 
-use data::{PairSet, Split};
+use data::Split;
+use data::pairs::PairSet;
 use models::generate::{GenerateOptions, Strategy};
 use models::inverter::{Inverted, Inverter};
 use models::{Embed, Space};
@@ -16,7 +17,7 @@ use crate::bootstrap::Bootstrap;
 use crate::buckets::buckets;
 use crate::error::{Error, Result};
 use crate::metrics::{Metric, Statistics};
-use crate::result::{DecoderOrigin, RoundTrip, Row, SCHEMA, Scores, Seconds, Settings};
+use crate::result::{DecoderRecord, RoundTrip, Row, SCHEMA, Scores, Seconds, Settings};
 use crate::samples::samples;
 use crate::score::{cosines, finite, statistics};
 
@@ -34,11 +35,8 @@ pub trait Invert {
     /// Whatever the decoder has to say.
     fn invert(&self, v_ND: &Tensor, options: &GenerateOptions) -> models::Result<Vec<Inverted>>;
 
-    /// What the decoder was opened from.
-    fn origin(&self) -> DecoderOrigin;
-
-    /// Data type and device of the weights, for the record.
-    fn dtype_and_device(&self) -> (String, String);
+    /// What the decoder is, for the record.
+    fn record(&self) -> DecoderRecord;
 }
 
 impl Invert for Inverter {
@@ -50,15 +48,7 @@ impl Invert for Inverter {
         Inverter::invert(self, v_ND, options)
     }
 
-    fn origin(&self) -> DecoderOrigin {
-        DecoderOrigin {
-            kind: format!("{:?}", self.origin.kind).to_lowercase(),
-            path: self.origin.path.clone(),
-            step: self.origin.step,
-        }
-    }
-
-    fn dtype_and_device(&self) -> (String, String) {
+    fn record(&self) -> DecoderRecord {
         let weight = self.decoder.head_weight();
         let dtype = match weight.kind() {
             tch::Kind::Float => "f32".to_owned(),
@@ -71,7 +61,14 @@ impl Invert for Inverter {
             tch::Device::Cuda(index) => format!("cuda:{index}"),
             other => format!("{other:?}").to_lowercase(),
         };
-        (dtype, device)
+        DecoderRecord {
+            kind: format!("{:?}", self.origin.kind).to_lowercase(),
+            path: self.origin.path.clone(),
+            step: self.origin.step,
+            dtype,
+            device,
+            max_tokens: self.config.max_tokens as usize,
+        }
     }
 }
 
@@ -167,7 +164,7 @@ pub fn round_trip_pairs(
     pairs.space().require_same(inverter.space(), "the pair set", "the decoder")?;
     let mut rows = pairs.indices(split)?;
     let available = rows.len();
-    rows.truncate(limit(available, options, &format!("split {split:?} of {}", pairs.dir().display()))?);
+    rows.truncate(limit(available, options, &format!("split {split} of {}", pairs.dir().display()))?);
     let input = Input {
         indices: rows.iter().map(|&row| row as usize).collect(),
         texts: rows.iter().map(|&row| pairs.text(row as usize).to_owned()).collect(),
@@ -231,10 +228,13 @@ fn decode(
     progress: &mut Progress<'_>,
 ) -> Result<Vec<Inverted>> {
     let total = v_ND.size()[0] as usize;
+    // what is drawn for a vector depends on its place among the vectors of a call
+    let chunk =
+        if matches!(options.strategy, Strategy::Sample { .. }) { total } else { options.batch.max(1) };
     let mut inverted = Vec::with_capacity(total);
     progress("invert", 0, total);
     while inverted.len() < total {
-        let rows = options.batch.max(1).min(total - inverted.len());
+        let rows = chunk.min(total - inverted.len());
         let batch = inverter.invert(&v_ND.f_narrow(0, inverted.len() as i64, rows as i64)?, options)?;
         if batch.len() != rows {
             return Err(Error::Unequal { what: "decoded texts", got: batch.len(), want: rows });
@@ -291,20 +291,17 @@ fn settings(
     seconds: Seconds,
     options: &RoundTripOptions,
 ) -> Settings {
-    let (dtype, device) = inverter.dtype_and_device();
+    let decoder = inverter.record();
+    let max_tokens = options.generate.max_tokens.min(decoder.max_tokens);
     Settings {
         trial: rows.len() < available,
         limit: options.limit,
         available,
         truncated: rows.iter().filter(|row| row.truncated).count(),
         unfinished: rows.iter().filter(|row| !row.finished).count(),
-        strategy: strategy(&options.generate.strategy),
-        max_tokens: options.generate.max_tokens,
-        batch: options.generate.batch,
-        dtype,
-        device,
+        generate: GenerateOptions { max_tokens, ..options.generate.clone() },
         bootstrap,
-        decoder: inverter.origin(),
+        decoder,
         space: inverter.space().clone(),
         versions: versions(),
         seconds,
@@ -322,25 +319,6 @@ fn versions() -> std::collections::BTreeMap<String, String> {
         ("metrics: nltk", "3.10.4"),
     ];
     list.map(|(name, version)| (name.to_owned(), version.to_owned())).into()
-}
-
-fn strategy(strategy: &Strategy) -> String {
-    match strategy {
-        Strategy::Greedy => "greedy".to_owned(),
-        Strategy::Beam { width, length_penalty } => {
-            format!("beam width={width} length_penalty={length_penalty}")
-        }
-        Strategy::Sample { temperature, top_k, top_p, min_p, seed, samples } => {
-            let mut text = format!("sample temperature={temperature}");
-            let limits = [("top_k", top_k.map(|k| k as f64)), ("top_p", *top_p), ("min_p", *min_p)];
-            for (name, value) in limits {
-                if let Some(value) = value {
-                    text += &format!(" {name}={value}");
-                }
-            }
-            text + &format!(" seed={seed} samples={samples}")
-        }
-    }
 }
 
 fn rows(

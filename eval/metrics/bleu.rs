@@ -90,8 +90,9 @@ pub(crate) fn bleu(sums: &[f64], effective_order: bool) -> f64 {
 pub(crate) fn tokenize_13a(text: &str) -> String {
     static RULES: LazyLock<[(Regex, &str); 4]> = LazyLock::new(|| {
         [
-            // ASCII punctuation, except the apostrophe, comma, hyphen and full stop
-            (pattern(r"([\{-~\[-` -\&\(-\+:-@/])"), " $1 "),
+            // ASCII punctuation, except the apostrophe, comma, hyphen and full stop (sacreBLEU puts spaces round a space
+            // too, which changes nothing)
+            (pattern(r"[{-~\[-`!-&(-+:-@/]"), " $0 "),
             // a full stop or comma, unless preceded by a digit
             (pattern(r"([^0-9])([.,])"), "$1 $2 "),
             // a full stop or comma, unless followed by a digit
