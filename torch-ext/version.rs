@@ -10,6 +10,10 @@ pub fn libtorch_version_built() -> &'static str {
 }
 
 /// The version of the library that was loaded, such as "2.11.0".
+///
+/// ```
+/// assert_eq!(torch_ext::libtorch_version_loaded(), torch_ext::libtorch_version_built());
+/// ```
 pub fn libtorch_version_loaded() -> String {
     // SAFETY: a function without arguments.
     version_of(unsafe { ffi::te_abi_version_loaded() })
