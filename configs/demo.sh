@@ -28,7 +28,7 @@ show train --recipe configs/demo.toml --set pairs.dir="$pairs" --set run.dir="$r
     --max-minutes "$minutes" "${resume[@]}"
 
 say "3. How much comes back: held-out texts -> vectors -> texts -> vectors"
-show eval "$run" --pairs "$pairs" --encoder "$encoder" --limit "$limit"
+show eval "$run" --pairs "$pairs" --encoder "$encoder" --limit "$limit" --out "$run/report.json"
 
 say "4. The folder that a service or Hugging Face transformers loads"
 rm -rf "$run/export"

@@ -1,4 +1,5 @@
 //! `encode`: texts -> vectors.
+#![allow(non_snake_case)] // shapes in names: N rows, D numbers
 
 use std::path::PathBuf;
 use std::time::Instant;

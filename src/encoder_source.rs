@@ -7,6 +7,7 @@ use clap::Args;
 use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions, Inverter, Space};
 
 use crate::failure::WorldError;
+use crate::run_recipe;
 
 /// Flags about the encoder, shared by the verbs that re-encode.
 #[derive(Debug, Args)]
@@ -19,12 +20,18 @@ pub(crate) struct EncoderArgs {
     pub(crate) encoder_dtype: Dtype,
 }
 
-/// Opens the encoder of `space`: the one asked for, else the one the space was made with. An encoder of another
-/// space is refused with both named.
-pub(crate) fn open_for(space: &Space, args: &EncoderArgs, device: DeviceChoice) -> Result<Encoder> {
+/// Opens the encoder of a decoder's space: the one asked for, else the one its run was trained with, else the one its
+/// space names. An encoder of another space is refused with both named. `decoder` is the folder it was opened from.
+pub(crate) fn open_for(
+    inverter: &Inverter,
+    decoder: &Path,
+    args: &EncoderArgs,
+    device: DeviceChoice,
+) -> Result<Encoder> {
+    let space = &inverter.space;
     let source = match &args.encoder {
         Some(source) => source.clone(),
-        None => locate(space)?,
+        None => locate(space, run_recipe::recipe_of(decoder).map(|recipe| recipe.encoder.source))?,
     };
     let options = EncoderOptions {
         device,
@@ -40,18 +47,13 @@ pub(crate) fn open_for(space: &Space, args: &EncoderArgs, device: DeviceChoice) 
     Ok(encoder)
 }
 
-/// The encoder of a decoder, or a clear word on how to give one.
-pub(crate) fn open_for_decoder(inverter: &Inverter, args: &EncoderArgs, device: DeviceChoice) -> Result<Encoder> {
-    open_for(&inverter.space, args, device)
-}
-
-/// Where the encoder of `space` may lie: as it was given when the space was made, by its name among the
-/// encoders that set-up leaves, or on the hub.
-fn locate(space: &Space) -> Result<String> {
+/// Where the encoder of `space` may lie: where it lay for the training, by its name here or among the encoders that
+/// set-up leaves, or on the hub.
+fn locate(space: &Space, trained_with: Option<String>) -> Result<String> {
     let given = &space.encoder;
     let name = Path::new(given).file_name().map(PathBuf::from).unwrap_or_default();
-    let candidates = [PathBuf::from(given), Path::new(".venv").join(&name)];
-    if let Some(found) = candidates.iter().find(|path| path.join("modules.json").exists()) {
+    let candidates = [trained_with.map(PathBuf::from), Some(PathBuf::from(given)), Some(Path::new(".venv").join(name))];
+    if let Some(found) = candidates.iter().flatten().find(|path| path.join("modules.json").exists()) {
         return Ok(found.display().to_string());
     }
     let looks_like_a_hub_name = given.split('/').count() == 2 && !given.starts_with(['.', '/', '~']);

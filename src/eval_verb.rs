@@ -70,7 +70,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
     let inverter = Inverter::open(&args.decoder, args.decoding.device, args.decoding.dtype)?;
     let encoder =
-        encoder_source::open_for_decoder(&inverter, &args.encoder, args.decoding.device)?;
+        encoder_source::open_for(&inverter, &args.decoder, &args.encoder, args.decoding.device)?;
     let options = RoundTripOptions {
         generate: args.decoding.options(inverter.config.max_tokens as usize)?,
         limit: args.limit,
@@ -106,7 +106,18 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     }
     write_files(args, &result)?;
     if args.json {
-        return output::json(&result.summary);
+        return output::json(&result);
     }
     output::write(|out| write!(out, "{}", eval::table(&result)))
+}
+
+/// The result and its rows where the caller wants them kept.
+fn write_files(args: &EvalArgs, result: &RoundTrip) -> Result<()> {
+    if let Some(path) = &args.out {
+        output::json_file(path, result)?;
+    }
+    if let Some(path) = &args.rows {
+        result.write_rows(path)?;
+    }
+    Ok(())
 }

@@ -1,13 +1,18 @@
 //! `export`: a run -> the folder that a service or Hugging Face transformers loads.
+#![allow(non_snake_case)] // shapes in names: N rows, D numbers
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
-use data::pairs::PairSet;
-use models::{DeviceChoice, Dtype, Inverter};
+use data::{PairSet, Split};
+use eval::RoundTrip;
+use fs_err as fs;
+use models::{DeviceChoice, Dtype, ExportOptions, Inverter};
+use tch::{Device, Kind, Tensor};
+use training::Recipe;
 
-use crate::{card, output};
+use crate::{card, output, run_recipe};
 
 /// Flags of `export`.
 #[derive(Debug, Args)]
@@ -25,9 +30,78 @@ pub(crate) struct ExportArgs {
     #[arg(value_name = "OUT")]
     out: PathBuf,
     /// Numbers the weights are stored as: f32 or bf16
-    #[arg(long, value_name = "DTYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
-    dtype: String,
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    dtype: Dtype,
     /// Print what was written as one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// Vectors in the golden file.
+const GOLDEN: usize = 8;
+
+/// What `export --json` prints.
+#[derive(serde::Serialize)]
+struct Exported<'a> {
+    out: &'a Path,
+    step: Option<u64>,
+    parameters: i64,
+    golden: i64,
+    space: &'a models::Space,
+}
+
+/// Writes the export of a run's best checkpoint, or of the checkpoint given.
+pub(crate) fn run(args: &ExportArgs) -> Result<()> {
+    let inverter = Inverter::open(&args.run, DeviceChoice::Cpu, Dtype::F32)?;
+    let recipe = run_recipe::recipe_of(&args.run);
+    let golden_ND = golden(&inverter, recipe.as_ref())?;
+    let name = args.out.file_name().map_or_else(|| "decoder".into(), |name| name.to_string_lossy().into_owned());
+    let measured = measured(&args.run)?;
+    let readme = card::card(&name, &inverter.config, &inverter.space, measured.as_ref());
+    let options = ExportOptions { dtype: args.dtype, golden_ND: &golden_ND, readme: &readme };
+    models::write_export(&inverter, &args.out, &options)?;
+    let exported = Exported {
+        out: &args.out,
+        step: inverter.origin.step,
+        parameters: inverter.store.numel(),
+        golden: golden_ND.size()[0],
+        space: &inverter.space,
+    };
+    if args.json {
+        return output::json(&exported);
+    }
+    output::write(|out| {
+        writeln!(out, "{}: {} parameters", args.out.display(), exported.parameters)?;
+        if let Some(step) = exported.step {
+            writeln!(out, "  of step {step}")?;
+        }
+        writeln!(out, "  opened again, and its {} golden texts decoded as they must be", exported.golden)
+    })
+}
+
+/// Vectors whose texts the export must give: held-out ones of the run's pair set, or where that is gone seeded random
+/// directions, for which the decoder has an answer too.
+fn golden(inverter: &Inverter, recipe: Option<&Recipe>) -> Result<Tensor> {
+    let pairs = recipe.and_then(|recipe| PairSet::open(&recipe.pairs.dir).ok());
+    if let Some(pairs) = pairs.filter(|pairs| pairs.space() == &inverter.space) {
+        let mut rows = pairs.indices(Split::Dev)?;
+        rows.truncate(GOLDEN);
+        if !rows.is_empty() {
+            return Ok(pairs.vectors(&rows));
+        }
+    }
+    tch::manual_seed(0);
+    let random_ND = Tensor::randn([GOLDEN as i64, inverter.space.dim as i64], (Kind::Float, Device::Cpu));
+    let norm_N1 = random_ND.norm_scalaropt_dim(2, [1i64].as_slice(), true);
+    Ok(random_ND / norm_N1)
+}
+
+/// The run's evaluation, where `eval --out RUN/report.json` left one.
+fn measured(run: &Path) -> Result<Option<RoundTrip>> {
+    let report = run.ancestors().take(3).map(|folder| folder.join("report.json")).find(|path| path.exists());
+    let Some(path) = report else { return Ok(None) };
+    let text = fs::read_to_string(&path)?;
+    let result = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not a result of `eval`", path.display()))?;
+    Ok(Some(result))
 }

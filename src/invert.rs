@@ -1,4 +1,5 @@
 //! `invert`: vectors -> texts.
+#![allow(non_snake_case)] // shapes in names: N rows, D numbers
 
 use std::path::PathBuf;
 
@@ -70,7 +71,7 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
     progress.finish();
     let cosines = if args.cosine || args.encoder.encoder.is_some() {
         let encoder =
-            encoder_source::open_for_decoder(&inverter, &args.encoder, args.decoding.device)?;
+            encoder_source::open_for(&inverter, &args.decoder, &args.encoder, args.decoding.device)?;
         let again: Vec<&str> = texts.iter().map(|inverted| inverted.text.as_str()).collect();
         Some(eval::cosines(&given.rows_ND, &encoder.embed(&again)?)?)
     } else {

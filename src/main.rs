@@ -23,6 +23,7 @@ mod output;
 mod pairs;
 mod progress;
 mod roundtrip;
+mod run_recipe;
 mod signals;
 mod train;
 mod vectors;

@@ -1,8 +1,10 @@
 //! stdout: results and nothing else.
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use fs_err as fs;
 
 /// Writes a result to stdout. A reader that hung up (`| head`) is no error.
 pub(crate) fn write(body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
@@ -17,6 +19,16 @@ pub(crate) fn write(body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Resu
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<()> {
     let line = serde_json::to_string(value).context("cannot write the result as JSON")?;
     write(|out| writeln!(out, "{line}"))
+}
+
+/// Writes `value` as indented JSON to a file, by temporary name and rename.
+pub(crate) fn json_file(path: &Path, value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).context("cannot write the result as JSON")?;
+    text.push('\n');
+    let temporary = path.with_extension("json.tmp");
+    fs::write(&temporary, text)?;
+    fs::rename(&temporary, path)?;
+    Ok(())
 }
 
 /// A text on one line: line breaks and backslashes escaped, so that lines and vectors stay in step.

@@ -66,6 +66,17 @@ impl Progress {
         Self { bar, what, unit, total, started: now, told: now }
     }
 
+    /// A bar of `total` parts without a unit, for a stage that tells the rest in lines of its own; none where there is
+    /// no terminal.
+    pub(crate) fn bar(what: &str, total: u64) -> Option<Self> {
+        let stage = Self::start(what, "", Some(total));
+        let bar = stage.bar.as_ref()?;
+        if let Ok(style) = ProgressStyle::with_template("{prefix:>12} [{bar:40}] {percent} % {elapsed_precise}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        Some(stage)
+    }
+
     /// Tells how far the stage is, with a few words more (may be empty).
     pub(crate) fn at(&mut self, done: u64, message: &str) {
         if let Some(bar) = &self.bar {

@@ -1,4 +1,5 @@
 //! `roundtrip`: one text, its vector, and what is read back from it.
+#![allow(non_snake_case)] // shapes in names: N rows, D numbers
 
 use std::path::{Path, PathBuf};
 
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &RoundtripArgs) -> Result<()> {
     };
     let inverter = Inverter::open(&decoder, args.decoding.device, args.decoding.dtype)?;
     let options = args.decoding.options(inverter.config.max_tokens as usize)?;
-    let encoder = encoder_source::open_for_decoder(&inverter, &args.encoder, args.decoding.device)?;
+    let encoder = encoder_source::open_for(&inverter, &decoder, &args.encoder, args.decoding.device)?;
     let texts: Vec<&str> = args.texts.iter().map(String::as_str).collect();
     let rows_ND = encoder.embed(&texts)?;
     let inverted = inverter.invert(&rows_ND, &options)?;

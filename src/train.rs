@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
+use training::metric_sink::{DevMetrics, Event, MetricSink, StepMetrics};
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
@@ -41,22 +42,21 @@ pub(crate) struct TrainArgs {
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let mut sets = args.recipe.sets.clone();
     // the dedicated flags are the last word on their keys, and so stand in the run's config.toml
-    sets.extend(args.max_minutes.map(|minutes| format!("training.max_minutes={minutes}")));
+    sets.extend(args.max_minutes.map(|minutes| format!("training.max_minutes={minutes:?}")));
     sets.extend(args.max_steps.map(|steps| format!("training.max_steps={steps}")));
     let resolved = training::recipe::load(&args.recipe.recipe, &sets)?;
     if args.dry_run {
         let plan = training::plan(&resolved.recipe)?;
         return if args.json { output::json(&plan) } else { output::write(|out| write!(out, "{plan}")) };
     }
-    let stop = signals::stop_flag()?;
     let options = training::TrainOptions {
         resume: args.resume,
-        stop,
+        stop: signals::stop_flag()?,
         arguments: std::env::args().collect(),
     };
     let mut console = Console { bar: None };
     let outcome = training::train(&resolved, &options, &mut console)?;
-    if let Some(bar) = console.bar {
+    if let Some(bar) = console.bar.take() {
         bar.finish();
     }
     if args.json {
@@ -65,7 +65,77 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     output::write(|out| write!(out, "{outcome}"))
 }
 
-/// Shows the steps of a training: a bar on a terminal, one line each log interval everywhere.
+/// Shows a training: one line each log interval, and on a terminal a bar below them.
 struct Console {
     bar: Option<Progress>,
+}
+
+/// The bar counts thousandths of the run, which steps or minutes may bound.
+const WHOLE_RUN: u64 = 1000;
+
+impl MetricSink for Console {
+    fn record(&mut self, event: &Event) -> training::Result<()> {
+        match event {
+            Event::Start(start) => {
+                let parameters = start.parameters as f64 / 1e6;
+                tracing::info!("training {parameters:.1} M parameters from step {}", start.step);
+                self.bar = Progress::bar("training", WHOLE_RUN);
+            }
+            Event::Step(metrics) => {
+                tracing::info!("{}", step_line(metrics));
+                if let Some(bar) = &mut self.bar {
+                    bar.at((metrics.progress * WHOLE_RUN as f64) as u64, "");
+                }
+            }
+            Event::Dev(metrics) => tell_dev(metrics),
+            Event::Checkpoint { path, .. } => tracing::info!("checkpoint {}", path.display()),
+        }
+        Ok(())
+    }
+}
+
+/// The console line of a log interval.
+fn step_line(m: &StepMetrics) -> String {
+    let eta = m.eta_s.map(|seconds| format!(" | ETA {}", clock(seconds))).unwrap_or_default();
+    format!(
+        "step {:>6} | loss {:.4} | grad norm {:.3} | lr {:.2e} | {:.0} tokens/s | data wait {:.1} % | {:.2} GiB{eta}",
+        m.step,
+        m.loss,
+        m.grad_norm,
+        m.learning_rate,
+        m.tokens_per_s,
+        m.data_wait_percent,
+        m.memory_bytes as f64 / (1u64 << 30) as f64,
+    )
+}
+
+fn tell_dev(m: &DevMetrics) {
+    let loss = m.dev_loss.map(|loss| format!(" | dev loss {loss:.4} over {} texts", m.n)).unwrap_or_default();
+    let scores = m.round_trip.as_ref().map(|scores| {
+        let cosine = scores.cosine.map(|cosine| format!(" | cosine {cosine:.3}")).unwrap_or_default();
+        format!(" | round trip of {}: BLEU {:.1} | token F1 {:.3}{cosine}", scores.n, scores.bleu, scores.token_f1)
+    });
+    tracing::info!("step {:>6}{loss}{}", m.step, scores.unwrap_or_default());
+    for (text, decoded) in &m.samples {
+        tracing::info!("    {}\n      -> {}", output::one_line(text), output::one_line(decoded));
+    }
+}
+
+/// Seconds as 1:02:03 or 2:03.
+fn clock(seconds: f64) -> String {
+    let whole = seconds.max(0.0).round() as u64;
+    let (hours, minutes, seconds) = (whole / 3600, whole / 60 % 60, whole % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clock;
+
+    #[test]
+    fn a_clock_reads_as_one() {
+        assert_eq!(clock(3.4), "0:03");
+        assert_eq!(clock(125.0), "2:05");
+        assert_eq!(clock(3723.0), "1:02:03");
+    }
 }

@@ -1,0 +1,109 @@
+//! The model card of an export: what it reads, how to use it, what was measured.
+
+use std::fmt::Write as _;
+
+use eval::{Metric, RoundTrip};
+use models::{DecoderConfig, Space};
+
+/// The card as Markdown. `measured` is the run's evaluation, where there is one.
+pub(crate) fn card(name: &str, config: &DecoderConfig, space: &Space, measured: Option<&RoundTrip>) -> String {
+    let mut card = format!(
+        "---\nlibrary_name: transformers\ntags:\n- embedding-inversion\n- inverse-stella\n---\n\n# {name}\n\n\
+         Reads a vector of {} numbers back as text. A two-layer projector turns the vector into {} input embeddings; \
+         behind them a plain Llama decoder ({} layers, hidden size {}, {} tokens) writes the text, {} tokens at most.\n\n",
+        config.dim, config.prefix_tokens, config.layers, config.hidden, config.vocab, config.max_tokens
+    );
+    write_space(&mut card, space);
+    card.push_str(USAGE);
+    write_results(&mut card, measured);
+    card.push_str(LIMITS);
+    card
+}
+
+fn write_space(card: &mut String, space: &Space) {
+    let revision = space.revision.as_deref().unwrap_or("-");
+    let prompt = if space.prompt.text.is_empty() { "none".to_owned() } else { format!("`{:?}`", space.prompt.text) };
+    let _ = write!(
+        card,
+        "## The space\n\nIt understands vectors of this space and no other (`space.json`):\n\n\
+         | | |\n|---|---|\n| encoder | `{}` |\n| revision | {revision} |\n| weights | `{}` |\n| prompt | {prompt} |\n\
+         | pooling | {} |\n| dense head | {} |\n| dimension | {} |\n| L2-normalised | {} |\n\n",
+        space.encoder,
+        space.weights_digest,
+        space.pooling.name(),
+        space.dense.as_deref().unwrap_or("none"),
+        space.dim,
+        if space.normalize { "yes" } else { "no" },
+    );
+}
+
+fn write_results(card: &mut String, measured: Option<&RoundTrip>) {
+    card.push_str("\n## Measured\n\n");
+    let Some(result) = measured else {
+        card.push_str("Nothing yet: `inverse-stella eval RUN --texts FILE --out RUN/report.json` before the export.\n");
+        return;
+    };
+    let settings = &result.settings;
+    let trial = if settings.trial { ", a trial on the first texts only" } else { "" };
+    let _ = write!(
+        card,
+        "Round trip of {} held-out texts ({}, {}{trial}); 95 % bootstrap intervals.\n\n| metric | value | interval |\n|---|---|---|\n",
+        result.summary.n, settings.strategy, settings.dtype
+    );
+    for metric in Metric::ALL {
+        let Some(value) = result.summary.get(metric) else { continue };
+        let interval = match result.summary.interval(metric) {
+            Some([low, high]) => format!("{low:.4} to {high:.4}"),
+            None => "-".to_owned(),
+        };
+        let _ = writeln!(card, "| {} | {value:.4} | {interval} |", metric.name());
+    }
+    card.push_str("\n| text | read back from its vector | cosine |\n|---|---|---|\n");
+    for row in &result.samples.random {
+        let cell = |text: &str| text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ");
+        let cosine = row.cosine.map(|cosine| format!("{cosine:.3}")).unwrap_or_default();
+        let _ = writeln!(card, "| {} | {} | {cosine} |", cell(&row.reference), cell(&row.hypothesis));
+    }
+}
+
+const USAGE: &str = r#"## Use
+
+With Hugging Face transformers alone:
+
+```python
+import json, torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+folder = "."
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+tokenizer = PreTrainedTokenizerFast(tokenizer_file=f"{folder}/tokenizer.json")
+weights, spec = load_file(f"{folder}/projector.safetensors"), json.load(open(f"{folder}/projector.json"))
+activation = {"gelu": torch.nn.functional.gelu, "silu": torch.nn.functional.silu}[spec["activation"]]
+
+def decode(vectors):  # (rows, dim)
+    if "input.mean" in weights:
+        x = (vectors - weights["input.mean"]) * weights["input.scale"]
+    else:
+        x = vectors * spec.get("input_scale", 1.0)
+    x = activation(torch.nn.functional.linear(x, weights["fc1.weight"], weights["fc1.bias"]))
+    x = torch.nn.functional.linear(x, weights["fc2.weight"], weights["fc2.bias"])
+    prefix = x.view(len(vectors), spec["prefix_tokens"], -1)
+    start = model.get_input_embeddings()(torch.full((len(vectors), 1), spec["bos_token_id"]))
+    ids = model.generate(inputs_embeds=torch.cat([prefix, start], 1), max_new_tokens=32, do_sample=False,
+                         eos_token_id=spec["eos_token_id"], pad_token_id=spec["pad_token_id"])
+    return tokenizer.batch_decode(ids, skip_special_tokens=True)
+
+
+```
+
+With ours: `inverse-stella invert . --vectors vectors.npy`.
+"#;
+
+const LIMITS: &str = "
+## Limits and safety
+
+A vector that holds a text's meaning lets much of the text be read back: treat stored vectors with the care of the
+texts themselves. The decoder writes fluent text for any vector, also one that no text has; the cosine of the
+re-encoded text says how far to trust it. Names, numbers and negations are what it loses first.
+";
