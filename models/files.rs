@@ -63,7 +63,7 @@ pub fn write_atomically(
         Ok(())
     })();
     if written.is_err() {
-        let _ = std::fs::remove_file(&temporary);
+        let _ = fs_err::remove_file(&temporary);
     }
     written
 }

@@ -25,7 +25,7 @@ impl Small {
         write_lines(&texts, &sentences(600));
         let recipe = folder.path().join("small.toml");
         let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/base.toml");
-        std::fs::write(
+        fs_err::write(
             &recipe,
             format!(
                 r#"
@@ -214,10 +214,10 @@ fn a_killed_training_goes_on_to_the_same_weights() {
     let killed = small.path("killed");
     let sets = [format!("run.dir={}", killed.display())];
     small.killed(&["train"], &sets, || killed.join("checkpoints/latest").exists());
-    let latest = std::fs::read_to_string(killed.join("checkpoints/latest")).unwrap();
+    let latest = fs_err::read_to_string(killed.join("checkpoints/latest")).unwrap();
     assert_ne!(latest.trim(), "step-00000012", "the training was over before it was killed");
     small.done(&["train", "--resume"], &sets);
-    let last = |run: &Path, name: &str| std::fs::read(run.join("checkpoints/step-00000012").join(name)).unwrap();
+    let last = |run: &Path, name: &str| fs_err::read(run.join("checkpoints/step-00000012").join(name)).unwrap();
     for name in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
         assert!(last(&whole, name) == last(&killed, name), "{name} differs between the whole and the resumed run");
     }
@@ -232,13 +232,13 @@ fn sigterm_saves_and_leaves_with_0() {
     let mut child = small.start(&["train"], &sets).spawn().unwrap();
     let metrics = small.path("run/metrics.jsonl");
     let started = Instant::now();
-    while std::fs::metadata(&metrics).map_or(0, |meta| meta.len()) == 0 {
+    while fs_err::metadata(&metrics).map_or(0, |meta| meta.len()) == 0 {
         assert!(started.elapsed() < Duration::from_secs(120), "no step was ever logged");
         std::thread::sleep(Duration::from_millis(20));
     }
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(child.wait().unwrap().success(), "SIGTERM must end in status 0");
-    let latest = std::fs::read_to_string(small.path("run/checkpoints/latest")).unwrap();
+    let latest = fs_err::read_to_string(small.path("run/checkpoints/latest")).unwrap();
     assert!(small.path("run/checkpoints").join(latest.trim()).join("model.safetensors").exists());
 }
 
@@ -252,10 +252,10 @@ fn vectors_of_another_space_or_shape_are_refused() {
     let invert = |vectors: &Path| inverse_stella().arg("invert").arg(&run).arg("--vectors").arg(vectors).assert();
 
     let lines = small.path("v.jsonl");
-    std::fs::write(&lines, "[1.0, 2.0]\n").unwrap();
+    fs_err::write(&lines, "[1.0, 2.0]\n").unwrap();
     invert(&lines).code(1).stderr(contains("384").and(contains("line 1")).and(contains("hint:")));
     let nan = format!("[{}]\n", vec!["1e999"; 384].join(","));
-    std::fs::write(&lines, nan).unwrap();
+    fs_err::write(&lines, nan).unwrap();
     invert(&lines).code(1).stderr(contains("hint:"));
 
     let texts = small.path("few.txt");
@@ -271,7 +271,7 @@ fn vectors_of_another_space_or_shape_are_refused() {
         .assert()
         .success();
     let space = small.path("few.space.json");
-    let other = std::fs::read_to_string(&space).unwrap().replace("blake3:", "blake3:00");
-    std::fs::write(&space, other).unwrap();
+    let other = fs_err::read_to_string(&space).unwrap().replace("blake3:", "blake3:00");
+    fs_err::write(&space, other).unwrap();
     invert(&vectors).code(1).stderr(contains("space").and(contains("hint:")));
 }

@@ -52,9 +52,9 @@ fn write_set(dir: &Path, shards: usize, link: bool) -> PairSet {
     for index in 1..shards {
         let file = shard_file(index);
         if link {
-            std::fs::hard_link(&first, dir.join(&file)).unwrap();
+            fs_err::hard_link(&first, dir.join(&file)).unwrap();
         } else {
-            std::fs::copy(&first, dir.join(&file)).unwrap();
+            fs_err::copy(&first, dir.join(&file)).unwrap();
         }
         let mut record = records[0].clone();
         record.file = file;

@@ -301,7 +301,7 @@ fn rows_are_written_whole_or_not_at_all() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rows.jsonl");
     result.write_rows(&path).unwrap();
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = fs_err::read_to_string(&path).unwrap();
     let rows: Vec<eval::Row> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(rows, result.rows);
     let keys: BTreeSet<String> = serde_json::from_str::<serde_json::Map<_, _>>(text.lines().next().unwrap())
@@ -310,7 +310,7 @@ fn rows_are_written_whole_or_not_at_all() {
         .cloned()
         .collect();
     assert_eq!(keys, documented("Rows"));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary stays");
+    assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary stays");
 
     let error = result.write_rows(&folder.path().join("missing/rows.jsonl")).unwrap_err();
     assert!(error.to_string().contains("missing/rows.jsonl") && error.hint().is_some());

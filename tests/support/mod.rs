@@ -50,19 +50,19 @@ pub fn sentences(n: usize) -> Vec<String> {
 
 /// Writes lines to a file.
 pub fn write_lines(path: &Path, lines: &[String]) {
-    std::fs::write(path, lines.join("\n") + "\n").unwrap();
+    fs_err::write(path, lines.join("\n") + "\n").unwrap();
 }
 
 /// Every file below `folder` with its bytes, sorted by name, without those for which `leave_out` says so.
 pub fn files(folder: &Path, leave_out: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
     fn walk(root: &Path, folder: &Path, found: &mut Vec<(String, Vec<u8>)>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
+        for entry in fs_err::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(root, &path, found);
             } else {
                 let name = path.strip_prefix(root).unwrap().display().to_string();
-                found.push((name, std::fs::read(&path).unwrap()));
+                found.push((name, fs_err::read(&path).unwrap()));
             }
         }
     }
