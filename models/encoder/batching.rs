@@ -15,30 +15,37 @@ pub struct Batch {
 /// a batch too large for the memory fails at the start. A text longer than `batch_tokens` is a batch of its own. Every text
 /// is in exactly one batch.
 ///
-/// A batch that is at least a quarter full ends where the length changes: most batches then have no padding at all, and
-/// need no attention mask.
+/// A batch ends early, where the length changes, once it is a quarter full (most batches then have no padding at all, and
+/// need no attention mask), or once it is a sixteenth full and more than a twentieth of it would be padding.
 pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
     let mut batches: Vec<Batch> = vec![];
+    // tokens in the last batch that are no padding
+    let mut real = 0;
     for row in order {
         let length = lengths[row];
-        if let Some(batch) = batches.last_mut()
-            && fits(batch, length, batch_tokens)
-        {
-            batch.ragged |= length != batch.length;
-            batch.rows.push(row);
-        } else {
-            batches.push(Batch { rows: vec![row], length, ragged: false });
+        match batches.last_mut() {
+            Some(batch) if fits(batch, real, length, batch_tokens) => {
+                batch.ragged |= length != batch.length;
+                batch.rows.push(row);
+                real += length;
+            }
+            _ => {
+                batches.push(Batch { rows: vec![row], length, ragged: false });
+                real = length;
+            }
         }
     }
     batches
 }
 
-fn fits(batch: &Batch, length: usize, batch_tokens: usize) -> bool {
+fn fits(batch: &Batch, real: usize, length: usize, batch_tokens: usize) -> bool {
     let filled = batch.rows.len() * batch.length;
+    let padded = filled + batch.length;
+    let wasteful = 16 * filled >= batch_tokens && 20 * (padded - real - length) > padded;
     let full_enough = 4 * filled >= batch_tokens;
-    filled + batch.length <= batch_tokens && (length == batch.length || batch.ragged || !full_enough)
+    padded <= batch_tokens && (length == batch.length || !(full_enough || wasteful))
 }
 
 /// The share of padded tokens that are padding, in percent.
