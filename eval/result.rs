@@ -178,6 +178,10 @@ pub struct Settings {
     pub truncated: usize,
     /// Hypotheses that the limit of tokens ended.
     pub unfinished: usize,
+    /// How the decoder chose tokens, in a few words.
+    pub strategy: String,
+    /// Data type of the decoder's weights.
+    pub dtype: String,
     /// How the decoder chose tokens, where it ended a text, and how many vectors it took at a time.
     pub generate: GenerateOptions,
     /// Resamples behind the intervals, their confidence and seed; the seed also drew the random samples.
@@ -203,8 +207,6 @@ pub struct DecoderRecord {
     pub path: PathBuf,
     /// Training step of the weights, where it is known.
     pub step: Option<u64>,
-    /// Data type of the weights.
-    pub dtype: String,
     /// Device of the weights.
     pub device: String,
     /// Longest text that the decoder was made for, in its own tokens.

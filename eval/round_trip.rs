@@ -37,6 +37,9 @@ pub trait Invert {
 
     /// What the decoder is, for the record.
     fn record(&self) -> DecoderRecord;
+
+    /// Data type of the weights: `f32`, `bf16` or `f16`.
+    fn dtype(&self) -> String;
 }
 
 impl Invert for Inverter {
@@ -49,14 +52,7 @@ impl Invert for Inverter {
     }
 
     fn record(&self) -> DecoderRecord {
-        let weight = self.decoder.head_weight();
-        let dtype = match weight.kind() {
-            tch::Kind::Float => "f32".to_owned(),
-            tch::Kind::BFloat16 => "bf16".to_owned(),
-            tch::Kind::Half => "f16".to_owned(),
-            other => format!("{other:?}").to_lowercase(),
-        };
-        let device = match weight.device() {
+        let device = match self.decoder.head_weight().device() {
             tch::Device::Cpu => "cpu".to_owned(),
             tch::Device::Cuda(index) => format!("cuda:{index}"),
             other => format!("{other:?}").to_lowercase(),
@@ -65,9 +61,17 @@ impl Invert for Inverter {
             kind: format!("{:?}", self.origin.kind).to_lowercase(),
             path: self.origin.path.clone(),
             step: self.origin.step,
-            dtype,
             device,
             max_tokens: self.config.max_tokens as usize,
+        }
+    }
+
+    fn dtype(&self) -> String {
+        match self.decoder.head_weight().kind() {
+            tch::Kind::Float => "f32".to_owned(),
+            tch::Kind::BFloat16 => "bf16".to_owned(),
+            tch::Kind::Half => "f16".to_owned(),
+            other => format!("{other:?}").to_lowercase(),
         }
     }
 }
@@ -299,6 +303,8 @@ fn settings(
         available,
         truncated: rows.iter().filter(|row| row.truncated).count(),
         unfinished: rows.iter().filter(|row| !row.finished).count(),
+        strategy: strategy(&options.generate.strategy),
+        dtype: inverter.dtype(),
         generate: GenerateOptions { max_tokens, ..options.generate.clone() },
         bootstrap,
         decoder,

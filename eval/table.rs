@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use models::generate::Strategy;
-
 use crate::metrics::{Better, Metric};
 use crate::result::{Bucket, RoundTrip, Row, Scores};
 
@@ -44,10 +42,7 @@ fn head(result: &RoundTrip) -> String {
     let _ = writeln!(
         text,
         "texts    {n}, {}, {} on {}, {:.1} texts/s",
-        strategy(&settings.generate.strategy),
-        decoder.dtype,
-        decoder.device,
-        settings.texts_per_s
+        settings.strategy, settings.dtype, decoder.device, settings.texts_per_s
     );
     if settings.trial {
         let _ = writeln!(text, "TRIAL    the first {n} of {} texts only", settings.available);
@@ -61,25 +56,6 @@ fn head(result: &RoundTrip) -> String {
         }
     }
     text
-}
-
-/// How tokens were chosen, in a few words.
-fn strategy(strategy: &Strategy) -> String {
-    match strategy {
-        Strategy::Greedy => "greedy".to_owned(),
-        Strategy::Beam { width, length_penalty } => {
-            format!("beam of {width}, length penalty {length_penalty}")
-        }
-        Strategy::Sample { temperature, top_k, top_p, min_p, seed, samples } => {
-            let mut text = format!("best of {samples} samples, temperature {temperature}, seed {seed}");
-            for (name, value) in [("top-k", top_k.map(|k| k as f64)), ("top-p", *top_p), ("min-p", *min_p)] {
-                if let Some(value) = value {
-                    let _ = write!(text, ", {name} {value}");
-                }
-            }
-            text
-        }
-    }
 }
 
 fn scores(scores: &Scores) -> String {

@@ -115,10 +115,13 @@ impl Invert for Memory {
             kind: "export".to_owned(),
             path: "memory".into(),
             step: Some(7),
-            dtype: "f32".to_owned(),
             device: "cpu".to_owned(),
             max_tokens: 64,
         }
+    }
+
+    fn dtype(&self) -> String {
+        "f32".to_owned()
     }
 }
 
