@@ -31,7 +31,7 @@ pub enum Error {
     Eval(#[from] eval::Error),
 
     /// A recipe, or a file that one extends, that cannot be read.
-    #[error("{}cannot read the recipe {}: {source}", extended_by(.extended_by), path.display())]
+    #[error("{}cannot read the recipe {}: {source}", said_at(.extended_by), path.display())]
     RecipeFile {
         /// The file.
         path: PathBuf,
@@ -208,7 +208,7 @@ fn indented(lines: &[String]) -> String {
     lines.iter().map(|line| format!("\n  {line}")).collect()
 }
 
-fn extended_by(place: &Option<(PathBuf, usize)>) -> String {
+fn said_at(place: &Option<(PathBuf, usize)>) -> String {
     place.as_ref().map(|(path, line)| format!("{}:{line}: ", path.display())).unwrap_or_default()
 }
 

@@ -79,7 +79,8 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Table> {
         Error::RecipeSyntax { path: path.to_owned(), line, column, message }
     };
     let document = DeTable::parse(text).map_err(syntax)?;
-    let place = |span: Range<usize>| Origin::File { path: path.to_owned(), line: lines.position(span.start).0 };
+    let place =
+        |span: Range<usize>| Origin::File { path: path.to_owned(), line: lines.position(span.start).0 };
     Ok(table(document.into_inner(), &place))
 }
 

@@ -3,7 +3,9 @@
 
 use serde::Deserializer;
 use serde::de::value::StrDeserializer;
-use serde::de::{DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
+};
 use serde::forward_to_deserialize_any;
 use toml::Value;
 
@@ -55,7 +57,9 @@ impl<'n> Deserializer<'n> for NodeDe<'n> {
 
     fn deserialize_str<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.typed_text() {
-            Some(text) => visitor.visit_str(text).map_err(|fault: Fault| fault.at(&self.path, &self.node.origin)),
+            Some(text) => {
+                visitor.visit_str(text).map_err(|fault: Fault| fault.at(&self.path, &self.node.origin))
+            }
             None => self.deserialize_any(visitor),
         }
     }
@@ -68,7 +72,11 @@ impl<'n> Deserializer<'n> for NodeDe<'n> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'n>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'n>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -80,7 +88,9 @@ impl<'n> Deserializer<'n> for NodeDe<'n> {
     ) -> Result<V::Value, Fault> {
         let (path, origin) = (self.path.clone(), &self.node.origin);
         let value = match &self.node.item {
-            Item::Leaf(Value::String(word)) => visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(word.as_str())),
+            Item::Leaf(Value::String(word)) => {
+                visitor.visit_enum(IntoDeserializer::<Fault>::into_deserializer(word.as_str()))
+            }
             Item::Table(table) if table.len() == 1 => visitor.visit_enum(Variant { of: &self, table }),
             _ => return self.deserialize_any(visitor),
         };
@@ -88,6 +98,7 @@ impl<'n> Deserializer<'n> for NodeDe<'n> {
     }
 
     forward_to_deserialize_any! {
+        <V: Visitor<'n>>
         bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct map
         struct identifier ignored_any
     }
@@ -106,7 +117,8 @@ impl<'n> SeqAccess<'n> for Elements<'_, 'n> {
         let Some(node) = self.nodes.get(self.next) else { return Ok(None) };
         let element = self.of.child(&self.next.to_string(), node);
         self.next += 1;
-        seed.deserialize(element).map(Some)
+        let path = element.path.clone();
+        seed.deserialize(element).map(Some).map_err(|fault| fault.at(&path, &node.origin))
     }
 }
 
@@ -130,7 +142,11 @@ impl<'n> MapAccess<'n> for Entries<'_, 'n> {
 
     fn next_value_seed<S: DeserializeSeed<'n>>(&mut self, seed: S) -> Result<S::Value, Fault> {
         match self.value.take() {
-            Some(value) => seed.deserialize(value),
+            Some(value) => {
+                let (path, origin) = (value.path.clone(), &value.node.origin);
+                // what serde finds wrong behind the value (untagged, try_from) belongs to it too
+                seed.deserialize(value).map_err(|fault| fault.at(&path, origin))
+            }
             None => Err(serde::de::Error::custom("a value was asked for before its key")),
         }
     }
@@ -162,7 +178,8 @@ impl<'n> VariantAccess<'n> for Payload<'n> {
 
     fn unit_variant(self) -> Result<(), Fault> {
         let key = self.0.path.last().cloned().unwrap_or_default();
-        let fault: Fault = serde::de::Error::custom(format!("write \"{key}\" by itself, with nothing behind it"));
+        let fault: Fault =
+            serde::de::Error::custom(format!("write \"{key}\" by itself, with nothing behind it"));
         Err(fault.at(&self.0.path, &self.0.node.origin))
     }
 
@@ -174,7 +191,11 @@ impl<'n> VariantAccess<'n> for Payload<'n> {
         self.0.deserialize_any(visitor)
     }
 
-    fn struct_variant<V: Visitor<'n>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'n>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
         self.0.deserialize_any(visitor)
     }
 }

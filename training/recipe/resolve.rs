@@ -47,6 +47,8 @@ pub struct Resolved {
     pub origins: BTreeMap<String, Origin>,
     /// The files read: the recipe, then along `extends`.
     pub files: Vec<PathBuf>,
+    /// The recipe as TOML values.
+    pub(super) values: toml::Table,
 }
 
 /// Reads the recipe at `path`, what it extends, and the `--set` arguments, each `KEY=VALUE`, the last one winning.
@@ -65,8 +67,9 @@ pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<Resolved> {
     let mut recipe = typed(root.clone()).map_err(refused)?;
     recipe.fill_names(path);
 
+    let values = toml::Table::try_from(&recipe)?;
     let mut origins = BTreeMap::new();
-    trace(&mut Vec::new(), &Value::try_from(&recipe)?, Some(&root), &mut origins);
+    trace(&mut Vec::new(), &Value::Table(values.clone()), Some(&root), &mut origins);
     let mut problems = recipe.validate();
     for problem in &mut problems {
         problem.origin = origin_of(&origins, &problem.key);
@@ -75,14 +78,15 @@ pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<Resolved> {
         problems.sort_by(|a, b| a.origin.cmp(&b.origin));
         return Err(refused(problems));
     }
-    Ok(Resolved { recipe, origins, files })
+    Ok(Resolved { recipe, origins, files, values })
 }
 
 impl Recipe {
     /// Gives a name and folders where the recipe gives none.
     fn fill_names(&mut self, path: &Path) {
         if self.name.is_empty() {
-            self.name = path.file_stem().map_or_else(|| "recipe".into(), |stem| stem.to_string_lossy().into_owned());
+            self.name =
+                path.file_stem().map_or_else(|| "recipe".into(), |stem| stem.to_string_lossy().into_owned());
         }
         if self.pairs.dir.as_os_str().is_empty() {
             self.pairs.dir = Path::new("runs").join(format!("{}-pairs", self.name));
@@ -110,10 +114,12 @@ fn typed(mut root: Node) -> std::result::Result<Recipe, Vec<Problem>> {
         if !follows {
             problems.push(problem(&fault, &path, &root));
         }
-        if problems.len() >= MOST || follows || matches!(fault.kind, FaultKind::Missing { .. }) {
-            break;
-        }
-        if !remove(&mut root, &path) {
+        // where the place itself cannot be taken out, its whole section is
+        let removed = match fault.kind {
+            FaultKind::Missing { .. } => remove(&mut root, path.get(..1).unwrap_or_default()),
+            _ => remove(&mut root, &path) || remove(&mut root, path.get(..1).unwrap_or_default()),
+        };
+        if problems.len() >= MOST || !removed {
             break;
         }
     }
@@ -149,13 +155,14 @@ fn problem(fault: &Fault, path: &[String], root: &Node) -> Problem {
     let key = path.join(".");
     let (message, hint) = match &fault.kind {
         FaultKind::UnknownKey { known } => {
-            let (last, section) = path.split_last().map_or(("", path), |(last, before)| (last.as_str(), before));
+            let (last, section) =
+                path.split_last().map_or(("", path), |(last, before)| (last.as_str(), before));
             unknown_key(&key, last, section, known)
         }
-        FaultKind::Missing { key: missing } => {
-            (format!("`{}` is missing", join(path, missing)), None)
+        FaultKind::Missing { key: missing } => (format!("`{}` is missing", join(path, missing)), None),
+        FaultKind::WrongType { expected, found } => {
+            (format!("`{key}` must be {expected}, not {found}"), None)
         }
-        FaultKind::WrongType { expected, found } => (format!("`{key}` must be {expected}, not {found}"), None),
         FaultKind::UnknownWord { word, known } => {
             let hint = nearest(word, known.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
             (format!("`{key}` must be one of {}, not \"{word}\"", quoted(known)), hint)
@@ -169,13 +176,24 @@ fn problem(fault: &Fault, path: &[String], root: &Node) -> Problem {
 }
 
 /// What to say of a key that nobody knows: the nearest one here, or the section where it belongs.
-fn unknown_key(key: &str, last: &str, section: &[String], known: &[&'static str]) -> (String, Option<String>) {
+fn unknown_key(
+    key: &str,
+    last: &str,
+    section: &[String],
+    known: &[&'static str],
+) -> (String, Option<String>) {
     if let Some(near) = nearest(last, known.iter().copied()) {
         let meant = join(section, near);
-        return (format!("unknown key `{key}`; the nearest key is `{meant}`"), Some(format!("did you mean `{meant}`?")));
+        return (
+            format!("unknown key `{key}`; the nearest key is `{meant}`"),
+            Some(format!("did you mean `{meant}`?")),
+        );
     }
     if let Some(meant) = elsewhere(last) {
-        return (format!("unknown key `{key}`; there is `{meant}`"), Some(format!("did you mean `{meant}`?")));
+        return (
+            format!("unknown key `{key}`; there is `{meant}`"),
+            Some(format!("did you mean `{meant}`?")),
+        );
     }
     let place = if section.is_empty() { "a recipe".to_owned() } else { format!("[{}]", section.join(".")) };
     (format!("unknown key `{key}`; the keys of {place} are {}", known.join(", ")), None)
@@ -247,7 +265,10 @@ fn origin_of(origins: &BTreeMap<String, Origin>, key: &str) -> Origin {
             return origin.clone();
         }
         // of a table, its first key
-        let first = origins.range(format!("{key}.")..).next().filter(|(found, _)| found.starts_with(&format!("{key}.")));
+        let first = origins
+            .range(format!("{key}.")..)
+            .next()
+            .filter(|(found, _)| found.starts_with(&format!("{key}.")));
         if let Some((_, origin)) = first {
             return origin.clone();
         }

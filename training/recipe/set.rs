@@ -19,7 +19,8 @@ impl Set {
     /// Reads `a.b=VALUE`. VALUE is TOML; what is no TOML is a string; nothing at all is the default.
     pub(super) fn parse(argument: &str) -> Result<Self> {
         let fail = |reason: &str| Error::Set { argument: argument.to_owned(), reason: reason.to_owned() };
-        let (key, text) = argument.split_once('=').ok_or_else(|| fail("there is no `=` between key and value"))?;
+        let (key, text) =
+            argument.split_once('=').ok_or_else(|| fail("there is no `=` between key and value"))?;
         let keys: Vec<String> = key.split('.').map(|part| part.trim().to_owned()).collect();
         if keys.iter().any(String::is_empty) {
             return Err(fail("a part of the key is empty"));
@@ -60,10 +61,14 @@ impl Set {
                 let [index, inner @ ..] = deeper else { return Ok(()) };
                 let count = elements.len();
                 let number: Option<usize> = index.parse().ok();
-                let element = number.and_then(|number| elements.get_mut(number)).ok_or_else(|| match count {
-                    0 => fail(format!("`{key}` is empty")),
-                    _ => fail(format!("`{key}` is a list; its elements have the numbers 0 to {}", count - 1)),
-                })?;
+                let element =
+                    number.and_then(|number| elements.get_mut(number)).ok_or_else(|| match count {
+                        0 => fail(format!("`{key}` is empty")),
+                        _ => fail(format!(
+                            "`{key}` is a list; its elements have the numbers 0 to {}",
+                            count - 1
+                        )),
+                    })?;
                 match (inner.is_empty(), value) {
                     (true, Some(value)) => {
                         *element = value;
@@ -71,7 +76,8 @@ impl Set {
                     }
                     (true, None) => return Err(fail("an element of a list has no default".to_owned())),
                     (false, back) => {
-                        return Self { argument, keys: inner.to_vec(), value: back }.apply(inner_table(element, &origin));
+                        return Self { argument, keys: inner.to_vec(), value: back }
+                            .apply(inner_table(element, &origin));
                     }
                 }
             }

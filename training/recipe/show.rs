@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::json;
 use toml::{Table, Value};
 
+use super::node::Origin;
 use super::resolve::Resolved;
 use super::sections::Recipe;
 use crate::Result;
@@ -15,36 +16,27 @@ impl Recipe {
     /// # Errors
     /// A path that is no UTF-8, which TOML cannot hold.
     pub fn to_toml(&self) -> Result<String> {
-        Ok(lines(&table(self)?, |_| None))
+        Ok(lines(&Table::try_from(self)?, |_| None))
     }
 }
 
 impl Resolved {
     /// The recipe as TOML, as [`Recipe::to_toml`].
-    ///
-    /// # Errors
-    /// A path that is no UTF-8, which TOML cannot hold.
-    pub fn to_toml(&self) -> Result<String> {
-        self.recipe.to_toml()
+    pub fn to_toml(&self) -> String {
+        lines(&self.values, |_| None)
     }
 
     /// The recipe as TOML, behind each value a comment that says where it comes from.
-    ///
-    /// # Errors
-    /// A path that is no UTF-8, which TOML cannot hold.
-    pub fn to_toml_with_origins(&self) -> Result<String> {
+    pub fn to_toml_with_origins(&self) -> String {
         let files: Vec<_> = self.files.iter().map(|file| file.display().to_string()).collect();
-        let body = lines(&table(&self.recipe)?, |key| self.origins.get(key).map(|origin| origin.label()));
+        let body = lines(&self.values, |key| self.origins.get(key).map(Origin::label));
         // a file name with a line break must not end the comment
-        Ok(format!("# {}\n{body}", files.join(" extends ").replace(['\n', '\r'], " ")))
+        format!("# {}\n{body}", files.join(" extends ").replace(['\n', '\r'], " "))
     }
 
     /// One object: by key, the value and where it comes from.
-    ///
-    /// # Errors
-    /// A path that is no UTF-8.
-    pub fn to_json(&self) -> Result<serde_json::Value> {
-        let root = Value::Table(table(&self.recipe)?);
+    pub fn to_json(&self) -> serde_json::Value {
+        let root = Value::Table(self.values.clone());
         let mut object = serde_json::Map::new();
         for (key, origin) in &self.origins {
             let value = key.split('.').try_fold(&root, |value, key| match value {
@@ -53,12 +45,8 @@ impl Resolved {
             });
             object.insert(key.clone(), json!({ "value": value, "origin": origin.to_string() }));
         }
-        Ok(object.into())
+        object.into()
     }
-}
-
-fn table(recipe: &Recipe) -> Result<Table> {
-    Ok(Table::try_from(recipe)?)
 }
 
 /// TOML with a comment behind a value where `comment` has one for its key.
@@ -68,7 +56,13 @@ fn lines(table: &Table, comment: impl Fn(&str) -> Option<String>) -> String {
     out
 }
 
-fn section(out: &mut String, table: &Table, header: &str, path: &str, comment: &dyn Fn(&str) -> Option<String>) {
+fn section(
+    out: &mut String,
+    table: &Table,
+    header: &str,
+    path: &str,
+    comment: &dyn Fn(&str) -> Option<String>,
+) {
     let is_section = |value: &Value| match value {
         Value::Table(_) => true,
         Value::Array(array) => !array.is_empty() && array.iter().all(Value::is_table),
@@ -79,7 +73,8 @@ fn section(out: &mut String, table: &Table, header: &str, path: &str, comment: &
         .filter(|(_, value)| !is_section(value))
         .map(|(key, value)| (key.clone(), format!("{key} = {value}")))
         .collect();
-    let width = values.iter().map(|(_, line)| line.chars().count()).filter(|&width| width <= 60).max().unwrap_or(0);
+    let width =
+        values.iter().map(|(_, line)| line.chars().count()).filter(|&width| width <= 60).max().unwrap_or(0);
     for (key, line) in values {
         // writing to a string cannot fail
         let _ = match comment(&format!("{path}{key}")) {

@@ -18,7 +18,12 @@ mod tests {
     #[test]
     fn slips_of_the_finger_are_found() {
         let known = ["hidden", "heads", "kv_heads", "layers", "learning_rate"];
-        for (typed, meant) in [("hiden", "hidden"), ("kvheads", "kv_heads"), ("layer", "layers"), ("Learning_Rate", "learning_rate")] {
+        for (typed, meant) in [
+            ("hiden", "hidden"),
+            ("kvheads", "kv_heads"),
+            ("layer", "layers"),
+            ("Learning_Rate", "learning_rate"),
+        ] {
             assert_eq!(nearest(typed, known), Some(meant));
         }
         assert_eq!(nearest("zzz", known), None);

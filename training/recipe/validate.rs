@@ -16,7 +16,12 @@ impl Problems {
     }
 
     fn add(&mut self, key: String, message: String) {
-        self.0.push(Problem { message: format!("`{key}` {message}"), key, origin: Origin::Default, hint: None });
+        self.0.push(Problem {
+            message: format!("`{key}` {message}"),
+            key,
+            origin: Origin::Default,
+            hint: None,
+        });
     }
 
     fn at_least_one(&mut self, key: &str, value: usize) {
@@ -24,11 +29,15 @@ impl Problems {
     }
 
     fn positive(&mut self, key: &str, value: f64) {
-        self.need(value.is_finite() && value > 0.0, key, || format!("is {value}; it must be a positive number"));
+        self.need(value.is_finite() && value > 0.0, key, || {
+            format!("is {value}; it must be a positive number")
+        });
     }
 
     fn within(&mut self, key: &str, value: f64, low: f64, high: f64) {
-        self.need((low..high).contains(&value), key, || format!("is {value}; it must be at least {low} and below {high}"));
+        self.need((low..high).contains(&value), key, || {
+            format!("is {value}; it must be at least {low} and below {high}")
+        });
     }
 }
 
@@ -40,7 +49,9 @@ impl Recipe {
         check_decoder(&self.decoder, &mut problems);
         if problems.0.iter().all(|problem| !problem.key.starts_with("decoder.")) {
             // the decoder's own check has the last word; the vocabulary is not known yet
-            if let Err(models::Error::DecoderConfig { field, problem }) = self.decoder_config(1, 8, 1, 2, 0).validate() {
+            if let Err(models::Error::DecoderConfig { field, problem }) =
+                self.decoder_config(1, 8, 1, 2, 0).validate()
+            {
                 problems.add(format!("decoder.{field}"), problem);
             }
         }
@@ -51,7 +62,9 @@ impl Recipe {
 
     fn check_texts(&self, problems: &mut Problems) {
         let name_is_plain = !self.name.contains(['/', '\\', '\n']) && self.name != "..";
-        problems.need(name_is_plain, "name", || format!("is {:?}; it names folders, so it may hold no slash", self.name));
+        problems.need(name_is_plain, "name", || {
+            format!("is {:?}; it names folders, so it may hold no slash", self.name)
+        });
         let encoder = &self.encoder;
         problems.need(!encoder.source.trim().is_empty(), "encoder.source", || {
             "is missing: a sentence-transformers folder or a hub name".to_owned()
@@ -107,19 +120,29 @@ impl Recipe {
         }
         let longest = usize::try_from(self.decoder.max_tokens).unwrap_or(0);
         problems.need(training.batch_tokens >= longest, "training.batch_tokens", || {
-            format!("is {}; the longest text, decoder.max_tokens = {longest}, must fit into a step", training.batch_tokens)
+            format!(
+                "is {}; the longest text, decoder.max_tokens = {longest}, must fit into a step",
+                training.batch_tokens
+            )
         });
-        problems.need(training.max_steps.is_some() || training.max_minutes.is_some(), "training.max_steps", || {
-            "and `training.max_minutes` are both missing: one must say when to stop".to_owned()
+        problems.need(
+            training.max_steps.is_some() || training.max_minutes.is_some(),
+            "training.max_steps",
+            || "and `training.max_minutes` are both missing: one must say when to stop".to_owned(),
+        );
+        problems.need(training.max_steps != Some(0), "training.max_steps", || {
+            "is 0; it must be at least 1".to_owned()
         });
-        problems.need(training.max_steps != Some(0), "training.max_steps", || "is 0; it must be at least 1".to_owned());
         if let Some(minutes) = training.max_minutes {
             problems.positive("training.max_minutes", minutes);
         }
-        problems.need(training.log_every >= 1, "training.log_every", || "is 0; it must be at least 1".to_owned());
-        problems.need(training.clip_norm.is_finite() && training.clip_norm >= 0.0, "training.clip_norm", || {
-            format!("is {}; it must be 0 (no clipping) or a positive number", training.clip_norm)
-        });
+        problems
+            .need(training.log_every >= 1, "training.log_every", || "is 0; it must be at least 1".to_owned());
+        problems.need(
+            training.clip_norm.is_finite() && training.clip_norm >= 0.0,
+            "training.clip_norm",
+            || format!("is {}; it must be 0 (no clipping) or a positive number", training.clip_norm),
+        );
         problems.within("training.ema_decay", training.ema_decay, 0.0, 1.0);
         problems.within("training.label_smoothing", training.label_smoothing, 0.0, 1.0);
         problems.need(training.dtype != models::Dtype::F16, "training.dtype", || {
@@ -161,13 +184,16 @@ fn check_decoder(decoder: &DecoderSection, problems: &mut Problems) {
     for (key, value) in sizes {
         if let Some(value) = value.filter(|value| !(1..1 << 31).contains(value)) {
             sound = false;
-            problems.add(format!("decoder.{key}"), format!("is {value}; it must be at least 1 and below 2^31"));
+            problems
+                .add(format!("decoder.{key}"), format!("is {value}; it must be at least 1 and below 2^31"));
         }
     }
     if sound && decoder.head_dim.is_none() {
         let DecoderSection { hidden, heads, .. } = decoder;
         problems.need(hidden % heads == 0, "decoder.heads", || {
-            format!("is {heads}; it must divide `decoder.hidden` = {hidden}, or `decoder.head_dim` must be said")
+            format!(
+                "is {heads}; it must divide `decoder.hidden` = {hidden}, or `decoder.head_dim` must be said"
+            )
         });
     }
 }
