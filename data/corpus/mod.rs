@@ -1,0 +1,271 @@
+//! Corpora: documents out of files of many formats, one after another, in a fixed order.
+//!
+//! Each format has its file; all give [`Row`]s, and [`Corpus`] makes documents of them. Nothing holds more of a file
+//! in memory than a record.
+
+mod beir;
+mod config;
+mod ir;
+mod json;
+mod markdown;
+mod paths;
+mod record;
+mod rustdoc;
+mod sentences;
+mod smart;
+mod sts;
+mod table;
+mod text;
+mod trec;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use config::{Column, CorpusConfig, Format, GroupBy, Paths};
+pub use ir::{IrDocument, IrOptions, IrQuery, IrSet, Qrels, read_ir};
+pub use paths::expand;
+pub use sentences::sentences;
+pub use sts::{StsPair, read_sts};
+
+pub(crate) use ir::read_ir_texts;
+pub(crate) use json::strings_of;
+pub(crate) use sts::is_sts;
+
+use crate::{Error, Result};
+
+/// A text with where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// The text, as the file has it.
+    pub text: String,
+    /// Name of the corpus.
+    pub source: String,
+    /// Domain of the corpus.
+    pub domain: String,
+    /// Documents of one group go into the same split.
+    pub group: Option<String>,
+    /// File and line.
+    pub origin: Origin,
+}
+
+/// Where a document stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The file.
+    pub file: Arc<Path>,
+    /// The line at which its record begins, counted from 1.
+    pub line: u64,
+}
+
+/// What was read of a corpus and what could not be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowReport {
+    /// Files opened.
+    pub files: u64,
+    /// Rows read: well-formed, malformed and empty ones.
+    pub rows: u64,
+    /// Documents made of them.
+    pub documents: u64,
+    /// Rows skipped as malformed.
+    pub malformed: u64,
+    /// Rows in which no text column had any text.
+    pub empty: u64,
+    /// The first few malformed rows: file, line, reason.
+    pub examples: Vec<String>,
+}
+
+/// Malformed rows that a report shows.
+const EXAMPLES: usize = 5;
+
+/// What a format's reader gives for one record of a file.
+#[derive(Debug)]
+struct Row {
+    line: u64,
+    texts: Vec<String>,
+    /// Value of the grouping column.
+    group: Option<String>,
+}
+
+/// Why a reader gives no row.
+#[derive(Debug)]
+enum Fault {
+    /// This record only.
+    Row { line: u64, reason: String },
+    /// The file.
+    Fatal(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Fault {
+        Fault::Fatal(error)
+    }
+}
+
+type Rows = Box<dyn Iterator<Item = Result<Row, Fault>> + Send>;
+
+/// The documents of a corpus; made by [`open_corpus`].
+pub struct Corpus {
+    config: CorpusConfig,
+    files: VecDeque<PathBuf>,
+    current: Option<(Arc<Path>, Rows)>,
+    pending: VecDeque<Document>,
+    report: RowReport,
+    done: bool,
+}
+
+/// Finds the files of a corpus; they are opened one by one as documents are asked for.
+///
+/// A malformed row is skipped and counted in [`Corpus::report`], or an error where the corpus is `strict`. A corpus that
+/// ends without a single document gives [`Error::EmptyCorpus`] as its last item.
+///
+/// # Errors
+/// A contradiction in the settings, a path that leads nowhere, a folder without a file of the format.
+pub fn open_corpus(config: &CorpusConfig) -> Result<Corpus> {
+    config.validate()?;
+    let files = paths::files(config)?;
+    Ok(Corpus {
+        config: config.clone(),
+        files: files.into(),
+        current: None,
+        pending: VecDeque::new(),
+        report: RowReport::default(),
+        done: false,
+    })
+}
+
+fn open_rows(file: &Path, config: &CorpusConfig) -> Result<Rows> {
+    Ok(match config.format {
+        Format::Text => Box::new(text::TextRows::open(file, config)?),
+        Format::Tsv | Format::Csv | Format::Arxiv => Box::new(table::TableRows::open(file, config)?),
+        Format::Jsonl => Box::new(json::LineRows::open(file, config)?),
+        Format::Json => Box::new(json::ArrayRows::open(file, config)?),
+        Format::Sts => Box::new(sts::StsRows::open(file, config)?),
+        Format::Beir | Format::Trec | Format::Smart => Box::new(ir::EntryRows::open(file, config)?),
+        Format::Rustdoc => Box::new(rustdoc::CommentRows::open(file, config)?),
+    })
+}
+
+impl Corpus {
+    /// What was read so far.
+    pub fn report(&self) -> &RowReport {
+        &self.report
+    }
+
+    /// The configuration it was opened with.
+    pub fn config(&self) -> &CorpusConfig {
+        &self.config
+    }
+
+    /// The files not yet opened.
+    pub fn files_left(&self) -> usize {
+        self.files.len()
+    }
+
+    fn advance(&mut self) -> Result<Option<Document>> {
+        loop {
+            if self.config.limit.is_some_and(|limit| self.report.documents >= limit) {
+                return Ok(None);
+            }
+            if let Some(document) = self.pending.pop_front() {
+                self.report.documents += 1;
+                return Ok(Some(document));
+            }
+            let Some((file, rows)) = &mut self.current else {
+                let Some(path) = self.files.pop_front() else {
+                    return self.end();
+                };
+                let rows = open_rows(&path, &self.config)?;
+                self.report.files += 1;
+                self.current = Some((path.into(), rows));
+                continue;
+            };
+            match rows.next() {
+                None => self.current = None,
+                Some(Ok(row)) => {
+                    let file = file.clone();
+                    self.add(file, row);
+                }
+                Some(Err(Fault::Fatal(error))) => return Err(error),
+                Some(Err(Fault::Row { line, reason })) => {
+                    let error = Error::Row { path: file.to_path_buf(), line, reason };
+                    self.refuse(error)?;
+                }
+            }
+        }
+    }
+
+    fn refuse(&mut self, error: Error) -> Result<()> {
+        if self.config.strict {
+            return Err(error);
+        }
+        self.report.rows += 1;
+        self.report.malformed += 1;
+        if self.report.examples.len() < EXAMPLES {
+            tracing::warn!("corpus {:?}: skipped: {error}", self.config.name);
+            self.report.examples.push(error.to_string());
+        }
+        Ok(())
+    }
+
+    /// Queues the documents of a row.
+    fn add(&mut self, file: Arc<Path>, row: Row) {
+        self.report.rows += 1;
+        let group = self.group(&file, &row);
+        let before = self.pending.len();
+        for text in row.texts {
+            let texts = if self.config.splits_sentences() { sentences(&text) } else { vec![text] };
+            for text in texts.into_iter().filter(|text| !text.trim().is_empty()) {
+                self.pending.push_back(Document {
+                    text,
+                    source: self.config.name.clone(),
+                    domain: self.config.domain().to_owned(),
+                    group: group.clone(),
+                    origin: Origin { file: file.clone(), line: row.line },
+                });
+            }
+        }
+        if self.pending.len() == before {
+            self.report.empty += 1;
+        }
+    }
+
+    /// Groups are named by the corpus and the file's own name, which do not change with the folder they lie in.
+    fn group(&self, file: &Path, row: &Row) -> Option<String> {
+        let name = &self.config.name;
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        match self.config.grouping() {
+            GroupBy::None => None,
+            GroupBy::Row => Some(format!("{name}/{file}:{}", row.line)),
+            GroupBy::Lines(lines) => Some(format!("{name}/{file}/{}", (row.line - 1) / lines)),
+            GroupBy::Column(_) => row.group.as_ref().map(|value| format!("{name}={value}")),
+        }
+    }
+
+    fn end(&self) -> Result<Option<Document>> {
+        if self.report.documents > 0 || self.config.limit == Some(0) {
+            return Ok(None);
+        }
+        let RowReport { rows, malformed, empty, .. } = self.report;
+        let files: Vec<String> =
+            self.config.path.as_slice().iter().map(|path| path.display().to_string()).collect();
+        let corpus = self.config.name.clone();
+        Err(Error::EmptyCorpus { corpus, rows, malformed, empty, files: files.join(", ") })
+    }
+}
+
+impl Iterator for Corpus {
+    type Item = Result<Document>;
+
+    /// The next document; after an error, nothing more.
+    fn next(&mut self) -> Option<Result<Document>> {
+        if self.done {
+            return None;
+        }
+        let item = self.advance().transpose();
+        self.done = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
