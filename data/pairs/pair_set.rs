@@ -127,7 +127,7 @@ impl PairSet {
         let (shard, at) = self.locate(row);
         shard.string(column, at).unwrap_or_else(|| {
             tracing::error!(
-                "{}: row {at} holds no UTF-8; `pairs inspect --verify` finds damage",
+                "{}: row {at} holds no UTF-8; `pairs verify` finds damage",
                 shard.path().display()
             );
             UNREADABLE

@@ -250,3 +250,51 @@ impl<W: Write> Write for Digested<W> {
         self.inner.flush()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use models::space::{Pooling, Prompt};
+
+    fn space() -> Space {
+        Space {
+            encoder: "test".into(),
+            revision: None,
+            weights_digest: "blake3:0".into(),
+            prompt: Prompt::none(),
+            pooling: Pooling::Mean,
+            dense: None,
+            dim: 2,
+            normalize: false,
+            max_tokens: 8,
+        }
+    }
+
+    #[test]
+    fn half_precision_refuses_what_it_cannot_hold() {
+        let mut shard = ShardWriter::new(&space(), Storage::F16).unwrap();
+        shard.push(&[1.0, 0.1], "a", "s", "d", "train").unwrap();
+        let error = shard.push(&[0.0, 1e6], "large", "s", "d", "train").unwrap_err();
+        assert!(matches!(error, Error::BadVector { position: 1, half: true, .. }), "{error}");
+        assert_eq!(shard.rows(), 1);
+        let loss = shard.cosine_loss();
+        assert!(loss.max > 0.0 && loss.max < 1e-7, "{loss:?}");
+        ShardWriter::new(&space(), Storage::F32)
+            .unwrap()
+            .push(&[0.0, 1e6], "large", "s", "d", "train")
+            .unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_told_as_such() {
+        let mut shard = ShardWriter::new(&space(), Storage::F16).unwrap();
+        let path = Path::new("/dev/full");
+        shard.push(&[1.0, 0.1], &"a".repeat(1 << 16), "s", "d", "train").unwrap();
+        let batch = shard.batch(path).unwrap();
+        let error = write_file(path, &shard.schema, &batch).unwrap_err();
+        assert!(matches!(&error, Error::Io(e) if e.kind() == io::ErrorKind::StorageFull), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("free")), "{error}");
+    }
+}

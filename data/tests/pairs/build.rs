@@ -175,7 +175,7 @@ fn a_group_stays_in_one_split() {
     let rows = (0..600).map(|i| format!("picture{}\t{}", i / 5, sentence(i)));
     write_lines(&file, std::iter::once("picture\tcaption".to_owned()).chain(rows));
     let corpora = json!([{"name": "c", "path": file, "format": "tsv", "domain": "captions", "header": true,
-        "columns": ["caption"], "group_by": "picture"}]);
+        "columns": ["caption"], "group_by": {"column": "picture"}}]);
     let config = config_of(folder.path(), "pairs", &corpora);
     let report = run(&config, &HashEncoder::new(DIM)).unwrap();
     assert_eq!(report.manifest.pairs, 600);
@@ -267,7 +267,10 @@ fn progress_counts_every_document() {
     let config = config(folder.path(), "pairs", 230);
     let encoder = HashEncoder::new(DIM);
     let mut last = BTreeMap::new();
-    build(&config, &encoder, &mut |p| drop(last.insert(p.stage.name(), (p.done, p.total)))).unwrap();
+    build(&config, &encoder, &mut |p| {
+        last.insert(p.stage.name(), (p.done, p.total));
+    })
+    .unwrap();
     assert_eq!(last["encoding"], (230, Some(230)));
     assert_eq!(last["curating"].0, 230);
     assert!(encoder.max_tokens() > 0);
