@@ -327,6 +327,25 @@ fn versions() -> std::collections::BTreeMap<String, String> {
     list.map(|(name, version)| (name.to_owned(), version.to_owned())).into()
 }
 
+/// How tokens were chosen, in a few words.
+fn strategy(strategy: &Strategy) -> String {
+    match strategy {
+        Strategy::Greedy => "greedy".to_owned(),
+        Strategy::Beam { width, length_penalty } => {
+            format!("beam of {width}, length penalty {length_penalty}")
+        }
+        Strategy::Sample { temperature, top_k, top_p, min_p, seed, samples } => {
+            let mut text = format!("best of {samples} samples, temperature {temperature}, seed {seed}");
+            for (name, value) in [("top-k", top_k.map(|k| k as f64)), ("top-p", *top_p), ("min-p", *min_p)] {
+                if let Some(value) = value {
+                    text += &format!(", {name} {value}");
+                }
+            }
+            text
+        }
+    }
+}
+
 fn rows(
     encoder: &dyn Embed,
     input: &Input,
