@@ -194,7 +194,7 @@ impl Checkpoints {
         let mut steps = Vec::new();
         for entry in fs_err::read_dir(&self.dir)? {
             let name = entry?.file_name();
-            let number =
+            let number: Option<u64> =
                 name.to_str().and_then(|name| name.strip_prefix("step-")).and_then(|n| n.parse().ok());
             steps.extend(number);
         }

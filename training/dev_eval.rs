@@ -17,7 +17,6 @@ use crate::recipe::Recipe;
 use crate::step::loss_of;
 
 /// A decoder for inference that the weights of the training are copied to, and what it is evaluated on.
-#[derive(Debug)]
 pub struct DevEval {
     inverter: Inverter,
     parts: Vec<MicroBatch>,
@@ -25,6 +24,15 @@ pub struct DevEval {
     texts: Vec<String>,
     encoder: Option<Encoder>,
     options: RoundTripOptions,
+}
+
+impl std::fmt::Debug for DevEval {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DevEval")
+            .field("inverter", &self.inverter)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Texts of a part.

@@ -22,7 +22,9 @@ impl Ema {
     /// libtorch's own (out of memory).
     pub fn new(store: &ParamStore, decay: f64) -> Result<Self> {
         let masters: Vec<Tensor> = store.params().iter().map(|param| param.master.detach()).collect();
-        let averages = masters.iter().map(Tensor::f_copy).collect::<std::result::Result<_, _>>()?;
+        let averages =
+            masters.iter().map(|master| master.f_empty_like()).collect::<std::result::Result<Vec<_>, _>>()?;
+        torch_ext::foreach_copy(&averages, &masters)?;
         Ok(Self { decay, averages, masters })
     }
 

@@ -54,8 +54,9 @@ pub fn cross_entropy_with_gradients(
             h_grad_NH
                 .f_narrow(0, start, length)?
                 .f_copy_(&gradient_CV.f_matmul(&head_VH)?.f_mul_scalar(scale)?)?;
-            let head_VH = gradient_CV.f_transpose(0, 1)?.f_matmul(&h_CH)?;
-            let _ = head_grad_VH.f_add_(&head_VH.f_mul_scalar(scale)?)?;
+            // scaling the states is cheaper than scaling the head's gradient
+            let _ =
+                head_grad_VH.f_add_(&gradient_CV.f_transpose(0, 1)?.f_matmul(&h_CH.f_mul_scalar(scale)?)?)?;
         }
         Ok((total, h_grad_NH))
     })

@@ -134,7 +134,7 @@ impl AdamW {
             path: path.to_owned(),
             reason: format!("`{RANDOM_STATE}` is missing"),
         })?;
-        Ok(torch_ext::set_rng_state(Device::Cpu, &weights.get(RANDOM_STATE, &random)?.f_copy()?)?)
+        Ok(torch_ext::set_rng_state(Device::Cpu, &weights.get(RANDOM_STATE, &random)?)?)
     }
 }
 

@@ -42,7 +42,7 @@ const BPE_TEXTS: usize = 1_000_000;
 /// No pair set, or one without training pairs; a space, a vocabulary or a shape that does not fit what lies in `run`.
 pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
     let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
-    let train_rows = pairs.indices(Split::Train);
+    let train_rows = pairs.indices(Split::Train)?;
     let vocabulary = vocabulary(recipe, &pairs, &train_rows, run)?;
     let config = decoder_config(recipe, &vocabulary, pairs.dim());
     config.validate()?;
@@ -55,7 +55,7 @@ pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
             too_long: train.too_long,
         });
     }
-    let mut dev_rows = pairs.indices(Split::Dev);
+    let mut dev_rows = pairs.indices(Split::Dev)?;
     dev_rows.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.training.seed));
     dev_rows.truncate(recipe.training.eval_texts.max(recipe.eval.texts));
     let dev = Tokens::new(&pairs, &dev_rows, &vocabulary, most)?;

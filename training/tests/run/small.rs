@@ -1,0 +1,180 @@
+//! A pair set of a few hundred sentences with vectors from hashes, and a recipe over it that trains in seconds.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use models::space::{Pooling, Prompt};
+use models::{Embed, Space};
+use tch::Tensor;
+use tokenizers::Tokenizer;
+use tokenizers::models::wordlevel::WordLevel;
+use training::recipe::{Resolved, load};
+
+const DIM: usize = 16;
+
+/// Hashes of texts as vectors.
+struct HashEncoder {
+    space: Space,
+    tokenizer: Tokenizer,
+}
+
+impl HashEncoder {
+    fn new() -> Self {
+        let vocab = [("[UNK]".to_owned(), 0u32)].into_iter().collect();
+        let model = WordLevel::builder().vocab(vocab).unk_token("[UNK]".into()).build().unwrap();
+        let space = Space {
+            encoder: "hash".into(),
+            revision: None,
+            weights_digest: "blake3:00".into(),
+            prompt: Prompt::none(),
+            pooling: Pooling::Mean,
+            dense: None,
+            dim: DIM,
+            normalize: true,
+            max_tokens: 64,
+        };
+        Self { space, tokenizer: Tokenizer::new(model) }
+    }
+}
+
+impl Embed for HashEncoder {
+    fn space(&self) -> &Space {
+        &self.space
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.space.max_tokens
+    }
+
+    fn count_tokens(&self, text: &str) -> models::Result<usize> {
+        Ok(text.split_whitespace().count())
+    }
+
+    fn embed(&self, texts: &[&str]) -> models::Result<Tensor> {
+        let mut numbers = Vec::new();
+        for text in texts {
+            let digest = blake3::hash(text.as_bytes());
+            let row: Vec<f32> =
+                digest.as_bytes()[..DIM].iter().map(|&byte| f32::from(byte) - 127.5).collect();
+            let norm = row.iter().map(|number| number * number).sum::<f32>().sqrt();
+            numbers.extend(row.iter().map(|number| number / norm));
+        }
+        Ok(Tensor::from_slice(&numbers).view([texts.len() as i64, DIM as i64]))
+    }
+}
+
+/// Sentences of 6 to 12 words, no two alike.
+fn sentences(count: usize) -> String {
+    let who = ["A man", "The old woman", "One small child", "My brother", "A brown dog", "The tall teacher"];
+    let does = ["finds", "carries", "looks at", "paints", "remembers", "throws away"];
+    let what = ["a red ball", "the wooden table", "an open letter", "some warm bread", "a broken bicycle"];
+    let place = [
+        "in the garden",
+        "near the river",
+        "at the busy station on Sunday",
+        "behind the house",
+        "by the sea",
+    ];
+    let mut lines = String::new();
+    for i in 0..count {
+        let (a, b, c, d) = (i % 6, i / 6 % 6, i / 36 % 5, i / 180 % 5);
+        let _ = writeln!(lines, "{} {} {} {}.", who[a], does[b], what[c], place[d]);
+    }
+    lines
+}
+
+/// A folder with pairs and a recipe.
+pub struct Small {
+    folder: tempfile::TempDir,
+}
+
+impl Small {
+    pub fn new() -> Self {
+        tch::set_num_threads(1);
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
+        let small = Self { folder };
+        small.write_recipe();
+        let recipe = small.recipe("pairs", &[]).recipe;
+        let config = data::pairs::BuildConfig {
+            corpora: recipe.corpus,
+            curation: recipe.curation,
+            split: recipe.split,
+            exclude: Vec::new(),
+            storage: recipe.pairs.storage,
+            shard_rows: recipe.pairs.shard_rows,
+            dir: recipe.pairs.dir,
+        };
+        let report = data::pairs::build(&config, &HashEncoder::new(), &mut |_| {}).unwrap();
+        assert!(report.manifest.pairs > 400, "{:?}", report.manifest.flow);
+        small
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write_recipe(&self) {
+        let text = format!(
+            r#"
+name = "small"
+[encoder]
+source = "no-such-encoder"
+[[corpus]]
+name = "sentences"
+path = "{texts}"
+format = "text"
+[split]
+dev = 0.1
+test = 0.0
+[pairs]
+dir = "{pairs}"
+[tokenizer]
+vocab = 320
+[decoder]
+hidden = 16
+layers = 2
+heads = 2
+ffn = 32
+prefix_tokens = 2
+max_tokens = 64
+[training]
+max_steps = 12
+batch_tokens = 600
+dtype = "f32"
+device = "cpu"
+log_every = 1
+eval_every = 5
+eval_texts = 20
+checkpoint_every = 4
+ema_decay = 0.9
+threads = 1
+[schedule]
+warmup_steps = 3
+"#,
+            texts = self.path("texts.txt").display(),
+            pairs = self.path("pairs").display(),
+        );
+        fs_err::write(self.path("small.toml"), text).unwrap();
+    }
+
+    /// The recipe with its run in folder `run` and other values set.
+    pub fn recipe(&self, run: &str, sets: &[&str]) -> Resolved {
+        let mut all = vec![format!("run.dir={}", self.path(&format!("runs/{run}")).display())];
+        all.extend(sets.iter().map(|set| (*set).to_owned()));
+        load(self.path("small.toml"), &all).unwrap()
+    }
+
+    pub fn run(&self, run: &str) -> PathBuf {
+        self.path(&format!("runs/{run}"))
+    }
+}
+
+/// Bytes of a file of a checkpoint.
+pub fn bytes(run: &Path, step: u64, name: &str) -> Vec<u8> {
+    fs_err::read(run.join(format!("checkpoints/step-{step:08}")).join(name)).unwrap()
+}
