@@ -200,6 +200,42 @@ pub enum Error {
         /// What it may be.
         problem: String,
     },
+    /// A folder that is no run, checkpoint or export.
+    #[error("{}: neither a run, nor a checkpoint of one, nor an export", path.display())]
+    NotADecoder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A run that has saved no checkpoint, or whose checkpoints are gone.
+    #[error("{}: the run has no checkpoint", run.display())]
+    NoCheckpoint {
+        /// The run.
+        run: PathBuf,
+    },
+    /// Something that is no export stands where an export should go.
+    #[error("{}: something that is not an export is there already", path.display())]
+    ExportExists {
+        /// The place.
+        path: PathBuf,
+    },
+    /// An export in a number format that it cannot have.
+    #[error("an export holds f32 or bf16 weights, made from f32: {found}")]
+    ExportDtype {
+        /// What is otherwise.
+        found: String,
+    },
+    /// An export that, read back, decodes its golden vectors otherwise than it should.
+    #[error("{}: vector {index} gives {found:?} instead of {expected:?}", path.display())]
+    GoldenDiffers {
+        /// The golden file.
+        path: PathBuf,
+        /// Zero-based position of the vector in it.
+        index: usize,
+        /// The text that it should give.
+        expected: String,
+        /// The text that it gives.
+        found: String,
+    },
     /// A vector came out with NaN or infinity in it.
     #[error("the vector of text {index} has a number that is not finite")]
     NonFinite {
@@ -324,9 +360,18 @@ impl Error {
             }
             Self::UnknownPrompt { .. } => "`none` encodes the text as it is",
             Self::UnknownDim { .. } => "leave the dimension out to take the encoder's own",
-            Self::VectorShape { .. } => "the vectors are of another space: use those of the decoder's own encoder",
+            Self::VectorShape { .. } => {
+                "the vectors are of another space: use those of the decoder's own encoder"
+            }
             Self::VectorNotFinite { .. } => "make the vectors anew; one that is not finite has no text",
             Self::GenerateOption { .. } => return None,
+            Self::NotADecoder { .. } => {
+                "a run has decoder.json, a checkpoint lies in RUN/checkpoints, an export has projector.json and config.json"
+            }
+            Self::NoCheckpoint { .. } => "train it until its first checkpoint",
+            Self::ExportExists { .. } => "choose another folder, or empty this one",
+            Self::ExportDtype { .. } => "open the decoder with --dtype f32 and export as f32 or bf16",
+            Self::GoldenDiffers { .. } => "the weights were damaged or changed: make the export again",
             Self::NonFinite { .. } => "try --dtype f32 or bf16; f16 overflows in some models",
             Self::Tokenizer { .. } => "tokenizer.json is damaged or of a newer format: fetch it again",
             Self::Tokenize(_) => return None,

@@ -12,6 +12,7 @@ use crate::{Error, Result};
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+use std::collections::HashSet;
 use tch::{Device, Kind, Tensor};
 
 /// How a parameter is filled before training.
@@ -68,15 +69,6 @@ impl Param {
 
     fn shared(&self) -> bool {
         self.master.kind() == self.compute.kind()
-    }
-
-    /// Shape on disk of a part.
-    fn part_shape(&self, part: &Part) -> Vec<i64> {
-        let mut shape = self.master.size();
-        if let Some(rows) = shape.first_mut() {
-            *rows = part.rows;
-        }
-        shape
     }
 
     /// The parts with the row at which each begins.
@@ -258,6 +250,24 @@ impl ParamStore {
         tch::no_grad(|| self.params.iter().map(gradient).collect())
     }
 
+    /// Gradients of a loss with respect to the parameters, as [`ParamStore::gradients`] gives them, without the
+    /// detour over stored gradients: nothing is accumulated and nothing has to be zeroed.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn backward(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
+        let masters = self.params.iter().map(|param| &param.master);
+        let copies = self.params.iter().filter(|param| !param.shared()).map(|param| &param.compute);
+        let leaves: Vec<&Tensor> = masters.chain(copies).collect();
+        let mut gradients = Tensor::f_run_backward(&[loss], &leaves, false, false)?.into_iter();
+        let of_masters: Vec<Tensor> = gradients.by_ref().take(self.params.len()).collect();
+        let sums = self.params.iter().zip(of_masters).map(|(param, master)| {
+            let copy = if param.shared() { None } else { gradients.next() };
+            combined(param, Some(master).filter(Tensor::defined), copy.filter(Tensor::defined))
+        });
+        tch::no_grad(|| sums.collect())
+    }
+
     /// Forgets all gradients.
     pub fn zero_grad(&mut self) {
         for param in &mut self.params {
@@ -291,82 +301,70 @@ impl ParamStore {
     /// # Errors
     /// Missing, extra or misshapen tensors, all named.
     pub fn load(&mut self, weights: &Weights) -> Result<()> {
-        self.load_from(&[weights])
+        self.load_prefixed(&[("", weights)])
     }
 
-    /// As [`ParamStore::load`], from tensors that are spread over several files.
+    /// As [`ParamStore::load`] from several files, each with what its names lack in front.
     ///
     /// # Errors
     /// Missing, extra or misshapen tensors, all named.
-    pub fn load_from(&mut self, files: &[&Weights]) -> Result<()> {
-        let found = self.check(files)?;
+    pub fn load_prefixed(&mut self, files: &[(&str, &Weights)]) -> Result<()> {
+        let targets = tch::no_grad(|| self.named_tensors());
+        let found = find(&targets, files)?;
         tch::no_grad(|| -> Result<()> {
-            for param in &self.params {
-                for (part, start) in param.offsets() {
-                    let source = found(&part.name)?.get(&part.name, &param.part_shape(part))?;
-                    let mut target = if param.parts.len() == 1 {
-                        param.master.shallow_clone()
-                    } else {
-                        param.master.f_narrow(0, start, part.rows)?
-                    };
-                    target.f_copy_(&source)?;
-                }
-            }
-            for (name, buffer) in &self.buffers {
-                buffer.shallow_clone().f_copy_(&found(name)?.get(name, &buffer.size())?)?;
+            for ((_, mut target), (weights, name)) in targets.into_iter().zip(found) {
+                let source = weights.get(&name, &target.size())?;
+                target.f_copy_(&source)?;
             }
             Ok(())
         })?;
         self.refresh()
     }
+}
 
-    /// Compares names and shapes; returns the lookup of the file that holds a name.
-    fn check<'a>(&self, files: &[&'a Weights]) -> Result<impl Fn(&str) -> Result<&'a Weights> + use<'a>> {
-        let wanted: Vec<(&str, Vec<i64>)> = self
-            .params
-            .iter()
-            .flat_map(|param| param.parts.iter().map(|part| (part.name.as_str(), param.part_shape(part))))
-            .chain(self.buffers.iter().map(|(name, buffer)| (name.as_str(), buffer.size())))
-            .collect();
-        let mut problems = Vec::new();
-        for (name, shape) in &wanted {
-            match files.iter().find_map(|file| file.shape(name)) {
-                None => problems.push(format!("{name} is missing")),
-                Some(found) if found != *shape => {
-                    problems.push(format!("{name} has shape {found:?} instead of {shape:?}"));
-                }
-                Some(_) => {}
+/// The file, and the name in it, of every tensor that is to be loaded.
+fn find<'a>(
+    targets: &[(String, Tensor)],
+    files: &[(&str, &'a Weights)],
+) -> Result<Vec<(&'a Weights, String)>> {
+    let (mut found, mut problems) = (Vec::new(), Vec::new());
+    for (name, target) in targets {
+        let holder = files.iter().find_map(|(prefix, weights)| {
+            let inner = name.strip_prefix(prefix)?;
+            weights.shape(inner).map(|shape| (*weights, inner, shape))
+        });
+        match holder {
+            None => problems.push(format!("`{name}` is missing")),
+            Some((_, _, shape)) if shape != target.size() => {
+                problems.push(format!("`{name}` has shape {shape:?} instead of {:?}", target.size()));
             }
+            Some((weights, inner, _)) => found.push((weights, inner.to_owned())),
         }
-        let names: std::collections::HashSet<&str> = wanted.iter().map(|(name, _)| *name).collect();
-        for extra in files.iter().flat_map(|file| file.names()).filter(|name| !names.contains(name)) {
-            problems.push(format!("{extra} is not part of the model"));
-        }
-        if !problems.is_empty() {
-            let path = files.first().map(|file| file.path().to_path_buf()).unwrap_or_default();
-            return Err(Error::TensorsDiffer { path, problems });
-        }
-        let files = files.to_vec();
-        Ok(move |name: &str| {
-            files.iter().copied().find(|file| file.shape(name).is_some()).ok_or_else(|| {
-                Error::TensorsDiffer {
-                    path: Default::default(),
-                    problems: vec![format!("{name} is missing")],
-                }
-            })
-        })
     }
+    let wanted: HashSet<&str> = targets.iter().map(|(name, _)| name.as_str()).collect();
+    let names =
+        files.iter().flat_map(|(prefix, weights)| weights.names().map(move |n| format!("{prefix}{n}")));
+    let extra = names.filter(|name| !wanted.contains(name.as_str()));
+    problems.extend(extra.map(|name| format!("`{name}` is not part of the model")));
+    if problems.is_empty() {
+        return Ok(found);
+    }
+    let paths: Vec<String> = files.iter().map(|(_, weights)| weights.path().display().to_string()).collect();
+    Err(Error::TensorsDiffer { path: paths.join(", ").into(), problems })
+}
+
+/// The stored gradients of both leaves, in f32.
+fn gradient(param: &Param) -> Result<Tensor> {
+    let of = |tensor: &Tensor| Some(tensor.grad()).filter(Tensor::defined);
+    combined(param, of(&param.master), if param.shared() { None } else { of(&param.compute) })
 }
 
 /// Sum of the gradients of both leaves, in f32.
-fn gradient(param: &Param) -> Result<Tensor> {
-    let of = |tensor: &Tensor| Some(tensor.grad()).filter(Tensor::defined);
-    let master = of(&param.master);
-    let compute = if param.shared() { None } else { of(&param.compute) };
-    Ok(match (master, compute) {
-        (Some(m), Some(c)) => m.f_add(&c)?,
-        (Some(m), None) => m,
-        (None, Some(c)) => c.f_to_kind(Kind::Float)?,
+fn combined(param: &Param, master: Option<Tensor>, copy: Option<Tensor>) -> Result<Tensor> {
+    Ok(match (master, copy) {
+        (Some(master), Some(copy)) => master.f_add(&copy)?,
+        (Some(master), None) => master,
+        (None, Some(copy)) => copy.f_to_kind(Kind::Float)?,
         (None, None) => param.master.f_zeros_like()?,
     })
 }
