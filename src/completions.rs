@@ -1,7 +1,5 @@
 //! `completions`: what a shell needs to complete our verbs and flags.
 
-use std::io::Write as _;
-
 use anyhow::Result;
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;

@@ -168,7 +168,10 @@ fn threads(threads: i32, cores: usize) -> Check {
 }
 
 /// `(available, total)` bytes.
-fn memory((available, total): (u64, u64)) -> Check {
+fn memory(found: Option<(u64, u64)>) -> Check {
+    let Some((available, total)) = found else {
+        return Check::ok("memory", "not known here", json!({ "available_bytes": null }));
+    };
     let data = json!({ "available_bytes": available, "total_bytes": total });
     let found = format!("{:.1} GB available of {:.1} GB", available as f64 / GB, total as f64 / GB);
     let fix = "end other programs, or lower training.batch_tokens and encoder.batch_tokens in the recipe";
@@ -180,16 +183,16 @@ fn memory((available, total): (u64, u64)) -> Check {
 }
 
 /// Bytes of memory that a new program could take, within the limits of a container.
-fn available_memory() -> (u64, u64) {
-    let mut system = sysinfo::System::new();
+fn available_memory() -> Option<(u64, u64)> {
+    let mut system = sysinfo::System::new().ok()?;
     system.refresh_memory();
     let (available, total) = (system.available_memory(), system.total_memory());
-    match system.cgroup_limits() {
+    Some(match system.cgroup_limits() {
         Some(limits) if limits.total_memory > 0 && limits.total_memory < total => {
             (available.min(limits.free_memory), limits.total_memory)
         }
         _ => (available, total),
-    }
+    })
 }
 
 fn disk(free: Option<u64>) -> Check {
@@ -209,8 +212,8 @@ fn disk(free: Option<u64>) -> Check {
 /// Bytes that can be written below `path`: the disk with the longest mount point above it.
 fn free_space(path: &Path) -> Option<u64> {
     let path = fs_err::canonicalize(path).ok()?;
-    let disks = sysinfo::Disks::new_with_refreshed_list();
-    let above = disks.list().iter().filter(|disk| path.starts_with(disk.mount_point()));
+    let disks = sysinfo::Disks::new_with_refreshed_list().ok()?;
+    let above = disks.iter().filter(|disk| path.starts_with(disk.mount_point()));
     let nearest = above.max_by_key(|disk| disk.mount_point().as_os_str().len())?;
     Some(nearest.available_space())
 }
@@ -318,9 +321,9 @@ mod tests {
             (bf16(CpuBf16 { amx_tile: true, ..none }, 0), Status::Ok),
             (threads(8, 2), Status::Warn),
             (threads(2, 2), Status::Ok),
-            (memory((500_000_000, 8_000_000_000)), Status::Fail),
-            (memory((2_000_000_000, 8_000_000_000)), Status::Warn),
-            (memory((5_000_000_000, 8_000_000_000)), Status::Ok),
+            (memory(Some((500_000_000, 8_000_000_000))), Status::Fail),
+            (memory(Some((2_000_000_000, 8_000_000_000))), Status::Warn),
+            (memory(Some((5_000_000_000, 8_000_000_000))), Status::Ok),
             (disk(Some(1_000)), Status::Fail),
             (disk(Some(5_000_000_000)), Status::Warn),
             (disk(Some(50_000_000_000)), Status::Ok),

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use data::{PairSet, Split};
+use data::Split;
+use data::pairs::PairSet;
 use eval::RoundTrip;
 use fs_err as fs;
 use models::{DeviceChoice, Dtype, ExportOptions, Inverter};
