@@ -1,5 +1,5 @@
 //! The round trip with an encoder and a decoder that are no networks: what is measured, refused and written.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, non_snake_case)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::result_large_err, non_snake_case)]
 
 use std::collections::BTreeSet;
 

@@ -104,7 +104,6 @@ def main():
     punkt = PunktSentenceTokenizer(punkt_parameters)
     treebank = NLTKWordTokenizer()
     rouge = RougeScorer(["rougeL"], use_stemmer=False)
-    tokenize_13a = sacrebleu.BLEU().tokenizer
 
     def word_tokenize(text):
         return [token for sentence in punkt.tokenize(text) for token in treebank.tokenize(sentence)]
@@ -115,7 +114,6 @@ def main():
         rows.append({
             "reference": reference,
             "hypothesis": hypothesis,
-            "tokens_13a": tokenize_13a(reference.rstrip()).split(),
             "sentences": punkt.tokenize(reference),
             "treebank": treebank.tokenize(reference),
             "words": r,
