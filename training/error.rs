@@ -7,7 +7,7 @@ use crate::recipe::Problem;
 /// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Every failure of this crate.
+/// Every failure of this crate. The wrapped errors are boxed: results are moved about a lot, errors seldom.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -22,13 +22,13 @@ pub enum Error {
     TorchExt(#[from] torch_ext::Error),
     /// The encoder, the decoder or their files.
     #[error(transparent)]
-    Models(#[from] models::Error),
+    Models(Box<models::Error>),
     /// Corpora or pairs.
     #[error(transparent)]
-    Data(#[from] data::Error),
+    Data(Box<data::Error>),
     /// Metrics or a round trip.
     #[error(transparent)]
-    Eval(#[from] eval::Error),
+    Eval(Box<eval::Error>),
 
     /// A recipe, or a file that one extends, that cannot be read.
     #[error("{}cannot read the recipe {}: {source}", said_at(.extended_by), path.display())]
@@ -143,6 +143,17 @@ pub enum Error {
         reason: String,
     },
 }
+
+macro_rules! boxed_from {
+    ($($variant:ident: $inner:ty),*) => {$(
+        impl From<$inner> for Error {
+            fn from(error: $inner) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        }
+    )*};
+}
+boxed_from!(Models: models::Error, Data: data::Error, Eval: eval::Error);
 
 impl Error {
     /// What the user can do about it.
