@@ -42,7 +42,7 @@ pub fn load_cuda() -> CudaLibrary {
 fn open() -> CudaLibrary {
     // SAFETY: opening runs the library's initialisers; the driver's are meant to be run by any program.
     if let Err(error) = unsafe { Library::open(Some("libcuda.so.1"), RTLD_LAZY) } {
-        return CudaLibrary::Absent { reason: format!("no NVIDIA driver ({error})") };
+        return CudaLibrary::Absent { reason: format!("no NVIDIA driver ({})", cause(&error)) };
     }
     let path =
         libtorch_folder().map_or_else(|| PathBuf::from("libtorch_cuda.so"), |f| f.join("libtorch_cuda.so"));
@@ -53,8 +53,13 @@ fn open() -> CudaLibrary {
             std::mem::forget(library);
             CudaLibrary::Loaded { path }
         }
-        Err(error) => CudaLibrary::Absent { reason: error.to_string() },
+        Err(error) => CudaLibrary::Absent { reason: cause(&error) },
     }
+}
+
+/// What the system's linker said, which names the library that is missing.
+fn cause(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The folder of the `libtorch_cpu.so` in this process, by the map of its memory.
@@ -78,7 +83,7 @@ mod tests {
         match &library {
             CudaLibrary::Loaded { path } => assert!(path.is_file()),
             CudaLibrary::Absent { reason } => {
-                assert!(!reason.is_empty());
+                assert!(reason.contains(".so"), "{reason} names no library");
                 assert!(!tch::Cuda::is_available());
             }
         }
