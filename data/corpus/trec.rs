@@ -12,6 +12,8 @@ use super::ir::{Entries, Entry, IrDocument, IrQuery, one_line};
 use crate::Result;
 use crate::text_file::{LineRead, Lines, not_utf8, too_long};
 
+/// Bytes of the longest entity looked for.
+const MAX_ENTITY: usize = 12;
 const TOPIC_TAGS: [&str; 5] = ["<num>", "<title>", "<desc>", "<narr>", "</top>"];
 
 struct TrecEntries {
@@ -83,12 +85,33 @@ fn fields(record: &str, lower: &str, name: &str) -> String {
                 .min()
                 .map_or(lower.len(), |end| start + end),
         };
-        let raw = &record[start..end];
-        found.push_str(&unescape(raw).unwrap_or(raw.into()));
+        decode(&record[start..end], &mut found);
         found.push('\n');
         at = end;
     }
     found
+}
+
+/// Appends `raw` with its entities decoded; an `&` that begins none stands for itself.
+fn decode(raw: &str, out: &mut String) {
+    let mut rest = raw;
+    while let Some(at) = rest.find('&') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let entity =
+            rest.bytes().take(MAX_ENTITY).position(|byte| byte == b';').map_or("", |end| &rest[..=end]);
+        match unescape(entity) {
+            Ok(decoded) if !entity.is_empty() => {
+                out.push_str(&decoded);
+                rest = &rest[entity.len()..];
+            }
+            _ => {
+                out.push('&');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
 }
 
 /// Documents and topics, in their order.
