@@ -22,7 +22,7 @@ pub(super) enum Activation {
 
 impl Activation {
     /// Reads Hugging Face's names (`gelu`) and PyTorch's class names (`torch.nn.modules.activation.GELU`).
-    pub(super) fn parse(path: &Path, _key: &str, name: &str) -> Result<Self> {
+    pub(super) fn parse(path: &Path, name: &str) -> Result<Self> {
         match name.rsplit('.').next().unwrap_or_default() {
             "Identity" => Ok(Self::Identity),
             "gelu" | "GELU" => Ok(Self::Gelu),

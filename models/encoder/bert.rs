@@ -67,7 +67,7 @@ impl Bert {
     pub(super) fn load(config_path: &Path, weights: &Weights, device: Device, kind: Kind) -> Result<Self> {
         let config: BertConfig = files::read_json(config_path)?;
         config.check(config_path)?;
-        let activation = Activation::parse(config_path, "hidden_act", &config.hidden_act)?;
+        let activation = Activation::parse(config_path, &config.hidden_act)?;
         let load = Loader { weights, prefix: prefix(weights), device, kind };
         let h = config.hidden_size;
         let table = |name: &str, rows: i64, kind: Kind| {

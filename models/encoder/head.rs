@@ -43,7 +43,7 @@ impl Dense {
         Ok(Self {
             weight: load("linear.weight", &[outputs, inputs])?,
             bias: config.bias.then(|| load("linear.bias", &[outputs])).transpose()?,
-            activation: Activation::parse(&folder.config_path, "activation_function", name)?,
+            activation: Activation::parse(&folder.config_path, name)?,
         })
     }
 

@@ -1,5 +1,5 @@
 //! A tiny BERT with random weights, written as sentence-transformers writes one, and where the real one is.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::print_stderr)]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
