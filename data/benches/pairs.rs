@@ -12,7 +12,7 @@ use data::pairs::shard_writer::{ShardWriter, shard_file};
 use data::pairs::{PairSet, Storage, default_shard_rows};
 use models::Space;
 use models::space::{Pooling, Prompt};
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 const DIM: usize = 384;

@@ -1,5 +1,6 @@
 //! The reader: a pair set mapped into memory, with random access to (vector, text) rows.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
 use models::Space;
@@ -13,6 +14,14 @@ use crate::{Error, Result};
 
 /// What [`PairSet::text`] gives for a row whose bytes are no text any more.
 const UNREADABLE: &str = "\u{fffd}";
+
+/// Numbers kept between calls of [`PairSet::vectors`] at most, in each thread.
+const GATHERED_KEPT: usize = 1 << 22;
+
+thread_local! {
+    // memory fresh from the system costs more to touch for the first time than the copy into it
+    static GATHERED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A number of a row: `usize`, or `u32` as [`PairSet::indices`] gives it.
 pub trait Row: Copy + Send + Sync {
@@ -204,9 +213,16 @@ impl PairSet {
 
     /// Vectors of `rows`, in their order: `[rows.len(), dim]` f32 on the CPU.
     pub fn vectors<R: Row>(&self, rows: &[R]) -> Tensor {
-        let mut numbers = vec![0.0f32; rows.len() * self.dim()];
-        self.vectors_into(rows, &mut numbers);
-        Tensor::from_slice(&numbers).view([rows.len() as i64, self.dim() as i64])
+        let shape = [rows.len() as i64, self.dim() as i64];
+        GATHERED.with_borrow_mut(|numbers| {
+            numbers.resize(rows.len() * self.dim(), 0.0);
+            self.vectors_into(rows, numbers);
+            let vectors = Tensor::from_slice(numbers).view(shape);
+            if numbers.capacity() > GATHERED_KEPT {
+                *numbers = Vec::new();
+            }
+            vectors
+        })
     }
 
     /// Reads every shard from start to end and compares digests.

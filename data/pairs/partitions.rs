@@ -214,7 +214,7 @@ mod tests {
     fn document(i: u64) -> Curated {
         let text = format!("text {} é", i % 700);
         let key = u128::from_be_bytes(blake3::hash(text.as_bytes()).as_bytes()[..16].try_into().unwrap());
-        let split = if i % 3 == 0 { Split::Dev } else { Split::Train };
+        let split = if i.is_multiple_of(3) { Split::Dev } else { Split::Train };
         Curated { key, sequence: i, tokens: i as u32, split, source: "s".into(), domain: String::new(), text }
     }
 
@@ -240,7 +240,7 @@ mod tests {
         writer.finish().unwrap();
         expected.sort_by_key(|document| (document.key, document.sequence));
         assert_eq!(read_all(folder.path(), MEMORY_BYTES), expected);
-        assert_eq!(read_all(folder.path(), 100), expected);
+        assert_eq!(read_all(folder.path(), 600), expected);
     }
 
     #[test]
