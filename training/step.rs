@@ -66,9 +66,14 @@ impl Model {
         let mut sums = Vec::new();
         let mut added: Option<Vec<Tensor>> = None;
         for part in batch.parts.iter().filter(|part| part.targets() > 0) {
-            if sums.len() > 0 {
+            if !sums.is_empty() {
                 // bf16 leaves would add up in bf16: the parts meet in f32
-                added = Some(add(added, self.store.gradients()?)?);
+                let before = self.store.gradients()?;
+                // some of them are the leaves' own, which are about to be zeroed
+                added = Some(match added {
+                    Some(sums) => add(Some(sums), before)?,
+                    None => copies(&before)?,
+                });
                 self.store.zero_grad();
             }
             let h_NH = states(&self.decoder, part)?;
@@ -136,6 +141,12 @@ pub fn loss_of(decoder: &Decoder, part: &MicroBatch, chunk: i64) -> Result<(f64,
         let loss = cross_entropy(&states(decoder, part)?, decoder.head_weight(), &targets_N, chunk)?;
         Ok((f64::try_from(loss)?, part.targets()))
     })
+}
+
+fn copies(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
+    let copies = tensors.iter().map(Tensor::f_empty_like).collect::<std::result::Result<Vec<_>, _>>()?;
+    torch_ext::foreach_copy(&copies, tensors)?;
+    Ok(copies)
 }
 
 fn add(sums: Option<Vec<Tensor>>, more: Vec<Tensor>) -> Result<Vec<Tensor>> {

@@ -8,6 +8,7 @@ use models::{Embed, Space};
 use tch::Tensor;
 use tokenizers::Tokenizer;
 use tokenizers::models::wordlevel::WordLevel;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use training::recipe::{Resolved, load};
 
 const DIM: usize = 16;
@@ -33,7 +34,9 @@ impl HashEncoder {
             normalize: true,
             max_tokens: 64,
         };
-        Self { space, tokenizer: Tokenizer::new(model) }
+        let mut tokenizer = Tokenizer::new(model);
+        tokenizer.with_pre_tokenizer(Some(WhitespaceSplit));
+        Self { space, tokenizer }
     }
 }
 
