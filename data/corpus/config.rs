@@ -283,7 +283,8 @@ impl CorpusConfig {
             let reason = "say which columns hold text, by name or by number counted from 0";
             return wrong("columns", "[]".into(), reason);
         }
-        if !self.columns.is_empty() && !(format.is_table() || format.is_json() || format.is_collection()) {
+        let has_columns = format.is_table() || format.is_json() || format.is_collection();
+        if !(has_columns || self.columns.is_empty()) {
             return wrong(
                 "columns",
                 list(&self.columns),

@@ -7,8 +7,9 @@ use pulldown_cmark::{BrokenLink, CowStr, Event, Options, Parser, Tag, TagEnd};
 /// The paragraphs and list items, each on one line; inline code keeps its text.
 pub(super) fn paragraphs(markdown: &str) -> Vec<String> {
     let options = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_STRIKETHROUGH;
-    let links =
-        |link: BrokenLink<'_>| is_path(&link.reference).then(|| (CowStr::Borrowed(""), CowStr::Borrowed("")));
+    let links = |link: BrokenLink<'_>| {
+        is_path(&link.reference).then_some((CowStr::Borrowed(""), CowStr::Borrowed("")))
+    };
     let parser = Parser::new_with_broken_link_callback(markdown, options, Some(links));
     let (mut found, mut text, mut skipped) = (Vec::new(), String::new(), 0usize);
     for event in parser {

@@ -135,7 +135,7 @@ fn splits_have_their_shares_and_keep_groups() {
     }
     // four standard deviations
     for (count, share) in counts.iter().zip([0.7, 0.1, 0.2]) {
-        let deviation = (20_000.0 * share * (1.0 - share) as f64).sqrt();
+        let deviation = (20_000.0 * share * (1.0f64 - share)).sqrt();
         assert!((*count as f64 - 20_000.0 * share).abs() < 4.0 * deviation, "{counts:?}");
     }
     let other = SplitConfig { seed: 8, ..config };
