@@ -6,7 +6,12 @@ use eval::{Metric, RoundTrip};
 use models::{DecoderConfig, Space};
 
 /// The card as Markdown. `measured` is the run's evaluation, where there is one.
-pub(crate) fn card(name: &str, config: &DecoderConfig, space: &Space, measured: Option<&RoundTrip>) -> String {
+pub(crate) fn card(
+    name: &str,
+    config: &DecoderConfig,
+    space: &Space,
+    measured: Option<&RoundTrip>,
+) -> String {
     let mut card = format!(
         "---\nlibrary_name: transformers\ntags:\n- embedding-inversion\n- inverse-stella\n---\n\n# {name}\n\n\
          Reads a vector of {} numbers back as text. A two-layer projector turns the vector into {} input embeddings; \
@@ -22,7 +27,8 @@ pub(crate) fn card(name: &str, config: &DecoderConfig, space: &Space, measured: 
 
 fn write_space(card: &mut String, space: &Space) {
     let revision = space.revision.as_deref().unwrap_or("-");
-    let prompt = if space.prompt.text.is_empty() { "none".to_owned() } else { format!("`{:?}`", space.prompt.text) };
+    let prompt =
+        if space.prompt.text.is_empty() { "none".to_owned() } else { format!("`{:?}`", space.prompt.text) };
     let _ = write!(
         card,
         "## The space\n\nIt understands vectors of this space and no other (`space.json`):\n\n\
@@ -40,7 +46,9 @@ fn write_space(card: &mut String, space: &Space) {
 fn write_results(card: &mut String, measured: Option<&RoundTrip>) {
     card.push_str("\n## Measured\n\n");
     let Some(result) = measured else {
-        card.push_str("Nothing yet: `inverse-stella eval RUN --texts FILE --out RUN/report.json` before the export.\n");
+        card.push_str(
+            "Nothing yet: `inverse-stella eval RUN --texts FILE --out RUN/report.json` before the export.\n",
+        );
         return;
     };
     let settings = &result.settings;

@@ -8,7 +8,9 @@ use crate::{cli::Cli, output};
 
 /// Flags of `completions`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  inverse-stella completions bash > ~/.local/share/bash-completion/completions/inverse-stella")]
+#[command(
+    after_help = "Example:\n  inverse-stella completions bash > ~/.local/share/bash-completion/completions/inverse-stella"
+)]
 pub(crate) struct CompletionsArgs {
     /// The shell
     shell: Shell,

@@ -17,7 +17,9 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum ConfigVerb {
     /// Print the resolved recipe; a comment behind each value says where it comes from
-    #[command(after_help = "Example:\n  inverse-stella config show --recipe configs/captions.toml --set training.max_minutes=5")]
+    #[command(
+        after_help = "Example:\n  inverse-stella config show --recipe configs/captions.toml --set training.max_minutes=5"
+    )]
     Show {
         #[command(flatten)]
         recipe: RecipeArgs,

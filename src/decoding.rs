@@ -62,8 +62,10 @@ impl DecodingArgs {
         if self.batch == 0 {
             return Err(ArgumentError::new("--batch: must be at least 1").into());
         }
-        let samples =
-            self.temperature.is_some() || self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        let samples = self.temperature.is_some()
+            || self.top_k.is_some()
+            || self.top_p.is_some()
+            || self.min_p.is_some();
         let strategy = if samples {
             Strategy::Sample {
                 temperature: self.temperature.unwrap_or(1.0),

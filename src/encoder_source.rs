@@ -52,7 +52,8 @@ pub(crate) fn open_for(
 fn locate(space: &Space, trained_with: Option<String>) -> Result<String> {
     let given = &space.encoder;
     let name = Path::new(given).file_name().map(PathBuf::from).unwrap_or_default();
-    let candidates = [trained_with.map(PathBuf::from), Some(PathBuf::from(given)), Some(Path::new(".venv").join(name))];
+    let candidates =
+        [trained_with.map(PathBuf::from), Some(PathBuf::from(given)), Some(Path::new(".venv").join(name))];
     if let Some(found) = candidates.iter().flatten().find(|path| path.join("modules.json").exists()) {
         return Ok(found.display().to_string());
     }

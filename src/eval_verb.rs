@@ -69,8 +69,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         return Err(ArgumentError::new("--limit 0: nothing to evaluate").into());
     }
     let inverter = Inverter::open(&args.decoder, args.decoding.device, args.decoding.dtype)?;
-    let encoder =
-        encoder_source::open_for(&inverter, &args.decoder, &args.encoder, args.decoding.device)?;
+    let encoder = encoder_source::open_for(&inverter, &args.decoder, &args.encoder, args.decoding.device)?;
     let options = RoundTripOptions {
         generate: args.decoding.options(inverter.config.max_tokens as usize)?,
         limit: args.limit,

@@ -56,7 +56,8 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let inverter = Inverter::open(&args.run, DeviceChoice::Cpu, Dtype::F32)?;
     let recipe = run_recipe::recipe_of(&args.run);
     let golden_ND = golden(&inverter, recipe.as_ref())?;
-    let name = args.out.file_name().map_or_else(|| "decoder".into(), |name| name.to_string_lossy().into_owned());
+    let name =
+        args.out.file_name().map_or_else(|| "decoder".into(), |name| name.to_string_lossy().into_owned());
     let measured = measured(&args.run)?;
     let readme = card::card(&name, &inverter.config, &inverter.space, measured.as_ref());
     let options = ExportOptions { dtype: args.dtype, golden_ND: &golden_ND, readme: &readme };

@@ -92,7 +92,9 @@ fn io_hint(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind;
     let hint = match error.kind() {
         ErrorKind::NotFound => "check the path; relative paths start at the current directory",
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "choose a folder that you may write to",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "choose a folder that you may write to"
+        }
         ErrorKind::StorageFull => "free some space or choose another disk; what was finished before is whole",
         _ => return None,
     };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use models::{Embed as _, Inverted, Inverter};
+use models::{Embed as _, Inverted, Inverter, Strategy};
 
 use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
@@ -60,12 +60,15 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
     }
     let rows = given.rows_ND.size()[0];
     let mut progress = Progress::start("decoding", "texts", Some(rows as u64));
+    // what sampling draws depends on a vector's place in the call, so it takes all of them at once
+    let chunk = match options.strategy {
+        Strategy::Sample { .. } => rows.max(1),
+        _ => options.batch as i64 * 8,
+    };
     let mut texts: Vec<Inverted> = Vec::with_capacity(rows as usize);
-    // several batches at a time, so that rows that end early make room for others
-    let chunk = (options.batch as i64) * 8;
     for start in (0..rows).step_by(chunk as usize) {
-        let part = given.rows_ND.narrow(0, start, chunk.min(rows - start));
-        texts.extend(inverter.invert(&part, &options)?);
+        let part_ND = given.rows_ND.narrow(0, start, chunk.min(rows - start));
+        texts.extend(inverter.invert(&part_ND, &options)?);
         progress.at(texts.len() as u64, "");
     }
     progress.finish();

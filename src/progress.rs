@@ -71,7 +71,9 @@ impl Progress {
     pub(crate) fn bar(what: &str, total: u64) -> Option<Self> {
         let stage = Self::start(what, "", Some(total));
         let bar = stage.bar.as_ref()?;
-        if let Ok(style) = ProgressStyle::with_template("{prefix:>12} [{bar:40}] {percent} % {elapsed_precise}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{prefix:>12} [{bar:40}] {percent} % {elapsed_precise}")
+        {
             bar.set_style(style.progress_chars("=> "));
         }
         Some(stage)

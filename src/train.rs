@@ -113,7 +113,10 @@ fn tell_dev(m: &DevMetrics) {
     let loss = m.dev_loss.map(|loss| format!(" | dev loss {loss:.4} over {} texts", m.n)).unwrap_or_default();
     let scores = m.round_trip.as_ref().map(|scores| {
         let cosine = scores.cosine.map(|cosine| format!(" | cosine {cosine:.3}")).unwrap_or_default();
-        format!(" | round trip of {}: BLEU {:.1} | token F1 {:.3}{cosine}", scores.n, scores.bleu, scores.token_f1)
+        format!(
+            " | round trip of {}: BLEU {:.1} | token F1 {:.3}{cosine}",
+            scores.n, scores.bleu, scores.token_f1
+        )
     });
     tracing::info!("step {:>6}{loss}{}", m.step, scores.unwrap_or_default());
     for (text, decoded) in &m.samples {

@@ -58,10 +58,11 @@ pub(crate) fn read(path: &Path, dim: usize) -> Result<Vectors> {
 
 /// The numbers of an .npy file of shape `(rows, dim)` or `(dim,)`, row by row.
 fn read_npy(reader: impl Read, name: &str, dim: usize) -> Result<Vec<f32>> {
-    let hint = "write it with numpy.save(path, array) from an array of shape (rows, numbers), f16, f32 or f64";
-    let broken =
-        |what: String| anyhow::Error::from(WorldError::with_hint(format!("{name}: {what}"), hint));
-    let file = npyz::NpyFile::new(reader).map_err(|error| broken(format!("not a readable .npy file: {error}")))?;
+    let hint =
+        "write it with numpy.save(path, array) from an array of shape (rows, numbers), f16, f32 or f64";
+    let broken = |what: String| anyhow::Error::from(WorldError::with_hint(format!("{name}: {what}"), hint));
+    let file =
+        npyz::NpyFile::new(reader).map_err(|error| broken(format!("not a readable .npy file: {error}")))?;
     let shape = file.shape().to_vec();
     let matches = match shape[..] {
         [numbers] => numbers == dim as u64,
@@ -105,8 +106,10 @@ fn read_json_lines(reader: impl BufRead, name: &str, dim: usize) -> Result<Vec<f
         if line.trim().is_empty() {
             continue;
         }
-        let (JsonRow::Array(vector) | JsonRow::Object { vector }) = serde_json::from_str(&line)
-            .map_err(|error| WorldError::with_hint(format!("{name}, line {number}: no vector: {error}"), hint))?;
+        let (JsonRow::Array(vector) | JsonRow::Object { vector }) =
+            serde_json::from_str(&line).map_err(|error| {
+                WorldError::with_hint(format!("{name}, line {number}: no vector: {error}"), hint)
+            })?;
         if vector.len() != dim {
             return Err(WorldError::with_hint(
                 format!("{name}, line {number}: {} numbers, but this decoder reads vectors of {dim}", vector.len()),
@@ -159,8 +162,12 @@ mod tests {
     fn npy_of_three_precisions_reads_the_same() {
         use npyz::WriterBuilder as _;
         let mut f64s = Vec::new();
-        let mut writer =
-            npyz::WriteOptions::<f64>::new().default_dtype().shape(&[2, 2]).writer(&mut f64s).begin_nd().unwrap();
+        let mut writer = npyz::WriteOptions::<f64>::new()
+            .default_dtype()
+            .shape(&[2, 2])
+            .writer(&mut f64s)
+            .begin_nd()
+            .unwrap();
         writer.extend([0.5, -1.0, 2.0, 0.25]).unwrap();
         writer.finish().unwrap();
         assert_eq!(read_npy(&f64s[..], "x", 2).unwrap(), [0.5, -1.0, 2.0, 0.25]);
@@ -174,7 +181,8 @@ mod tests {
 
     #[test]
     fn json_lines_take_arrays_and_objects() {
-        let flat = read_json_lines(&b"[1.0, 2.0]\n\n{\"id\": 3, \"vector\": [3.0, 4.0]}\n"[..], "v", 2).unwrap();
+        let flat =
+            read_json_lines(&b"[1.0, 2.0]\n\n{\"id\": 3, \"vector\": [3.0, 4.0]}\n"[..], "v", 2).unwrap();
         assert_eq!(flat, [1.0, 2.0, 3.0, 4.0]);
     }
 }

@@ -13,14 +13,22 @@ fn help_shows_the_main_job_and_every_verb() {
     let text = String::from_utf8(help.get_output().stdout.clone()).unwrap();
     for verb in ["doctor", "encode", "pairs", "train", "eval", "export", "invert", "roundtrip", "config"] {
         assert!(text.contains(&format!("  {verb}")), "{verb} is missing from:\n{text}");
-        inverse_stella().args([verb, "--help"]).assert().success().stdout(contains("xample").or(contains("Commands:")));
+        inverse_stella()
+            .args([verb, "--help"])
+            .assert()
+            .success()
+            .stdout(contains("xample").or(contains("Commands:")));
     }
 }
 
 #[test]
 fn wrong_arguments_leave_with_2() {
     inverse_stella().arg("no-such-verb").assert().code(2).stderr(contains("unrecognized subcommand"));
-    inverse_stella().args(["eval", "somewhere"]).assert().code(2).stderr(contains("--texts").or(contains("--pairs")));
+    inverse_stella()
+        .args(["eval", "somewhere"])
+        .assert()
+        .code(2)
+        .stderr(contains("--texts").or(contains("--pairs")));
     inverse_stella()
         .args(["train", "--recipe", "configs/demo.toml", "--set", "decoder.hiden=3", "--dry-run"])
         .assert()

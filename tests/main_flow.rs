@@ -105,7 +105,10 @@ dir = "{run}"
         let mut child = self.start(verb, sets).spawn().unwrap();
         let started = Instant::now();
         while !seen() && child.try_wait().unwrap().is_none() {
-            assert!(started.elapsed() < Duration::from_secs(120), "{verb:?} never came to the point of the kill");
+            assert!(
+                started.elapsed() < Duration::from_secs(120),
+                "{verb:?} never came to the point of the kill"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
         child.kill().unwrap();
@@ -115,7 +118,10 @@ dir = "{run}"
 
 /// What may differ between two runs of the same work: logs, times, locks.
 fn varies(name: &str) -> bool {
-    name.contains("events.out") || name.ends_with(".txt") || name.ends_with(".lock") || name.ends_with("environment.json")
+    name.contains("events.out")
+        || name.ends_with(".txt")
+        || name.ends_with(".lock")
+        || name.ends_with("environment.json")
 }
 
 #[test]
@@ -123,13 +129,20 @@ fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
     let Some(encoder) = minilm() else { return };
     let small = Small::new(&encoder);
     small.done(&["pairs", "build"], &[]);
-    inverse_stella().args(["pairs", "inspect"]).arg(small.path("pairs")).assert().success().stdout(contains("test"));
+    inverse_stella()
+        .args(["pairs", "inspect"])
+        .arg(small.path("pairs"))
+        .assert()
+        .success()
+        .stdout(contains("test"));
     inverse_stella().args(["pairs", "verify"]).arg(small.path("pairs")).assert().success();
 
     small.done(&["train", "--dry-run"], &[]);
     assert!(!small.path("run").exists(), "a dry run leaves no run behind");
     small.done(&["train"], &[]);
-    for name in ["config.toml", "environment.json", "metrics.jsonl", "log.txt", "space.json", "checkpoints/latest"] {
+    for name in
+        ["config.toml", "environment.json", "metrics.jsonl", "log.txt", "space.json", "checkpoints/latest"]
+    {
         assert!(small.path("run").join(name).exists(), "the run has no {name}");
     }
 
@@ -152,7 +165,15 @@ fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
 
     let export = small.path("export");
     inverse_stella().arg("export").arg(small.path("run")).arg(&export).assert().success();
-    for name in ["config.json", "model.safetensors", "tokenizer.json", "projector.json", "space.json", "golden.json", "README.md"] {
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "projector.json",
+        "space.json",
+        "golden.json",
+        "README.md",
+    ] {
         assert!(export.join(name).exists(), "the export has no {name}");
     }
 
@@ -168,8 +189,15 @@ fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
         .arg(&vectors)
         .assert()
         .success();
-    let from_export = inverse_stella().arg("invert").arg(&export).arg("--vectors").arg(&vectors).output().unwrap();
-    let from_run = inverse_stella().arg("invert").arg(small.path("run")).arg("--vectors").arg(&vectors).output().unwrap();
+    let from_export =
+        inverse_stella().arg("invert").arg(&export).arg("--vectors").arg(&vectors).output().unwrap();
+    let from_run = inverse_stella()
+        .arg("invert")
+        .arg(small.path("run"))
+        .arg("--vectors")
+        .arg(&vectors)
+        .output()
+        .unwrap();
     assert!(from_export.status.success(), "{}", String::from_utf8_lossy(&from_export.stderr));
     assert_eq!(String::from_utf8_lossy(&from_export.stdout).lines().count(), 5);
     assert_eq!(from_export.stdout, from_run.stdout, "an export gives the texts that its run gives");
@@ -217,9 +245,13 @@ fn a_killed_training_goes_on_to_the_same_weights() {
     let latest = fs_err::read_to_string(killed.join("checkpoints/latest")).unwrap();
     assert_ne!(latest.trim(), "step-00000012", "the training was over before it was killed");
     small.done(&["train", "--resume"], &sets);
-    let last = |run: &Path, name: &str| fs_err::read(run.join("checkpoints/step-00000012").join(name)).unwrap();
+    let last =
+        |run: &Path, name: &str| fs_err::read(run.join("checkpoints/step-00000012").join(name)).unwrap();
     for name in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
-        assert!(last(&whole, name) == last(&killed, name), "{name} differs between the whole and the resumed run");
+        assert!(
+            last(&whole, name) == last(&killed, name),
+            "{name} differs between the whole and the resumed run"
+        );
     }
 }
 
@@ -249,7 +281,8 @@ fn vectors_of_another_space_or_shape_are_refused() {
     small.done(&["pairs", "build"], &[]);
     small.done(&["train"], &["training.max_steps=2".to_owned()]);
     let run = small.path("run");
-    let invert = |vectors: &Path| inverse_stella().arg("invert").arg(&run).arg("--vectors").arg(vectors).assert();
+    let invert =
+        |vectors: &Path| inverse_stella().arg("invert").arg(&run).arg("--vectors").arg(vectors).assert();
 
     let lines = small.path("v.jsonl");
     fs_err::write(&lines, "[1.0, 2.0]\n").unwrap();

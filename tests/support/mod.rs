@@ -8,7 +8,9 @@ use assert_cmd::Command;
 /// The command, with nothing of the caller's environment that would change what it does.
 pub fn inverse_stella() -> Command {
     let mut command = Command::cargo_bin("inverse-stella").unwrap();
-    for name in ["RUST_LOG", "INVERSE_STELLA_DECODER", "INVERSE_STELLA_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT"] {
+    for name in
+        ["RUST_LOG", "INVERSE_STELLA_DECODER", "INVERSE_STELLA_THREADS", "HF_HUB_OFFLINE", "HF_ENDPOINT"]
+    {
         command.env_remove(name);
     }
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -29,10 +31,33 @@ pub fn minilm() -> Option<PathBuf> {
 
 /// `n` different plain sentences, always the same ones.
 pub fn sentences(n: usize) -> Vec<String> {
-    let who = ["A man", "The old woman", "A young girl", "Two dogs", "The teacher", "A tall player", "Some children"];
+    let who = [
+        "A man",
+        "The old woman",
+        "A young girl",
+        "Two dogs",
+        "The teacher",
+        "A tall player",
+        "Some children",
+    ];
     let does = ["watches", "carries", "paints", "finds", "throws", "cleans", "follows", "repairs", "draws"];
-    let what = ["a red ball", "the wooden boat", "a small horse", "the broken chair", "an empty bottle", "the blue kite", "a long rope"];
-    let place = ["near the river", "in the garden", "on the beach", "behind the house", "at the market", "under a tree"];
+    let what = [
+        "a red ball",
+        "the wooden boat",
+        "a small horse",
+        "the broken chair",
+        "an empty bottle",
+        "the blue kite",
+        "a long rope",
+    ];
+    let place = [
+        "near the river",
+        "in the garden",
+        "on the beach",
+        "behind the house",
+        "at the market",
+        "under a tree",
+    ];
     let mut all = Vec::new();
     for p in place {
         for w in what {
