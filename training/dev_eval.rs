@@ -35,6 +35,9 @@ impl std::fmt::Debug for DevEval {
     }
 }
 
+/// A text and what was decoded from its vector.
+type Sample = (String, String);
+
 /// Texts of a part.
 const TEXTS: usize = 128;
 
@@ -103,7 +106,7 @@ impl DevEval {
         })
     }
 
-    fn round_trip(&self, prepared: &Prepared) -> Result<(Option<DevScores>, Vec<(String, String)>)> {
+    fn round_trip(&self, prepared: &Prepared) -> Result<(Option<DevScores>, Vec<Sample>)> {
         let Some(encoder) = &self.encoder else { return Ok((None, Vec::new())) };
         let vectors = prepared.pairs.vectors(&self.rows);
         let found = round_trip_vectors(

@@ -235,7 +235,7 @@ impl MetricSink for TensorBoard {
 /// Memory in use: the device's on a GPU, else the process's resident set; 0 where it cannot be told.
 pub fn memory_bytes(device: tch::Device) -> u64 {
     if let tch::Device::Cuda(index) = device {
-        return torch_ext::cuda_memory_stats(index).map_or(0, |stats| stats.allocated as u64);
+        return torch_ext::cuda_memory_stats(index).map_or(0, |stats| stats.allocated);
     }
     // in pages of 4 KiB, second field: proc(5)
     let statm = fs_err::read_to_string("/proc/self/statm").unwrap_or_default();

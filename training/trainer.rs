@@ -367,7 +367,7 @@ impl Clock {
 }
 
 fn is_due(step: u64, every: u64) -> bool {
-    every > 0 && step % every == 0
+    every > 0 && step.is_multiple_of(every)
 }
 
 /// Where a training computes, and in which type.

@@ -91,12 +91,12 @@ fn sentences(count: usize) -> String {
 }
 
 /// A folder with pairs and a recipe.
-pub struct Small {
+pub(crate) struct Small {
     folder: tempfile::TempDir,
 }
 
 impl Small {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         tch::set_num_threads(1);
         let folder = tempfile::tempdir().unwrap();
         fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
@@ -117,7 +117,7 @@ impl Small {
         small
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -166,18 +166,18 @@ warmup_steps = 3
     }
 
     /// The recipe with its run in folder `run` and other values set.
-    pub fn recipe(&self, run: &str, sets: &[&str]) -> Resolved {
+    pub(crate) fn recipe(&self, run: &str, sets: &[&str]) -> Resolved {
         let mut all = vec![format!("run.dir={}", self.path(&format!("runs/{run}")).display())];
         all.extend(sets.iter().map(|set| (*set).to_owned()));
         load(self.path("small.toml"), &all).unwrap()
     }
 
-    pub fn run(&self, run: &str) -> PathBuf {
+    pub(crate) fn run(&self, run: &str) -> PathBuf {
         self.path(&format!("runs/{run}"))
     }
 }
 
 /// Bytes of a file of a checkpoint.
-pub fn bytes(run: &Path, step: u64, name: &str) -> Vec<u8> {
+pub(crate) fn bytes(run: &Path, step: u64, name: &str) -> Vec<u8> {
     fs_err::read(run.join(format!("checkpoints/step-{step:08}")).join(name)).unwrap()
 }
