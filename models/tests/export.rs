@@ -1,5 +1,12 @@
 //! Exports: written, read back, opened by transformers; and runs and checkpoints opened in place.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs, non_snake_case)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    non_snake_case
+)]
 
 use models::vocabulary::train_bpe;
 use models::{
