@@ -19,7 +19,7 @@ pub(crate) fn card(
         config.dim, config.prefix_tokens, config.layers, config.hidden, config.vocab, config.max_tokens
     );
     write_space(&mut card, space);
-    card.push_str(USAGE);
+    card.push_str(&USAGE.replace("MAX_TOKENS", &config.max_tokens.to_string()));
     write_results(&mut card, measured);
     card.push_str(LIMITS);
     card
@@ -98,7 +98,7 @@ def decode(vectors):  # (rows, dim)
     x = torch.nn.functional.linear(x, weights["fc2.weight"], weights["fc2.bias"])
     prefix = x.view(len(vectors), spec["prefix_tokens"], -1)
     start = model.get_input_embeddings()(torch.full((len(vectors), 1), spec["bos_token_id"]))
-    ids = model.generate(inputs_embeds=torch.cat([prefix, start], 1), max_new_tokens=32, do_sample=False,
+    ids = model.generate(inputs_embeds=torch.cat([prefix, start], 1), max_new_tokens=MAX_TOKENS, do_sample=False,
                          eos_token_id=spec["eos_token_id"], pad_token_id=spec["pad_token_id"])
     return tokenizer.batch_decode(ids, skip_special_tokens=True)
 

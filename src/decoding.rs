@@ -34,8 +34,8 @@ pub(crate) struct DecodingArgs {
     #[arg(long, value_name = "N")]
     max_tokens: Option<usize>,
     /// Vectors decoded at a time
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub(crate) batch: usize,
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub(crate) batch: u32,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: DeviceChoice,
@@ -58,9 +58,6 @@ impl DecodingArgs {
         within("min-p", self.min_p, 0.0, 1.0)?;
         if self.top_k.is_some_and(|k| k < 1) {
             return Err(ArgumentError::new("--top-k: must be at least 1").into());
-        }
-        if self.batch == 0 {
-            return Err(ArgumentError::new("--batch: must be at least 1").into());
         }
         let samples = self.temperature.is_some()
             || self.top_k.is_some()
@@ -91,6 +88,6 @@ impl DecodingArgs {
                 .into());
             }
         };
-        Ok(GenerateOptions { strategy, max_tokens, batch: self.batch })
+        Ok(GenerateOptions { strategy, max_tokens, batch: self.batch as usize })
     }
 }

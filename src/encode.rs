@@ -57,6 +57,7 @@ struct Encoded<'a> {
 
 /// Encodes the lines of a file.
 pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
+    output::require_folder(&args.output)?;
     let texts = data::read_lines(&args.input)?;
     let options = EncoderOptions {
         device: args.device,

@@ -68,6 +68,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     if args.limit == Some(0) {
         return Err(ArgumentError::new("--limit 0: nothing to evaluate").into());
     }
+    for path in [&args.out, &args.rows].into_iter().flatten() {
+        output::require_folder(path)?;
+    }
     let inverter = Inverter::open(&args.decoder, args.decoding.device, args.decoding.dtype)?;
     let encoder = encoder_source::open_for(&inverter, &args.decoder, &args.encoder, args.decoding.device)?;
     let options = RoundTripOptions {

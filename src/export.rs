@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 use data::Split;
 use data::pairs::PairSet;
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let golden_ND = golden(&inverter, recipe.as_ref())?;
     let name =
         args.out.file_name().map_or_else(|| "decoder".into(), |name| name.to_string_lossy().into_owned());
-    let measured = measured(&args.run)?;
+    let measured = measured(&args.run, &inverter);
     let readme = card::card(&name, &inverter.config, &inverter.space, measured.as_ref());
     let options = ExportOptions { dtype: args.dtype, golden_ND: &golden_ND, readme: &readme };
     models::write_export(&inverter, &args.out, &options)?;
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
 /// directions, for which the decoder has an answer too.
 fn golden(inverter: &Inverter, recipe: Option<&Recipe>) -> Result<Tensor> {
     let pairs = recipe.and_then(|recipe| PairSet::open(&recipe.pairs.dir).ok());
-    if let Some(pairs) = pairs.filter(|pairs| pairs.space() == &inverter.space) {
+    if let Some(pairs) = pairs.filter(|pairs| pairs.space().require_same(&inverter.space, "the pairs", "the decoder").is_ok()) {
         let mut rows = pairs.indices(Split::Dev)?;
         rows.truncate(GOLDEN);
         if !rows.is_empty() {
@@ -98,12 +98,21 @@ fn golden(inverter: &Inverter, recipe: Option<&Recipe>) -> Result<Tensor> {
     Ok(random_ND / norm_N1)
 }
 
-/// The run's evaluation, where `eval --out RUN/report.json` left one.
-fn measured(run: &Path) -> Result<Option<RoundTrip>> {
-    let report = run.ancestors().take(3).map(|folder| folder.join("report.json")).find(|path| path.exists());
-    let Some(path) = report else { return Ok(None) };
-    let text = fs::read_to_string(&path)?;
-    let result = serde_json::from_str(&text)
-        .with_context(|| format!("{} is not a result of `eval`", path.display()))?;
-    Ok(Some(result))
+/// The evaluation of these very weights, where `eval --out RUN/report.json` left one.
+fn measured(run: &Path, inverter: &Inverter) -> Option<RoundTrip> {
+    let path = run_recipe::run_folder(run)?.join("report.json");
+    let text = fs::read_to_string(&path).ok()?;
+    let result: RoundTrip = match serde_json::from_str(&text) {
+        Ok(result) => result,
+        Err(error) => {
+            tracing::warn!("{} is no result of `eval` and is passed over: {error}", path.display());
+            return None;
+        }
+    };
+    let measured = &result.settings;
+    if measured.decoder.step != inverter.origin.step || measured.space != inverter.space {
+        tracing::warn!("{} is of other weights and is passed over: evaluate again", path.display());
+        return None;
+    }
+    Some(result)
 }

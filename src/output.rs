@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use fs_err as fs;
 
+use crate::failure::WorldError;
+
 /// Writes a result to stdout. A reader that hung up (`| head`) is no error.
 pub(crate) fn write(body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
@@ -19,6 +21,18 @@ pub(crate) fn write(body: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Resu
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<()> {
     let line = serde_json::to_string(value).context("cannot write the result as JSON")?;
     write(|out| writeln!(out, "{line}"))
+}
+
+/// Refuses a file whose folder is not there, before the work that would fill it.
+pub(crate) fn require_folder(file: &Path) -> Result<()> {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => Err(WorldError::with_hint(
+            format!("{}: there is no folder {}", file.display(), folder.display()),
+            "make the folder first, or choose another place",
+        )
+        .into()),
+        _ => Ok(()),
+    }
 }
 
 /// Writes `value` as indented JSON to a file, by temporary name and rename.

@@ -28,6 +28,9 @@ Examples:
     Build {
         #[command(flatten)]
         recipe: RecipeArgs,
+        /// A malformed row is an error instead of being skipped and counted
+        #[arg(long)]
+        strict: bool,
         /// Print the report as one JSON object
         #[arg(long)]
         json: bool,
@@ -60,7 +63,7 @@ Examples:
 /// Runs one of the verbs.
 pub(crate) fn run(args: &PairsArgs) -> Result<()> {
     match &args.verb {
-        PairsVerb::Build { recipe, json } => build(recipe, *json),
+        PairsVerb::Build { recipe, strict, json } => build(recipe, *strict, *json),
         PairsVerb::Inspect { dir, samples, seed, json } => inspect(dir, *samples, *seed, *json),
         PairsVerb::Verify { dir } => {
             let set = PairSet::open(dir)?;
@@ -70,13 +73,17 @@ pub(crate) fn run(args: &PairsArgs) -> Result<()> {
     }
 }
 
-fn build(args: &RecipeArgs, json: bool) -> Result<()> {
+fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
     let recipe = args.load()?.recipe;
     let encoder = Encoder::open(&recipe.encoder.source, &recipe.encoder_options())?;
+    let mut config = recipe.pairs_config();
+    if strict {
+        config.corpora.iter_mut().for_each(|corpus| corpus.strict = true);
+    }
     let stop = signals::stop_flag()?;
     let mut bar: Option<(Stage, Progress)> = None;
-    let report = data::pairs::build_until(
-        &recipe.pairs_config(),
+    let built = data::pairs::build_until(
+        &config,
         &encoder,
         &mut |at: BuildProgress| {
             if bar.as_ref().is_none_or(|(stage, _)| *stage != at.stage) {
@@ -90,10 +97,18 @@ fn build(args: &RecipeArgs, json: bool) -> Result<()> {
             }
         },
         &stop,
-    )?;
+    );
     if let Some((_, bar)) = bar {
         bar.finish();
     }
+    let report = match built {
+        // asked for, and nothing is lost: no failure
+        Err(data::Error::Stopped) => {
+            tracing::info!("stopped; the same command goes on from here");
+            return Ok(());
+        }
+        built => built?,
+    };
     if json {
         return output::json(&report);
     }

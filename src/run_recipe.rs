@@ -4,10 +4,16 @@ use std::path::Path;
 
 use training::Recipe;
 
+/// The run at `decoder`, or the run that the checkpoint at `decoder` belongs to.
+pub(crate) fn run_folder(decoder: &Path) -> Option<&Path> {
+    let of_checkpoint = decoder.parent().and_then(Path::parent);
+    [Some(decoder), of_checkpoint].into_iter().flatten().find(|folder| folder.join("decoder.json").exists())
+}
+
 /// The recipe of the run at `decoder`, or of the run that the checkpoint at `decoder` belongs to. None for an export,
 /// and for a run whose recipe cannot be read any more (its weights are of use all the same).
 pub(crate) fn recipe_of(decoder: &Path) -> Option<Recipe> {
-    let run = decoder.ancestors().take(3).find(|folder| folder.join("config.toml").exists())?;
+    let run = run_folder(decoder)?;
     match training::recipe::load(run.join("config.toml"), &[]) {
         Ok(resolved) => Some(resolved.recipe),
         Err(error) => {

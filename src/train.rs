@@ -88,7 +88,8 @@ impl MetricSink for Console {
                 }
             }
             Event::Dev(metrics) => tell_dev(metrics),
-            Event::Checkpoint { path, .. } => tracing::info!("checkpoint {}", path.display()),
+            // the run's log has told it already, as it has the samples of an evaluation
+            Event::Checkpoint { .. } => {}
         }
         Ok(())
     }
@@ -119,9 +120,6 @@ fn tell_dev(m: &DevMetrics) {
         )
     });
     tracing::info!("step {:>6}{loss}{}", m.step, scores.unwrap_or_default());
-    for (text, decoded) in &m.samples {
-        tracing::info!("    {}\n      -> {}", output::one_line(text), output::one_line(decoded));
-    }
 }
 
 /// Seconds as 1:02:03 or 2:03.

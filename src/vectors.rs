@@ -102,7 +102,8 @@ fn read_json_lines(reader: impl BufRead, name: &str, dim: usize) -> Result<Vec<f
     let mut flat = Vec::new();
     for (index, line) in reader.lines().enumerate() {
         let number = index + 1;
-        let line = line.with_context(|| format!("{name}, line {number}"))?;
+        let line =
+            line.map_err(|error| WorldError::with_hint(format!("{name}, line {number}: {error}"), hint))?;
         if line.trim().is_empty() {
             continue;
         }
@@ -132,6 +133,11 @@ pub(crate) fn write(path: &Path, rows_ND: &Tensor, space: &Space) -> Result<()> 
     let mut flat = vec![0f32; (rows * dim) as usize];
     rows_ND.to_kind(Kind::Float).contiguous().f_copy_data(&mut flat, (rows * dim) as usize)?;
     let temporary = path.with_extension("npy.tmp");
+    // new vectors must never lie beside an older space, whenever this is interrupted
+    match fs::remove_file(space_path(path)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let written = (|| -> std::io::Result<()> {
         let mut file = BufWriter::new(fs::File::create(&temporary)?);
         let mut array = npyz::WriteOptions::<f32>::new()
@@ -158,19 +164,25 @@ pub(crate) fn write(path: &Path, rows_ND: &Tensor, space: &Space) -> Result<()> 
 mod tests {
     use super::*;
 
+    fn npy<T: npyz::Serialize + npyz::AutoSerialize>(numbers: [T; 4]) -> Vec<u8> {
+        use npyz::WriterBuilder as _;
+        let mut file = Vec::new();
+        let mut writer =
+            npyz::WriteOptions::<T>::new().default_dtype().shape(&[2, 2]).writer(&mut file).begin_nd().unwrap();
+        writer.extend(numbers).unwrap();
+        writer.finish().unwrap();
+        file
+    }
+
     #[test]
     fn npy_of_three_precisions_reads_the_same() {
-        use npyz::WriterBuilder as _;
-        let mut f64s = Vec::new();
-        let mut writer = npyz::WriteOptions::<f64>::new()
-            .default_dtype()
-            .shape(&[2, 2])
-            .writer(&mut f64s)
-            .begin_nd()
-            .unwrap();
-        writer.extend([0.5, -1.0, 2.0, 0.25]).unwrap();
-        writer.finish().unwrap();
-        assert_eq!(read_npy(&f64s[..], "x", 2).unwrap(), [0.5, -1.0, 2.0, 0.25]);
+        let numbers = [0.5f32, -1.0, 2.0, 0.25];
+        let files = [npy(numbers), npy(numbers.map(f64::from)), npy(numbers.map(half::f16::from_f32))];
+        for file in files {
+            assert_eq!(read_npy(&file[..], "x", 2).unwrap(), numbers);
+            let cut = read_npy(&file[..file.len() - 1], "x", 2).unwrap_err().to_string();
+            assert!(cut.contains("cut short"), "{cut}");
+        }
     }
 
     #[test]

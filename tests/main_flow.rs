@@ -116,14 +116,6 @@ dir = "{run}"
     }
 }
 
-/// What may differ between two runs of the same work: logs, times, locks.
-fn varies(name: &str) -> bool {
-    name.contains("events.out")
-        || name.ends_with(".txt")
-        || name.ends_with(".lock")
-        || name.ends_with("environment.json")
-}
-
 #[test]
 fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
     let Some(encoder) = minilm() else { return };
@@ -134,7 +126,7 @@ fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
         .arg(small.path("pairs"))
         .assert()
         .success()
-        .stdout(contains("test"));
+        .stdout(contains("600 pairs of 384 numbers"));
     inverse_stella().args(["pairs", "verify"]).arg(small.path("pairs")).assert().success();
 
     small.done(&["train", "--dry-run"], &[]);
@@ -256,6 +248,24 @@ fn a_killed_training_goes_on_to_the_same_weights() {
 }
 
 #[test]
+fn a_damaged_shard_is_named() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    small.done(&["pairs", "build"], &[]);
+    let shard = small.path("pairs/shard-00002.arrow");
+    let mut bytes = std::fs::read(&shard).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&shard, bytes).unwrap();
+    inverse_stella()
+        .args(["pairs", "verify"])
+        .arg(small.path("pairs"))
+        .assert()
+        .code(1)
+        .stderr(contains("shard-00002.arrow").and(contains("hint:")));
+}
+
+#[test]
 fn sigterm_saves_and_leaves_with_0() {
     let Some(encoder) = minilm() else { return };
     let small = Small::new(&encoder);
@@ -268,9 +278,13 @@ fn sigterm_saves_and_leaves_with_0() {
         assert!(started.elapsed() < Duration::from_secs(120), "no step was ever logged");
         std::thread::sleep(Duration::from_millis(20));
     }
+    let second = small.start(&["train"], &sets).output().unwrap();
+    assert_eq!(second.status.code(), Some(1), "a second process on the run folder must be refused");
+    assert!(String::from_utf8_lossy(&second.stderr).contains("hint:"));
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(child.wait().unwrap().success(), "SIGTERM must end in status 0");
     let latest = fs_err::read_to_string(small.path("run/checkpoints/latest")).unwrap();
+    assert_ne!(latest.trim(), "step-00000000", "nothing was learned before the signal");
     assert!(small.path("run/checkpoints").join(latest.trim()).join("model.safetensors").exists());
 }
 
