@@ -101,8 +101,9 @@ impl Repository {
     fn folder(path: &Path) -> Result<Self> {
         let folder = fs_err::canonicalize(path)?;
         let (name, revision) = hub_identity(&folder).unwrap_or_else(|| {
-            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
-            (name.unwrap_or_else(|| "/".into()), None)
+            // a link's own name tells more than that of the folder it leads to
+            let name = path.file_name().or(folder.file_name());
+            (name.map_or_else(|| "/".into(), |name| name.to_string_lossy().into_owned()), None)
         });
         Ok(Self { name, files: Files::Folder { folder, revision } })
     }
