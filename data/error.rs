@@ -23,7 +23,7 @@ pub enum Error {
         /// What the system or the decompressor says.
         source: io::Error,
     },
-    /// A row that is not what its format asks for.
+    /// A row of a corpus that is not what its format asks for.
     #[error("{}, line {line}: {reason}", path.display())]
     Row {
         /// The file.
@@ -32,6 +32,28 @@ pub enum Error {
         line: u64,
         /// What is wrong with it.
         reason: String,
+    },
+    /// A line that cannot be passed over: of a list of texts, of an evaluation file, or a table's header.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A corpus has malformed rows, and is `strict`.
+    #[error(
+        "corpus {corpus:?} has {malformed} malformed rows, skipped when this pair set was built: {example}"
+    )]
+    MalformedRows {
+        /// Its name.
+        corpus: String,
+        /// Malformed rows.
+        malformed: u64,
+        /// The first of them: file, line, reason.
+        example: String,
     },
     /// A path that leads nowhere.
     #[error("{what}: there is no {}", path.display())]
@@ -290,6 +312,10 @@ impl Error {
                 _ => "the file is damaged or cut short: fetch or make it again".into(),
             },
             Error::Row { .. } => "correct the row, or leave out `strict` to have such rows skipped and counted".into(),
+            Error::Line { .. } => "correct the line, or take it out".into(),
+            Error::MalformedRows { .. } => {
+                "correct the rows and build in another folder, or leave out `strict` to have such rows skipped".into()
+            }
             Error::Missing { .. } => {
                 "check `path`; a relative path starts at the folder the command is run in, ~ and $VARIABLES are filled in"
                     .into()
@@ -330,7 +356,7 @@ impl Error {
             Error::DamagedPartition { .. } => "remove the folder of the unfinished build and build again".into(),
             Error::BadVector { half: true, .. } => "set pairs.storage = \"f32\"".into(),
             Error::BadVector { .. } => {
-                "the encoder overflows on this text: try --dtype f32, or exclude the text".into()
+                "the encoder overflows on this text: set encoder.dtype = \"f32\", or leave the text out".into()
             }
             Error::VectorWidth { .. } | Error::VectorShape { .. } => {
                 "use the encoder that the pair set was made with".into()

@@ -148,7 +148,11 @@ pub fn read_lines(path: &Path) -> Result<Vec<String>> {
         let mut line = Vec::new();
         let reason = match lines.next_line(&mut line)? {
             LineRead::End => return Ok(texts),
-            LineRead::TooLong { bytes } => too_long(bytes, MAX_LINE_BYTES),
+            LineRead::TooLong { bytes } => {
+                format!(
+                    "the line has {bytes} bytes, more than a line of text may have ({MAX_LINE_BYTES} bytes)"
+                )
+            }
             LineRead::Line => match String::from_utf8(line) {
                 Ok(text) => {
                     texts.push(text);
@@ -157,11 +161,11 @@ pub fn read_lines(path: &Path) -> Result<Vec<String>> {
                 Err(error) => not_utf8(error.utf8_error()),
             },
         };
-        return Err(Error::Row { path: path.to_owned(), line: lines.line(), reason });
+        return Err(Error::Line { path: path.to_owned(), line: lines.line(), reason });
     }
 }
 
-/// The reason given for a line over the limit.
+/// The reason given for a line of a corpus that is over its limit.
 pub(crate) fn too_long(bytes: u64, limit: usize) -> String {
     format!("the line has {bytes} bytes, more than max_line_bytes = {limit}")
 }
@@ -236,7 +240,21 @@ mod tests {
     #[test]
     fn a_bad_byte_is_named_with_its_line() {
         let there = file(b"good\nb\xffd\n");
-        let message = read_lines(there.path()).unwrap_err().to_string();
+        let error = read_lines(there.path()).unwrap_err();
+        let message = error.to_string();
         assert!(message.ends_with("line 2: invalid UTF-8 at byte 2 of the line"), "{message}");
+        // `strict` is a word of corpora
+        assert_eq!(error.hint().unwrap(), "correct the line, or take it out");
+    }
+
+    #[test]
+    fn a_line_too_long_is_named_with_the_limit() {
+        let mut bytes = b"good\n".to_vec();
+        bytes.resize(bytes.len() + MAX_LINE_BYTES + 1, b'x');
+        let error = read_lines(file(&bytes).path()).unwrap_err();
+        assert!(matches!(error, Error::Line { line: 2, .. }), "{error}");
+        let (message, hint) = (error.to_string(), error.hint().unwrap());
+        assert!(message.contains("1048577 bytes") && message.contains("(1048576 bytes)"), "{message}");
+        assert!(!message.contains("max_line_bytes") && !hint.contains("strict"), "{message}; {hint}");
     }
 }

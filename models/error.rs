@@ -372,7 +372,7 @@ impl Error {
             Self::ExportExists { .. } => "choose another folder, or empty this one",
             Self::ExportDtype { .. } => "open the decoder with --dtype f32 and export as f32 or bf16",
             Self::GoldenDiffers { .. } => "the weights were damaged or changed: make the export again",
-            Self::NonFinite { .. } => "try --dtype f32 or bf16; f16 overflows in some models",
+            Self::NonFinite { .. } => "compute in f32 or bf16; f16 overflows in some models",
             Self::Tokenizer { .. } => "tokenizer.json is damaged or of a newer format: fetch it again",
             Self::Tokenize(_) => return None,
             Self::TokenizerFit { .. } => {

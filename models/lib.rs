@@ -21,7 +21,7 @@ pub mod weights;
 
 pub use decoder::{Decoder, DecoderConfig};
 pub use device::{DeviceChoice, Dtype};
-pub use embed::Embed;
+pub use embed::{Embed, TokenCounter};
 pub use encoder::{Encoder, EncoderOptions};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, check_golden, write_export};

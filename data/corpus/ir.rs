@@ -164,7 +164,7 @@ pub(crate) fn read_ir_texts(
 fn named(fault: Fault, path: &Path) -> Error {
     match fault {
         Fault::Fatal(error) => error,
-        Fault::Row { line, reason } => Error::Row { path: path.to_owned(), line, reason },
+        Fault::Row { line, reason } => Error::Line { path: path.to_owned(), line, reason },
     }
 }
 
@@ -196,7 +196,7 @@ pub fn read_ir(folder: &Path, format: Format, options: &IrOptions) -> Result<IrS
             };
             if !new {
                 let reason = format!("the id {id:?} occurs a second time");
-                return Err(Error::Row { path: file.clone(), line, reason });
+                return Err(Error::Line { path: file.clone(), line, reason });
             }
         }
     }
@@ -300,7 +300,7 @@ fn read_qrels(path: &Path, qrels: &mut Qrels) -> Result<()> {
             None if i == 0 && fields.len() == 3 => {}
             None => {
                 let reason = format!("no judgement: {:?}", line.chars().take(80).collect::<String>());
-                return Err(Error::Row { path: path.to_owned(), line: i as u64 + 1, reason });
+                return Err(Error::Line { path: path.to_owned(), line: i as u64 + 1, reason });
             }
         }
     }

@@ -294,7 +294,7 @@ pub(crate) fn strings_of(path: &Path, each: &mut dyn FnMut(&str)) -> Result<()> 
             Ok((_, value)) => strings(&value, each),
             Err(Fault::Fatal(error)) => return Err(error),
             Err(Fault::Row { line, reason }) => {
-                return Err(Error::Row { path: path.to_owned(), line, reason });
+                return Err(Error::Line { path: path.to_owned(), line, reason });
             }
         }
     }

@@ -32,6 +32,7 @@ pub use sts::{StsPair, read_sts};
 
 pub(crate) use ir::read_ir_texts;
 pub(crate) use json::strings_of;
+pub(crate) use paths::{Found, corpus_files};
 pub(crate) use sts::is_sts;
 
 use crate::{Error, Result};
@@ -125,10 +126,10 @@ pub struct Corpus {
 /// A contradiction in the settings, a path that leads nowhere, a folder without a file of the format.
 pub fn open_corpus(config: &CorpusConfig) -> Result<Corpus> {
     config.validate()?;
-    let files = paths::files(config)?;
+    let files = corpus_files(config)?.into_iter().map(|found| found.file).collect();
     Ok(Corpus {
         config: config.clone(),
-        files: files.into(),
+        files,
         current: None,
         pending: VecDeque::new(),
         report: RowReport::default(),

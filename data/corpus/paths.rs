@@ -109,18 +109,49 @@ fn fits(pattern: &str, name: &str) -> bool {
     })
 }
 
+/// A file that a path of the recipe leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The file.
+    pub(crate) file: PathBuf,
+    /// Its path below that of the recipe, which is the same on every machine; empty where the recipe names the file.
+    pub(crate) name: String,
+}
+
+impl Found {
+    /// `roots` is what a path of the recipe [expanded](expand) to.
+    pub(crate) fn below(roots: &[PathBuf], file: PathBuf) -> Found {
+        let base = match roots {
+            [root] => Some(root.as_path()),
+            // what a `*` stood for tells the files apart
+            _ => roots.first().and_then(|first| {
+                first.ancestors().skip(1).find(|folder| roots.iter().all(|root| root.starts_with(folder)))
+            }),
+        };
+        let below = base.and_then(|base| file.strip_prefix(base).ok()).unwrap_or(&file);
+        let name = below.to_string_lossy().into_owned();
+        Found { file, name }
+    }
+}
+
 /// The files of a corpus in the order in which they are read, each once.
-pub(super) fn files(config: &CorpusConfig) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// A path that leads nowhere, a folder without a file of the format.
+pub(crate) fn corpus_files(config: &CorpusConfig) -> Result<Vec<Found>> {
     let what = format!("corpus {:?}", config.name);
     let mut files = Vec::new();
     for path in config.path.as_slice() {
         let mut of_path = Vec::new();
-        for path in expand(path, &what)? {
-            if path.is_dir() {
-                walk(&path, config, &mut of_path)?;
+        let roots = expand(path, &what)?;
+        for root in &roots {
+            let mut of_root = Vec::new();
+            if root.is_dir() {
+                walk(root, config, &mut of_root)?;
             } else {
-                of_path.push(path);
+                of_root.push(root.clone());
             }
+            of_path.extend(of_root.into_iter().map(|file| Found::below(&roots, file)));
         }
         if of_path.is_empty() {
             let wanted = match config.format {
@@ -133,7 +164,7 @@ pub(super) fn files(config: &CorpusConfig) -> Result<Vec<PathBuf>> {
         files.extend(of_path);
     }
     let mut seen = HashSet::new();
-    files.retain(|file| seen.insert(file.clone()));
+    files.retain(|found: &Found| seen.insert(found.file.clone()));
     Ok(files)
 }
 
@@ -223,6 +254,18 @@ mod tests {
         assert_eq!(found, [folder.path().join("a/x.txt"), folder.path().join("b/x.txt")]);
         assert!(matches!(expand(&folder.path().join("*/z"), "t"), Err(Error::NothingMatches { .. })));
         assert!(matches!(expand(&folder.path().join("z"), "t"), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn a_name_does_not_depend_on_where_the_recipes_path_leads() {
+        let name = |roots: &[&str], file: &str| {
+            let roots: Vec<PathBuf> = roots.iter().map(PathBuf::from).collect();
+            Found::below(&roots, file.into()).name
+        };
+        assert_eq!(name(&["/data/sick.tsv"], "/data/sick.tsv"), "");
+        assert_eq!(name(&["/data/sts"], "/data/sts/2012/a.tsv"), "2012/a.tsv");
+        assert_eq!(name(&["/data/a/x.tsv", "/data/b/x.tsv"], "/data/b/x.tsv"), "b/x.tsv");
+        assert_eq!(name(&["a.tsv", "b.tsv"], "b.tsv"), "b.tsv");
     }
 
     #[test]

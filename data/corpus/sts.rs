@@ -41,7 +41,7 @@ pub fn read_sts(path: &Path) -> Result<Vec<StsPair>> {
             Ok((_, pair)) => pairs.push(pair),
             Err(Fault::Fatal(error)) => return Err(error),
             Err(Fault::Row { line, reason }) => {
-                return Err(Error::Row { path: path.to_owned(), line, reason });
+                return Err(Error::Line { path: path.to_owned(), line, reason });
             }
         }
     }

@@ -68,7 +68,7 @@ fn header(path: &Path, records: &mut Records) -> Result<Vec<String>> {
         Some(Err(Fault::Fatal(error))) => Err(error),
         Some(Err(Fault::Row { line, reason })) => {
             let reason = format!("the header cannot be read: {reason}");
-            Err(Error::Row { path: path.to_owned(), line, reason })
+            Err(Error::Line { path: path.to_owned(), line, reason })
         }
     }
 }

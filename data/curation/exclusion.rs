@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 use super::duplicates::fingerprint;
-use crate::corpus::{Format, IrOptions, StsPair, expand, is_sts, read_ir_texts, read_sts, strings_of};
+use crate::corpus::{Format, Found, IrOptions, StsPair, expand, is_sts, read_ir_texts, read_sts, strings_of};
 use crate::text_file::{LineRead, Lines, MAX_LINE_BYTES, read_lines};
 use crate::{Error, Result};
 
@@ -25,6 +25,25 @@ enum Kind {
     Lines,
 }
 
+/// The files of one path of `pairs.exclude` that are not empty, in the order of their names.
+///
+/// # Errors
+/// A path that leads nowhere, or a folder that cannot be read.
+pub(crate) fn exclusion_files(path: &Path) -> Result<Vec<Found>> {
+    let mut files = Vec::new();
+    let roots = expand(path, "exclude")?;
+    for root in &roots {
+        // a link left out would be an evaluation learnt
+        for entry in WalkDir::new(root).follow_links(true).sort_by_file_name() {
+            let entry = entry.map_err(std::io::Error::from)?;
+            if entry.file_type().is_file() && entry.metadata().map_err(std::io::Error::from)?.len() > 0 {
+                files.push(Found::below(&roots, entry.into_path()));
+            }
+        }
+    }
+    Ok(files)
+}
+
 impl Exclusion {
     /// Reads evaluation files, or all files of a folder (`~`, variables and `*` filled in).
     ///
@@ -37,15 +56,8 @@ impl Exclusion {
     pub fn read(paths: &[PathBuf]) -> Result<Exclusion> {
         let mut exclusion = Exclusion::default();
         for path in paths {
-            for path in expand(path, "exclude")? {
-                for entry in WalkDir::new(&path).sort_by_file_name() {
-                    let entry = entry.map_err(std::io::Error::from)?;
-                    if entry.file_type().is_file()
-                        && entry.metadata().map_err(std::io::Error::from)?.len() > 0
-                    {
-                        exclusion.read_file(entry.path())?;
-                    }
-                }
+            for found in exclusion_files(path)? {
+                exclusion.read_file(&found.file)?;
             }
         }
         match paths.first() {

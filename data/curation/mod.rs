@@ -18,6 +18,7 @@ pub use curator::{CountTokens, Curated, Curator, Verdict};
 pub use drops::{Drops, Filter};
 pub use duplicates::{fingerprint, normal_form};
 pub use exclusion::Exclusion;
+pub(crate) use exclusion::exclusion_files;
 pub use near_duplicates::{MinHash, NearDuplicatesConfig};
 pub use normalize::normalize;
 pub use split::{Split, SplitConfig, split_key, split_of};

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::encode::{self, ShardState};
+use super::inputs::Inputs;
 use super::lock::BuildLock;
-use super::manifest::{CosineLoss, Counts, FORMAT, MANIFEST_FILE, Manifest, SPACE_FILE, Storage};
+use super::manifest::{CosineLoss, Counts, FORMAT, Flow, MANIFEST_FILE, Manifest, SPACE_FILE, Storage};
 use super::progress::{BuildProgress, Watch};
 use super::{curated, files, near};
 use crate::corpus::CorpusConfig;
@@ -52,6 +53,35 @@ pub struct BuildConfig {
     pub dir: PathBuf,
 }
 
+impl BuildConfig {
+    /// Makes a malformed row of any corpus an error. The pair set stays the same one: where there is no such row,
+    /// its bytes are.
+    pub fn strict(&mut self) {
+        self.corpora.iter_mut().for_each(|corpus| corpus.strict = true);
+    }
+
+    /// Refuses settings that make no sense; the corpora's and the filters' own are looked at as they are opened.
+    ///
+    /// # Errors
+    /// [`Error::EmptyShards`], or [`Error::Setting`] for shards larger than [`MAX_SHARD_ROWS`].
+    pub fn validate(&self) -> Result<()> {
+        if self.shard_rows == 0 {
+            return Err(Error::EmptyShards);
+        }
+        if self.shard_rows > MAX_SHARD_ROWS {
+            return Err(Error::Setting {
+                key: "pairs.shard_rows".into(),
+                value: self.shard_rows.to_string(),
+                reason: format!("a shard is held in memory, and has at most {MAX_SHARD_ROWS} rows"),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The most pairs in a shard.
+pub const MAX_SHARD_ROWS: usize = 1 << 20;
+
 /// Pairs in a shard unless the recipe says otherwise: 12 MiB of vectors at 384 numbers in half precision.
 pub const fn default_shard_rows() -> usize {
     16_384
@@ -88,14 +118,17 @@ struct Identity {
     format: u32,
     recipe: Value,
     space: Space,
+    /// The files that it is built from; absent where they were not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inputs: Option<Inputs>,
 }
 
 /// Builds the pair set of `config` in `config.dir`, or brings an interrupted build to its end.
 ///
 /// # Errors
 /// A corpus, an evaluation file or the folder cannot be read or written; no text is left; the encoder fails or gives a
-/// vector that is not finite; the folder holds another pair set, or another process builds there. Complete shards
-/// stay, and the same call goes on after them.
+/// vector that is not finite; the folder holds another pair set, or one of files that have changed since, or another
+/// process builds there. Complete shards stay, and the same call goes on after them.
 pub fn build(
     config: &BuildConfig,
     encoder: &dyn Embed,
@@ -116,13 +149,13 @@ pub fn build_until(
 ) -> Result<BuildReport> {
     let start = Instant::now();
     let mut watch = Watch { progress, stop };
-    if config.shard_rows == 0 {
-        return Err(Error::EmptyShards);
-    }
+    config.validate()?;
     fs::create_dir_all(&config.dir)?;
     let _lock = BuildLock::take(&config.dir)?;
     let work = config.dir.join(WORK_FOLDER);
-    let identity = Identity { format: FORMAT, recipe: recipe_of(config)?, space: encoder.space().clone() };
+    let inputs = Inputs::of(config);
+    let identity =
+        Identity { format: FORMAT, recipe: recipe_of(config)?, space: encoder.space().clone(), inputs: None };
 
     if config.dir.join(MANIFEST_FILE).exists() {
         let manifest = Manifest::read(&config.dir)?;
@@ -130,8 +163,10 @@ pub fn build_until(
             format: manifest.format,
             recipe: manifest.recipe.clone(),
             space: manifest.space.clone(),
+            inputs: Inputs::read(&config.dir)?,
         };
-        there.require_same(&identity, &config.dir)?;
+        there.require_same(&identity.with_files_at_hand(inputs), &config.dir)?;
+        require_strict(config, &manifest.flow)?;
         remove_folder(&work)?;
         return Ok(BuildReport {
             outcome: Outcome::AlreadyBuilt,
@@ -141,17 +176,21 @@ pub fn build_until(
         });
     }
     files::remove_temporary(&config.dir)?;
-    let (identity, resumed) = claim(&config.dir, &work, identity)?;
+    let (identity, resumed) = claim(&config.dir, &work, identity, inputs)?;
     let curated = match curated::finished(&work)? {
         Some(curated) => curated,
         None => curated::curate(config, encoder, &work, &mut watch)?,
     };
+    require_strict(config, &curated.flow)?;
     let near = near::find(config, &curated, &work, &mut watch)?;
     let states = encode::complete_shards(&config.dir, &work)?;
     let resumed_shards = states.len();
     let (states, duplicates) =
         encode::encode(config, (encoder, &identity.space), &curated, &near, states, &mut watch)?;
 
+    if let Some(inputs) = &identity.inputs {
+        inputs.write(&config.dir)?;
+    }
     let manifest = manifest_of(config, identity, curated.flow, states, duplicates);
     manifest.space.write(&config.dir.join(SPACE_FILE))?;
     manifest.write(&config.dir)?;
@@ -161,18 +200,49 @@ pub fn build_until(
 }
 
 fn recipe_of(config: &BuildConfig) -> Result<Value> {
-    serde_json::to_value(config).map_err(|source| Error::Json { path: BUILD_FILE.into(), source })
+    let recipe =
+        serde_json::to_value(config).map_err(|source| Error::Json { path: BUILD_FILE.into(), source })?;
+    Ok(without_strict(recipe))
+}
+
+/// A recipe without the corpora's `strict`, which decides whether a build ends and not what it holds.
+fn without_strict(mut recipe: Value) -> Value {
+    let corpora = recipe.get_mut("corpora").and_then(Value::as_array_mut);
+    for corpus in corpora.into_iter().flatten().filter_map(Value::as_object_mut) {
+        corpus.remove("strict");
+    }
+    recipe
+}
+
+/// Refuses rows that were skipped by a build that was not yet `strict`.
+fn require_strict(config: &BuildConfig, flow: &Flow) -> Result<()> {
+    for (corpus, flow) in config.corpora.iter().zip(&flow.corpora) {
+        if corpus.strict && flow.rows.malformed > 0 {
+            return Err(Error::MalformedRows {
+                corpus: corpus.name.clone(),
+                malformed: flow.rows.malformed,
+                example: flow.rows.examples.first().cloned().unwrap_or_default(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Makes the working folder say what is built, or checks that it says the same: then that is what the build goes on
 /// with, so that a mere label (the encoder's folder name, say) does not change in its middle.
-fn claim(dir: &Path, work: &Path, identity: Identity) -> Result<(Identity, bool)> {
+fn claim(
+    dir: &Path,
+    work: &Path,
+    mut identity: Identity,
+    inputs: Result<Inputs>,
+) -> Result<(Identity, bool)> {
     let path = work.join(BUILD_FILE);
     if path.exists() {
         let there: Identity = models::files::read_json(&path)?;
-        there.require_same(&identity, dir)?;
+        there.require_same(&identity.with_files_at_hand(inputs), dir)?;
         return Ok((there, true));
     }
+    identity.inputs = Some(inputs?);
     // shards of nobody knows what would be taken for this set's by whoever reads `*.arrow`
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -195,7 +265,7 @@ fn remove_folder(folder: &Path) -> Result<()> {
 fn manifest_of(
     config: &BuildConfig,
     identity: Identity,
-    mut flow: super::manifest::Flow,
+    mut flow: Flow,
     states: Vec<ShardState>,
     duplicates: encode::Duplicates,
 ) -> Manifest {
@@ -225,11 +295,20 @@ fn manifest_of(
 }
 
 impl Identity {
+    /// Takes in the files as they are now. Where they are gone, what was made of them stays good: a stage that still
+    /// needs them says so itself.
+    fn with_files_at_hand(mut self, inputs: Result<Inputs>) -> Identity {
+        self.inputs = inputs
+            .inspect_err(|error| tracing::warn!("whether the texts have changed is not known: {error}"))
+            .ok();
+        self
+    }
+
     /// Refuses where the folder is of another recipe or space, naming what differs.
     fn require_same(&self, wanted: &Identity, dir: &Path) -> Result<()> {
         self.space.require_same(&wanted.space, "the pair set in this folder", "the encoder given")?;
         let mut differences = Vec::new();
-        compare("", &self.recipe, &wanted.recipe, &mut differences);
+        compare("", &without_strict(self.recipe.clone()), &wanted.recipe, &mut differences);
         if self.format != wanted.format {
             differences.push(format!("format: {} there, {} wanted", self.format, wanted.format));
         }
@@ -237,6 +316,10 @@ impl Identity {
         let (there, now) = (self.space.max_tokens, wanted.space.max_tokens);
         if there != now {
             differences.push(format!("encoder.max_tokens: {there} there, {now} wanted"));
+        }
+        if let (true, Some(there), Some(now)) = (differences.is_empty(), &self.inputs, &wanted.inputs) {
+            // files of another recipe differ of course
+            differences = there.differences(now);
         }
         if differences.is_empty() {
             return Ok(());

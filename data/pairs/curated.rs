@@ -99,15 +99,16 @@ pub(super) fn curate(
     Ok(curated)
 }
 
-/// Counts tokens as the encoder does, but on all cores: a tokenizer may be shared between threads, an encoder not.
+/// Counts tokens as the encoder does, but on all cores.
 fn count_tokens(encoder: &dyn Embed) -> CountTokens<'_> {
-    let (tokenizer, prompt) = (encoder.tokenizer(), encoder.space().prompt.text.clone());
+    let counter = encoder.token_counter();
     Box::new(move |text| {
-        let prompted = if prompt.is_empty() { text.to_owned() } else { format!("{prompt}{text}") };
-        let encoding = tokenizer.encode_fast(prompted, true);
-        let encoding =
-            encoding.map_err(|e| models::Error::Tokenize(format!("{:?}: {e}", shortened(text))))?;
-        Ok(encoding.len())
+        Ok(counter.count(text).map_err(|error| match error {
+            models::Error::Tokenize(reason) => {
+                models::Error::Tokenize(format!("{:?}: {reason}", shortened(text)))
+            }
+            other => other,
+        })?)
     })
 }
 
@@ -158,5 +159,66 @@ impl Sink {
         self.partitions.finish()?;
         self.bands.map_or(Ok(()), BandWriter::finish)?;
         Ok(CuratedCorpora { documents: self.documents, flow: self.flow })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use models::TokenCounter;
+    use models::space::{Pooling, Prompt, Space};
+    use tokenizers::Tokenizer;
+    use tokenizers::models::wordpiece::WordPiece;
+    use tokenizers::pre_tokenizers::whitespace::Whitespace;
+
+    /// Puts texts in lower case before its tokenizer sees them.
+    struct LowerCase(Tokenizer, Space);
+
+    impl Embed for LowerCase {
+        fn space(&self) -> &Space {
+            &self.1
+        }
+
+        fn tokenizer(&self) -> &Tokenizer {
+            &self.0
+        }
+
+        fn max_tokens(&self) -> usize {
+            self.1.max_tokens
+        }
+
+        fn token_counter(&self) -> TokenCounter<'_> {
+            TokenCounter { tokenizer: &self.0, prompt: &self.1.prompt.text, lower_case: true }
+        }
+
+        fn embed(&self, _: &[&str]) -> models::Result<tch::Tensor> {
+            Ok(tch::Tensor::f_zeros([0, 1], (tch::Kind::Float, tch::Device::Cpu))?)
+        }
+    }
+
+    #[test]
+    fn tokens_are_counted_as_the_encoder_counts_them() {
+        let vocabulary = [("[UNK]", 0), ("find", 1), ("river", 2), ("R", 3), ("##iver", 4)]
+            .map(|(token, id): (&str, u32)| (token.to_owned(), id));
+        let model = WordPiece::builder().vocab(vocabulary).unk_token("[UNK]".into()).build().unwrap();
+        let mut tokenizer = Tokenizer::new(model);
+        tokenizer.with_pre_tokenizer(Some(Whitespace {}));
+        let space = Space {
+            encoder: "lower".into(),
+            revision: None,
+            weights_digest: "blake3:0".into(),
+            prompt: Prompt { name: "query".into(), text: "Find ".into() },
+            pooling: Pooling::Mean,
+            dense: None,
+            dim: 1,
+            normalize: true,
+            max_tokens: 8,
+        };
+        let encoder = LowerCase(tokenizer, space);
+        for (text, tokens) in [("River", 2), ("river", 2), ("River River", 3)] {
+            assert_eq!(encoder.count_tokens(text).unwrap(), tokens, "{text}");
+            assert_eq!(count_tokens(&encoder)(text).unwrap(), tokens, "{text}");
+        }
     }
 }

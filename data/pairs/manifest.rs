@@ -152,7 +152,7 @@ pub struct Manifest {
     pub flow: Flow,
     /// The space of the vectors.
     pub space: Space,
-    /// The configuration of the build, as it was given.
+    /// The configuration of the build, without what changes no byte of it: its folder and `strict`.
     pub recipe: serde_json::Value,
     /// The shards in row order.
     pub shards: Vec<ShardRecord>,

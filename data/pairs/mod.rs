@@ -8,6 +8,7 @@ mod curated;
 mod display;
 mod encode;
 mod files;
+mod inputs;
 pub mod inspect;
 mod lock;
 pub mod manifest;
@@ -18,7 +19,7 @@ pub mod progress;
 mod shard;
 pub mod shard_writer;
 
-pub use build::{BuildConfig, BuildReport, Outcome, build, build_until, default_shard_rows};
+pub use build::{BuildConfig, BuildReport, MAX_SHARD_ROWS, Outcome, build, build_until, default_shard_rows};
 pub use inspect::{Distribution, Inspection, SampleRow, inspect};
 pub use manifest::{CorpusFlow, CosineLoss, Counts, Flow, Manifest, ShardRecord, Storage};
 pub use pair_set::{PairSet, Row};

@@ -110,6 +110,14 @@ impl ShardWriter {
         if vector.len() != self.dim {
             return Err(Error::VectorWidth { expected: self.dim, found: vector.len() });
         }
+        // Arrow counts the bytes of a column in 31 bits
+        if self.columns[0].values_slice().len() + text.len() > i32::MAX as usize {
+            return Err(Error::Setting {
+                key: "pairs.shard_rows".into(),
+                value: (self.rows + 1).to_string(),
+                reason: "the texts of so many rows exceed 2 GiB, the most that a shard holds".into(),
+            });
+        }
         let refuse = |position: usize, value: f32, half: bool| Error::BadVector {
             text: shortened(text),
             source_name: source.to_owned(),

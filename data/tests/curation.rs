@@ -93,8 +93,12 @@ fn evaluation_files_are_excluded_whatever_their_format() {
     ] {
         fs_err::write(folder.path().join(name), content).unwrap();
     }
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs_err::write(elsewhere.path().join("l.txt"), "A line behind a link\n").unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("l.txt"), folder.path().join("link.txt")).unwrap();
     let exclusion = Exclusion::read(&[folder.path().to_owned()]).unwrap();
     for text in [
+        "a line behind a link",
         "a plane a big one",
         "A jet is here",
         "a field of a table",

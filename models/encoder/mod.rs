@@ -8,6 +8,7 @@ mod bert;
 mod folder;
 mod head;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
@@ -16,7 +17,7 @@ use tokenizers::{Encoding, Tokenizer};
 pub use batching::{Batch, batches, padding_percent};
 
 use crate::device::{DeviceChoice, Dtype};
-use crate::embed::Embed;
+use crate::embed::{Embed, TokenCounter};
 use crate::error::{Error, Result};
 use crate::hub::Repository;
 use crate::space::Space;
@@ -148,17 +149,18 @@ impl Encoder {
     /// # Errors
     /// [`Error::Tokenize`].
     pub fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
-        let prompted: Vec<String> = texts.iter().map(|text| self.prompted(text)).collect();
+        let counter = self.token_counter();
+        let prepared: Vec<_> = texts.iter().map(|text| counter.prepared(text)).collect();
         // in parallel; without character offsets, which nothing here needs
-        let encodings = self.tokenizer.encode_batch_fast(prompted.iter().map(String::as_str).collect(), true);
-        let cut = |(encoding, text): (Encoding, &String)| {
+        let encodings = self.tokenizer.encode_batch_fast(prepared.iter().map(|text| &**text).collect(), true);
+        let cut = |(encoding, text): (Encoding, &Cow<'_, str>)| {
             if encoding.len() <= self.space.max_tokens {
                 Ok(encoding.get_ids().to_vec())
             } else {
                 self.cut(text)
             }
         };
-        encodings.map_err(tokenize_error)?.into_iter().zip(&prompted).map(cut).collect()
+        encodings.map_err(tokenize_error)?.into_iter().zip(&prepared).map(cut).collect()
     }
 
     /// The ids of a text too long: its first tokens, with the special tokens around them as around any other text.
@@ -167,11 +169,6 @@ impl Encoder {
         let room = self.space.max_tokens - self.special_tokens;
         encoding.truncate(room, 0, tokenizers::TruncationDirection::Right);
         Ok(self.tokenizer.post_process(encoding, None, true).map_err(tokenize_error)?.get_ids().to_vec())
-    }
-
-    fn prompted(&self, text: &str) -> String {
-        let whole = format!("{}{text}", self.space.prompt.text);
-        if self.lower_case { whole.chars().flat_map(char::to_lowercase).collect() } else { whole }
     }
 
     fn embed_window(&self, texts: &[&str], progress: &mut dyn FnMut(usize)) -> Result<Tensor> {
@@ -236,8 +233,9 @@ impl Embed for Encoder {
         self.space.max_tokens
     }
 
-    fn count_tokens(&self, text: &str) -> Result<usize> {
-        Ok(self.tokenizer.encode_fast(self.prompted(text), true).map_err(tokenize_error)?.len())
+    fn token_counter(&self) -> TokenCounter<'_> {
+        let lower_case = self.lower_case;
+        TokenCounter { tokenizer: &self.tokenizer, prompt: &self.space.prompt.text, lower_case }
     }
 
     fn embed(&self, texts: &[&str]) -> Result<Tensor> {

@@ -167,3 +167,17 @@ fn dense_heads_by_dimension() {
     assert!(unit.space().normalize && !three.space().normalize);
     assert!((unit.embed(&["red"]).unwrap().norm().double_value(&[]) - 1.0).abs() < 1e-6);
 }
+
+#[test]
+fn texts_are_put_in_lower_case_where_the_folder_says_so() {
+    let folder = TinyBert::default().write();
+    let source = folder.path().to_string_lossy().into_owned();
+    let prepared = |lower_case: bool| {
+        let config = serde_json::json!({"max_seq_length": 32, "do_lower_case": lower_case});
+        fs_err::write(folder.path().join("sentence_bert_config.json"), config.to_string()).unwrap();
+        let encoder = Encoder::open(&source, &options(Dtype::F32)).unwrap();
+        encoder.token_counter().prepared("RED Green").into_owned()
+    };
+    assert_eq!(prepared(true), "red green");
+    assert_eq!(prepared(false), "RED Green");
+}

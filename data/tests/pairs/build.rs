@@ -133,6 +133,90 @@ fn a_finished_build_is_left_alone_and_another_recipe_refused() {
 }
 
 #[test]
+fn files_that_have_changed_are_refused_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (texts, evaluation) = (folder.path().join("texts-230.txt"), folder.path().join("evaluation"));
+    fs::create_dir(&evaluation).unwrap();
+    write_lines(&evaluation.join("a.txt"), (0..3).map(sentence));
+    write_lines(&evaluation.join("b.txt"), (5..8).map(sentence));
+    let with_exclusion = |name| {
+        let mut config = config(folder.path(), name, 230);
+        config.exclude = vec![evaluation.clone()];
+        config
+    };
+    let (finished, unfinished) = (with_exclusion("finished"), with_exclusion("unfinished"));
+    run(&finished, &HashEncoder::new(DIM)).unwrap();
+    run(&unfinished, &HashEncoder::with_fault(DIM, Fault::Fail(1))).unwrap_err();
+    let refused = |wanted: &str| {
+        for config in [&finished, &unfinished] {
+            let error = run(config, &HashEncoder::new(DIM)).unwrap_err();
+            assert!(matches!(&error, Error::OtherPairSet { .. }), "{error}");
+            assert!(error.to_string().contains(wanted), "{error}");
+        }
+    };
+    let corpus = fs::read_to_string(&texts).unwrap();
+    fs::write(&texts, format!("{corpus}{}\n", sentence(999))).unwrap();
+    let size = |more: usize| format!("{} bytes in 1 files", corpus.len() + more);
+    let grown = sentence(999).len() + 1;
+    refused(&format!("the files of corpus \"a\": {} there, {} now", size(0), size(grown)));
+    fs::write(&texts, &corpus).unwrap();
+
+    // an evaluation file of the same length, and one more
+    write_lines(&evaluation.join("b.txt"), [7, 6, 5].into_iter().map(sentence));
+    refused("(b.txt) has other contents now");
+    write_lines(&evaluation.join("b.txt"), (5..8).map(sentence));
+    write_lines(&evaluation.join("c.txt"), (9..10).map(sentence));
+    refused("(c.txt) is new");
+    fs::remove_file(evaluation.join("c.txt")).unwrap();
+
+    // files that are gone are no others, and what was made of them is whole
+    fs::remove_file(&texts).unwrap();
+    assert_eq!(run(&finished, &HashEncoder::new(DIM)).unwrap().outcome, Outcome::AlreadyBuilt);
+    assert_eq!(run(&unfinished, &HashEncoder::new(DIM)).unwrap().outcome, Outcome::Resumed);
+    assert_eq!(contents(&unfinished.dir), contents(&finished.dir));
+}
+
+#[test]
+fn strict_is_no_part_of_what_a_pair_set_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut sound = config(folder.path(), "sound", 130);
+    run(&sound, &HashEncoder::new(DIM)).unwrap();
+    sound.strict();
+    assert!(sound.corpora.iter().all(|corpus| corpus.strict));
+    assert_eq!(run(&sound, &HashEncoder::new(DIM)).unwrap().outcome, Outcome::AlreadyBuilt);
+    let lenient = contents(&sound.dir);
+    sound.dir = folder.path().join("strict");
+    run(&sound, &HashEncoder::new(DIM)).unwrap();
+    assert_eq!(contents(&sound.dir), lenient);
+
+    let file = folder.path().join("bad.txt");
+    fs::write(&file, [sentence(1).as_bytes(), b"\nb\xffd\n", sentence(2).as_bytes()].concat()).unwrap();
+    let corpora = json!([{"name": "bad", "path": file, "format": "text"}]);
+    let mut bad = config_of(folder.path(), "bad", &corpora);
+    assert_eq!(run(&bad, &HashEncoder::new(DIM)).unwrap().manifest.pairs, 2);
+    bad.strict();
+    // a set that has left out rows is not what was asked for
+    let error = run(&bad, &HashEncoder::new(DIM)).unwrap_err();
+    assert!(matches!(error, Error::MalformedRows { malformed: 1, .. }), "{error}");
+    assert!(error.to_string().contains("bad.txt, line 2"), "{error}");
+    bad.dir = folder.path().join("bad-strict");
+    let error = run(&bad, &HashEncoder::new(DIM)).unwrap_err();
+    assert!(matches!(error, Error::Row { line: 2, .. }), "{error}");
+}
+
+#[test]
+fn absurd_shards_are_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), "pairs", 130);
+    for (rows, wanted) in [(0, "pairs.shard_rows = 0"), ((1 << 20) + 1, "pairs.shard_rows = 1048577")] {
+        config.shard_rows = rows;
+        let error = run(&config, &HashEncoder::new(DIM)).unwrap_err();
+        assert!(error.to_string().starts_with(wanted) && error.hint().is_some(), "{error}");
+        assert!(!config.dir.exists());
+    }
+}
+
+#[test]
 fn another_space_is_refused_finished_or_not() {
     let folder = tempfile::tempdir().unwrap();
     let finished = config(folder.path(), "finished", 130);

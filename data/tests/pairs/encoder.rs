@@ -89,10 +89,6 @@ impl Embed for HashEncoder {
         self.space.max_tokens
     }
 
-    fn count_tokens(&self, text: &str) -> models::Result<usize> {
-        Ok(text.split_whitespace().count())
-    }
-
     fn embed(&self, texts: &[&str]) -> models::Result<Tensor> {
         let call = self.calls.replace(self.calls.get() + 1);
         match self.fault {
