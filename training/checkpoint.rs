@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use models::{ParamStore, Weights, files, save_tensors};
 use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
 
 use crate::batches::Cursor;
 use crate::ema::Ema;
@@ -18,7 +20,7 @@ use crate::retention::to_delete;
 use crate::{Error, Result};
 
 /// Version of the format of `state.json` and what lies beside it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// `state.json`: where a training stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,12 +38,12 @@ pub struct State {
     pub cursor: Cursor,
     /// Digest of the pairs that the cursor counts in.
     pub pairs: String,
-    /// Seed of the order of the data and of the initial weights.
-    pub seed: u64,
-    /// How much of the run lies behind, 0 to 1, as the learning rate's schedule sees it.
-    pub schedule_progress: f64,
+    /// Digest of the run's `tokenizer.json`: the rows of the embedding table are its tokens.
+    pub tokenizer: String,
     /// Seconds of training, earlier parts of the run included.
     pub elapsed_seconds: f64,
+    /// Step of the last evaluation.
+    pub evaluated: Option<u64>,
     /// The best evaluation so far.
     pub best: Option<Best>,
 }
@@ -58,9 +60,21 @@ pub struct Best {
     pub step: u64,
 }
 
+impl Best {
+    /// The better one of an earlier evaluation and one that gave `loss` at `step`. A loss that is no finite number is
+    /// better than nothing at all no more than it is better than another.
+    pub fn of(earlier: Option<Self>, loss: Option<f64>, step: u64) -> Option<Self> {
+        let is_better = |loss: &f64| earlier.as_ref().is_none_or(|best| *loss < best.value);
+        match loss.filter(|loss| loss.is_finite()).filter(is_better) {
+            Some(value) => Some(Self { metric: "dev_loss".into(), value, step }),
+            None => earlier,
+        }
+    }
+}
+
 impl State {
-    /// Before the first step.
-    pub fn start(seed: u64, pairs: String) -> Self {
+    /// Before the first step, with the digests of the pairs and of the tokenizer.
+    pub fn start(pairs: String, tokenizer: String) -> Self {
         Self {
             format: FORMAT,
             step: 0,
@@ -68,9 +82,9 @@ impl State {
             texts_seen: 0,
             cursor: Cursor::default(),
             pairs,
-            seed,
-            schedule_progress: 0.0,
+            tokenizer,
             elapsed_seconds: 0.0,
+            evaluated: None,
             best: None,
         }
     }
@@ -175,15 +189,37 @@ impl Checkpoints {
         Ok(files::write_atomically(&self.dir.join(name), |file| Ok(file.write_all(line.as_bytes())?))?)
     }
 
-    /// Deletes checkpoints but the last `keep_last` and the best.
+    /// Deletes checkpoints but the last `keep_last` and those `kept` in any case.
     ///
     /// # Errors
     /// The disk's.
-    pub fn prune(&self, keep_last: usize, best: Option<u64>) -> Result<()> {
-        for step in to_delete(&self.steps()?, keep_last, best) {
-            fs_err::remove_dir_all(self.path(step))?;
+    pub fn prune(&self, keep_last: usize, kept: &[u64]) -> Result<()> {
+        to_delete(&self.steps()?, keep_last, kept).into_iter().try_for_each(|step| self.remove(step))
+    }
+
+    /// Where a run goes on from step `step`, takes back what was saved later: those checkpoints, and `best` where it
+    /// named one of them; `best` then names the one that was best so far, if its checkpoint is there. Returns the
+    /// steps of the checkpoints removed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn take_back(&self, step: u64, best: Option<u64>) -> Result<Vec<u64>> {
+        let pointer = self.dir.join("best");
+        match best {
+            Some(best) => self.mark_best(best)?,
+            None if pointer.exists() => fs_err::remove_file(pointer)?,
+            None => {}
         }
-        Ok(())
+        let later: Vec<u64> = self.steps()?.into_iter().filter(|&saved| saved > step).collect();
+        later.iter().try_for_each(|&saved| self.remove(saved))?;
+        Ok(later)
+    }
+
+    /// Removes a checkpoint: renamed first, so that a crash leaves no half one under a good name.
+    fn remove(&self, step: u64) -> Result<()> {
+        let temporary = self.dir.join(format!(".{}.tmp", folder_name(step)));
+        fs_err::rename(self.path(step), &temporary)?;
+        Ok(fs_err::remove_dir_all(&temporary)?)
     }
 
     /// Steps that have a checkpoint, ascending.
@@ -191,15 +227,7 @@ impl Checkpoints {
     /// # Errors
     /// A folder that cannot be read.
     pub fn steps(&self) -> Result<Vec<u64>> {
-        let mut steps = Vec::new();
-        for entry in fs_err::read_dir(&self.dir)? {
-            let name = entry?.file_name();
-            let number: Option<u64> =
-                name.to_str().and_then(|name| name.strip_prefix("step-")).and_then(|n| n.parse().ok());
-            steps.extend(number);
-        }
-        steps.sort_unstable();
-        Ok(steps)
+        steps(&self.dir)
     }
 
     /// Removes what a killed process left half written.
@@ -225,6 +253,26 @@ impl Checkpoints {
     }
 }
 
+/// Whether a run folder has a checkpoint to go on from.
+pub(crate) fn is_begun(run: &Path) -> bool {
+    run.join("checkpoints/latest").exists()
+}
+
+/// Steps that have a checkpoint below `dir` (the folder `checkpoints`, which may be missing), ascending.
+pub(crate) fn steps(dir: &Path) -> Result<Vec<u64>> {
+    let mut steps = Vec::new();
+    if dir.exists() {
+        for entry in fs_err::read_dir(dir)? {
+            let name = entry?.file_name();
+            let number: Option<u64> =
+                name.to_str().and_then(|name| name.strip_prefix("step-")).and_then(|n| n.parse().ok());
+            steps.extend(number);
+        }
+    }
+    steps.sort_unstable();
+    Ok(steps)
+}
+
 /// Folder of the newest checkpoint below `dir` (the folder `checkpoints`), if there is one.
 ///
 /// # Errors
@@ -247,15 +295,41 @@ pub fn latest(dir: &Path) -> Result<Option<PathBuf>> {
 /// Reads `state.json`.
 ///
 /// # Errors
-/// Not JSON, or of a format that this version does not know.
+/// Not JSON, of a format that this version does not know, or with a time that is none.
 pub fn read_state(path: &Path) -> Result<State> {
+    #[derive(Deserialize)]
+    struct Version {
+        format: u32,
+    }
     let file = path.join("state.json");
-    let state: State = files::read_json(&file)?;
-    if state.format != FORMAT {
-        let reason = format!("its format is {}, this version reads {FORMAT}", state.format);
+    let bytes = fs_err::read(&file)?;
+    let Version { format } = files::parse_json(&file, &bytes)?;
+    if format != FORMAT {
+        let reason = format!("its format is {format}, this version reads {FORMAT}");
+        return Err(Error::Checkpoint { path: file, reason });
+    }
+    let state: State = files::parse_json(&file, &bytes)?;
+    if Duration::try_from_secs_f64(state.elapsed_seconds).is_err() {
+        let reason = format!("`elapsed_seconds` is {}; it must be a time", state.elapsed_seconds);
         return Err(Error::Checkpoint { path: file, reason });
     }
     Ok(state)
+}
+
+/// A tensor of a checkpoint's file, in the type that it was written in: another one has lost digits.
+pub(crate) fn tensor_of(
+    weights: &Weights,
+    path: &Path,
+    name: &str,
+    shape: &[i64],
+    kind: Kind,
+) -> Result<Tensor> {
+    let tensor = weights.get(name, shape)?;
+    if tensor.kind() == kind {
+        return Ok(tensor);
+    }
+    let reason = format!("tensor `{name}` is of type {:?}, a checkpoint has it as {kind:?}", tensor.kind());
+    Err(Error::Checkpoint { path: path.to_owned(), reason })
 }
 
 /// Brings weights, optimizer and averages to where a checkpoint left them. An average that the checkpoint lacks starts
@@ -276,4 +350,54 @@ pub fn load(path: &Path, store: &mut ParamStore, optimizer: &mut AdamW, ema: Opt
 
 fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_finite_loss_can_be_the_best() {
+        assert_eq!(Best::of(None, Some(f64::NAN), 1), None);
+        assert_eq!(Best::of(None, Some(f64::INFINITY), 1), None);
+        let first = Best::of(None, Some(2.0), 5);
+        assert_eq!(first.as_ref().map(|best| (best.value, best.step)), Some((2.0, 5)));
+        for loss in [None, Some(f64::NAN), Some(2.0), Some(3.0)] {
+            assert_eq!(Best::of(first.clone(), loss, 10), first);
+        }
+        assert_eq!(Best::of(first, Some(1.5), 10).map(|best| best.step), Some(10));
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = State::start("p".into(), "t".into());
+        for (seconds, fits) in [(12.5, true), (-1.0, false), (1e300, false)] {
+            let state = State { elapsed_seconds: seconds, ..state.clone() };
+            files::write_json(&folder.path().join("state.json"), &state).unwrap();
+            let read = read_state(folder.path());
+            assert_eq!(read.is_ok(), fits, "{seconds}: {read:?}");
+        }
+        fs_err::write(folder.path().join("state.json"), "{\"format\": 1, \"seed\": 0}").unwrap();
+        let error = read_state(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("its format is 1"), "{error}");
+    }
+
+    #[test]
+    fn what_was_saved_later_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(folder.path().to_owned()).unwrap();
+        for step in [4, 8, 12] {
+            fs_err::create_dir(checkpoints.path(step)).unwrap();
+        }
+        checkpoints.mark_best(12).unwrap();
+        assert_eq!(checkpoints.take_back(8, Some(4)).unwrap(), [12]);
+        assert_eq!(checkpoints.steps().unwrap(), [4, 8]);
+        let best = folder.path().join("best");
+        assert_eq!(fs_err::read_to_string(&best).unwrap(), "step-00000004\n");
+        assert_eq!(checkpoints.take_back(4, None).unwrap(), [8]);
+        assert!(!best.exists());
+        assert_eq!(fs_err::read_dir(folder.path()).unwrap().count(), 1, "nothing half removed is left");
+    }
 }

@@ -1,18 +1,20 @@
 //! Evaluation during training: the loss on dev pairs, and a small round trip.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::time::Instant;
 
 use eval::{RoundTripOptions, round_trip_vectors};
 use models::generate::GenerateOptions;
 use models::inverter::{Origin, OriginKind};
-use models::{Decoder, Encoder, Inverter, ParamStore};
+use models::{Decoder, Encoder, Inverter, ParamStore, files};
+use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
 use crate::loader::MicroBatch;
 use crate::metric_sink::{DevMetrics, DevScores};
-use crate::prepare::{Prepared, open_encoder};
+use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::step::loss_of;
 
@@ -134,10 +136,68 @@ impl DevEval {
 
 /// The encoder, if it can be opened and is the one that made the pairs.
 fn encoder_of(recipe: &Recipe, prepared: &Prepared) -> Option<Encoder> {
-    let opened = open_encoder(&recipe.encoder).and_then(|encoder| {
+    let opened = Encoder::open(&recipe.encoder.source, &recipe.encoder_options()).and_then(|encoder| {
         let space = models::Embed::space(&encoder);
         space.require_same(prepared.pairs.space(), "the recipe's encoder", "the pair set")?;
         Ok(encoder)
     });
     opened.inspect_err(|error| tracing::warn!("no round trips during this training: {error}")).ok()
+}
+
+/// Leaves the samples of an evaluation in `samples/step-NNNNNNNN.jsonl` of the run, one object a line: `text` and
+/// `decoded`. Without samples there is no file.
+pub(crate) fn write_samples(run: &Path, found: &DevMetrics) -> Result<()> {
+    if found.samples.is_empty() {
+        return Ok(());
+    }
+    let folder = run.join("samples");
+    fs_err::create_dir_all(&folder)?;
+    let line = |(text, decoded): &Sample| format!("{}\n", json!({"text": text, "decoded": decoded}));
+    let lines: String = found.samples.iter().map(line).collect();
+    let path = folder.join(format!("step-{:08}.jsonl", found.step));
+    Ok(files::write_atomically(&path, |file| Ok(file.write_all(lines.as_bytes())?))?)
+}
+
+/// Removes the samples of steps after `step`: a run that goes on from there makes them again.
+pub(crate) fn take_back_samples(run: &Path, step: u64) -> Result<()> {
+    let folder = run.join("samples");
+    if !folder.exists() {
+        return Ok(());
+    }
+    for entry in fs_err::read_dir(&folder)? {
+        let path = entry?.path();
+        let number =
+            path.file_stem().and_then(|stem| stem.to_str()?.strip_prefix("step-")?.parse::<u64>().ok());
+        if number.is_some_and(|of| of > step) {
+            fs_err::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_left_and_taken_back() {
+        let run = tempfile::tempdir().unwrap();
+        let samples = vec![("A \"red\" ball.".to_owned(), "a ball\n".to_owned()), ("x".into(), "y".into())];
+        let metrics = DevMetrics { step: 20, dev_loss: None, n: 0, round_trip: None, samples, seconds: 0.0 };
+        write_samples(run.path(), &metrics).unwrap();
+        write_samples(run.path(), &DevMetrics { step: 30, ..metrics.clone() }).unwrap();
+        write_samples(run.path(), &DevMetrics { step: 40, samples: Vec::new(), ..metrics }).unwrap();
+        take_back_samples(run.path(), 20).unwrap();
+        let names: Vec<_> = fs_err::read_dir(run.path().join("samples"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        assert_eq!(names, ["step-00000020.jsonl"]);
+        let text = fs_err::read_to_string(run.path().join("samples/step-00000020.jsonl")).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0], json!({"text": "A \"red\" ball.", "decoded": "a ball\n"}));
+    }
 }

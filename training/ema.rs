@@ -5,6 +5,7 @@ use std::path::Path;
 use models::{ParamStore, Weights};
 use tch::Tensor;
 
+use crate::checkpoint::tensor_of;
 use crate::{Error, Result};
 
 /// f32 averages of the master weights, one a parameter and in their order.
@@ -64,11 +65,11 @@ impl Ema {
     /// Reads the averages back.
     ///
     /// # Errors
-    /// A tensor that is missing or has another shape.
+    /// A tensor that is missing, or has another shape or type.
     pub fn load(&mut self, store: &ParamStore, path: &Path) -> Result<()> {
         let weights = Weights::open(path)?;
         for (name, tensor) in self.named_tensors(store) {
-            let saved = weights.get(&name, &tensor.size())?;
+            let saved = tensor_of(&weights, path, &name, &tensor.size(), tensor.kind())?;
             tensor.shallow_clone().f_copy_(&saved).map_err(Error::from)?;
         }
         Ok(())

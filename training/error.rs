@@ -15,7 +15,7 @@ pub enum Error {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// libtorch refused an operation.
-    #[error("libtorch: {0}")]
+    #[error("libtorch: {}", first_lines(.0))]
     Torch(#[from] tch::TchError),
     /// The layer over libtorch refused an operation.
     #[error(transparent)]
@@ -98,6 +98,16 @@ pub enum Error {
         /// What differs, one line each.
         differences: Vec<String>,
     },
+    /// A run that is to be resumed with another tokenizer than it was trained with.
+    #[error("{} is not the file that the run was trained with: its digest is {found}, state.json says {expected}", path.display())]
+    OtherTokenizer {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Digest in the checkpoint.
+        expected: String,
+        /// Digest of the file.
+        found: String,
+    },
     /// A pair set that gives nothing to train on.
     #[error("{} has nothing to train on: {rows} training pairs, {too_long} of them longer than decoder.max_tokens", dir.display())]
     NoTrainingPairs {
@@ -159,6 +169,8 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            _ if self.is_out_of_memory() => "lower training.batch_tokens or raise training.accumulate".into(),
+            Self::Io(error) => return models::error::io_hint(error),
             Self::TorchExt(error) => return error.hint(),
             Self::Models(error) => return error.hint(),
             Self::Data(error) => return error.hint(),
@@ -185,12 +197,16 @@ impl Error {
                 "use the recipe that the run began with (its config.toml), or train in another folder with --set run.dir=DIR"
                     .into()
             }
+            Self::OtherTokenizer { .. } => {
+                "put back the tokenizer.json that the run began with, or train in another folder with --set run.dir=DIR"
+                    .into()
+            }
             Self::NoTrainingPairs { rows: 0, .. } => {
                 "`inverse-stella pairs inspect DIR` shows what is in it; split.dev and split.test may take too much".into()
             }
             Self::NoTrainingPairs { .. } => "raise decoder.max_tokens".into(),
             Self::NonFinite { .. } => {
-                "lower optimizer.learning_rate or training.clip_norm, raise schedule.warmup_steps, or look at the kept data; --resume goes on from the last checkpoint"
+                "look at the kept data, or lower optimizer.learning_rate or training.clip_norm, or raise schedule.warmup_steps; with these changed --resume goes on from the last checkpoint"
                     .into()
             }
             Self::CheckpointWrite { .. } => {
@@ -205,6 +221,17 @@ impl Error {
         Some(hint)
     }
 
+    /// Whether libtorch found no memory for a tensor.
+    fn is_out_of_memory(&self) -> bool {
+        let is_of_libtorch = match self {
+            Self::Torch(_) | Self::TorchExt(_) => true,
+            Self::Models(error) => matches!(**error, models::Error::Torch(_) | models::Error::TorchExt(_)),
+            _ => false,
+        };
+        let text = if is_of_libtorch { self.to_string() } else { String::new() };
+        text.contains("out of memory") || text.contains("can't allocate memory")
+    }
+
     /// Whether the command line is to blame, and not a file: the exit status is 2 then.
     pub fn is_about_arguments(&self) -> bool {
         match self {
@@ -213,6 +240,12 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn first_lines(error: &tch::TchError) -> String {
+    // libtorch appends a C++ stack trace, which says nothing to a user
+    let text = error.to_string();
+    text.split("\nException raised from").next().unwrap_or_default().trim_end().to_owned()
 }
 
 fn indented(lines: &[String]) -> String {
@@ -235,5 +268,34 @@ fn problem_list(path: &std::path::Path, problems: &[Problem]) -> String {
             let lines: String = many.iter().map(|problem| format!("\n  {problem}")).collect();
             format!("{} problems in the recipe {}:{lines}", many.len(), path.display())
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_refuses_gets_a_hint() {
+        for kind in [std::io::ErrorKind::ReadOnlyFilesystem, std::io::ErrorKind::StorageFull] {
+            let error = Error::from(std::io::Error::from(kind));
+            assert!(error.hint().unwrap().contains("folder"), "{kind}");
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_there_gets_a_hint_and_no_stack_trace() {
+        let error = tch::Tensor::f_zeros([1 << 46], (tch::Kind::Double, tch::Device::Cpu)).unwrap_err();
+        for error in [Error::from(error), Error::from(models::Error::from(out_of_memory()))] {
+            assert!(error.hint().unwrap().contains("training.accumulate"), "{error}");
+            assert!(!error.to_string().contains("Exception raised from"), "{error}");
+        }
+        let other = tch::Tensor::from_slice(&[1.0f32]).f_view([2, 2]).unwrap_err();
+        assert_eq!(Error::from(other).hint(), None);
+    }
+
+    fn out_of_memory() -> tch::TchError {
+        tch::TchError::Torch("CUDA out of memory. Tried to allocate 2 GiB\nException raised from x".into())
     }
 }

@@ -19,6 +19,7 @@ pub mod recipe;
 pub mod retention;
 pub mod run_folder;
 pub mod schedule;
+mod setup;
 pub mod step;
 pub mod tokens;
 pub mod trainer;

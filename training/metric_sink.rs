@@ -58,7 +58,7 @@ pub struct StepMetrics {
     pub data_wait_percent: f64,
     /// Share of the positions that were padding, percent.
     pub padding_percent: f64,
-    /// Resident memory of the process, bytes; on a GPU that of the device.
+    /// Resident memory of the process without mapped files, bytes; on a GPU that of the device.
     pub memory_bytes: u64,
     /// Target tokens trained on so far.
     pub tokens_seen: u64,
@@ -232,14 +232,20 @@ impl MetricSink for TensorBoard {
     }
 }
 
-/// Memory in use: the device's on a GPU, else the process's resident set; 0 where it cannot be told.
+/// Memory in use: the device's on a GPU, else the process's own resident pages; 0 where it cannot be told. Shared ones
+/// do not count: they are mapped files, pairs among them, which the system takes back when it needs the room.
 pub fn memory_bytes(device: tch::Device) -> u64 {
     if let tch::Device::Cuda(index) = device {
         return torch_ext::cuda_memory_stats(index).map_or(0, |stats| stats.allocated);
     }
-    // in pages of 4 KiB, second field: proc(5)
-    let statm = fs_err::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    own_pages(&fs_err::read_to_string("/proc/self/statm").unwrap_or_default()) * 4096
+}
+
+/// Resident pages without the shared ones, of 4 KiB: second and third field of `/proc/self/statm`, proc(5).
+fn own_pages(statm: &str) -> u64 {
+    let mut pages = statm.split_whitespace().skip(1).map(|pages| pages.parse().unwrap_or(0));
+    let (resident, shared): (u64, u64) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    resident.saturating_sub(shared)
 }
 
 #[cfg(test)]
@@ -284,6 +290,8 @@ mod tests {
 
     #[test]
     fn this_process_uses_memory() {
-        assert!(memory_bytes(tch::Device::Cpu) > 1 << 20);
+        assert!(memory_bytes(tch::Device::Cpu) > 1 << 16);
+        assert_eq!(own_pages("9000 700 200 10 0 80 0\n"), 500);
+        assert_eq!(own_pages(""), 0);
     }
 }

@@ -7,6 +7,7 @@ use models::params::Group;
 use models::{ParamStore, Weights, save_tensors};
 use tch::{Device, Kind, Tensor};
 
+use crate::checkpoint::tensor_of;
 use crate::{Error, Result};
 
 /// Constants of AdamW (Loshchilov and Hutter, arXiv 1711.05101).
@@ -115,7 +116,7 @@ impl AdamW {
     /// Reads the state back.
     ///
     /// # Errors
-    /// A tensor that is missing, has another shape, or belongs to no parameter.
+    /// A tensor that is missing, has another shape or type, or belongs to no parameter.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let weights = Weights::open(path)?;
         let own = self.named_tensors();
@@ -128,13 +129,15 @@ impl AdamW {
             });
         }
         for (name, tensor) in own {
-            tensor.shallow_clone().f_copy_(&weights.get(&name, &tensor.size())?)?;
+            let saved = tensor_of(&weights, path, &name, &tensor.size(), tensor.kind())?;
+            tensor.shallow_clone().f_copy_(&saved)?;
         }
         let random = weights.shape(RANDOM_STATE).ok_or_else(|| Error::Checkpoint {
             path: path.to_owned(),
             reason: format!("`{RANDOM_STATE}` is missing"),
         })?;
-        Ok(torch_ext::set_rng_state(Device::Cpu, &weights.get(RANDOM_STATE, &random)?)?)
+        let state = tensor_of(&weights, path, RANDOM_STATE, &random, Kind::Uint8)?;
+        Ok(torch_ext::set_rng_state(Device::Cpu, &state)?)
     }
 }
 

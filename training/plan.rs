@@ -14,7 +14,7 @@ use crate::loss::LossOptions;
 use crate::optimizer::AdamW;
 use crate::prepare::prepare;
 use crate::recipe::Recipe;
-use crate::trainer::{Hardware, adamw, batch_options, new_model};
+use crate::setup::{Hardware, adamw, batch_options, new_model};
 
 /// A training that has not begun.
 #[derive(Debug, Clone, Serialize)]

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use data::Split;
 use data::pairs::PairSet;
-use models::decoder::Activation;
 use models::vocabulary::{cut_from_encoder, train_bpe};
-use models::{DecoderConfig, Encoder, EncoderOptions, Vocabulary};
+use models::{DecoderConfig, Encoder, Vocabulary};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 
+use crate::checkpoint::is_begun;
 use crate::loader::Collator;
-use crate::recipe::{EncoderSection, Recipe, TokenizerKind};
+use crate::recipe::{Recipe, TokenizerKind};
 use crate::tokens::Tokens;
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ pub struct Prepared {
 /// Texts that a BPE vocabulary is learnt from at most.
 const BPE_TEXTS: usize = 1_000_000;
 
-/// Opens the pair set, makes the vocabulary or reads the one that lies in `run`, tokenizes, and shapes the decoder.
+/// Opens the pair set, makes the vocabulary or reads that of the run which goes on in `run`, tokenizes, and shapes the decoder.
 /// `tokenizer.json`, `space.json` and `decoder.json` are left in `run`.
 ///
 /// # Errors
@@ -44,7 +44,8 @@ pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
     let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
     let train_rows = pairs.indices(Split::Train)?;
     let vocabulary = vocabulary(recipe, &pairs, &train_rows, run)?;
-    let config = decoder_config(recipe, &vocabulary, pairs.dim());
+    let [bos, eos, pad] = [vocabulary.bos, vocabulary.eos, vocabulary.pad].map(i64::from);
+    let config = recipe.decoder_config(pairs.dim() as i64, vocabulary.size() as i64, bos, eos, pad);
     config.validate()?;
     let most = config.max_tokens as usize;
     let train = Tokens::new(&pairs, &train_rows, &vocabulary, most)?;
@@ -88,7 +89,9 @@ impl Prepared {
 
 fn vocabulary(recipe: &Recipe, pairs: &PairSet, rows: &[u32], run: Option<&Path>) -> Result<Vocabulary> {
     let saved = run.map(|run| run.join("tokenizer.json"));
-    if let Some(path) = saved.as_ref().filter(|path| path.exists()) {
+    // one that lies there without a checkpoint is of a training that never began, maybe of another recipe
+    let goes_on = run.is_some_and(is_begun);
+    if let Some(path) = saved.as_ref().filter(|path| goes_on && path.exists()) {
         return Ok(Vocabulary::open(path)?);
     }
     // an even sample where the corpus is larger than what is learnt from
@@ -100,7 +103,7 @@ fn vocabulary(recipe: &Recipe, pairs: &PairSet, rows: &[u32], run: Option<&Path>
             train_bpe(texts.into_iter(), recipe.tokenizer.vocab)?
         }
         TokenizerKind::Encoder => {
-            let encoder = open_encoder(&recipe.encoder)?;
+            let encoder = Encoder::open(&recipe.encoder.source, &recipe.encoder_options())?;
             let texts = rows.iter().map(|&row| pairs.text(row as usize).to_owned());
             cut_from_encoder(models::Embed::tokenizer(&encoder), texts)?
         }
@@ -111,54 +114,10 @@ fn vocabulary(recipe: &Recipe, pairs: &PairSet, rows: &[u32], run: Option<&Path>
     Ok(vocabulary)
 }
 
-/// Opens the encoder of a recipe.
-///
-/// # Errors
-/// The encoder's own.
-pub fn open_encoder(section: &EncoderSection) -> Result<Encoder> {
-    let options = EncoderOptions {
-        device: section.device,
-        dtype: section.dtype,
-        prompt: section.prompt.clone(),
-        batch_tokens: section.batch_tokens,
-        max_tokens: section.max_tokens,
-        dim: section.dim,
-        ..EncoderOptions::default()
-    };
-    Ok(Encoder::open(&section.source, &options)?)
-}
-
-fn decoder_config(recipe: &Recipe, vocabulary: &Vocabulary, dim: usize) -> DecoderConfig {
-    let d = &recipe.decoder;
-    DecoderConfig {
-        dim: dim as i64,
-        hidden: d.hidden,
-        layers: d.layers,
-        heads: d.heads,
-        kv_heads: d.kv_heads.unwrap_or(d.heads),
-        head_dim: d.head_dim.unwrap_or(d.hidden / d.heads.max(1)),
-        ffn: d.ffn,
-        vocab: vocabulary.size() as i64,
-        prefix_tokens: d.prefix_tokens,
-        projector_hidden: d.projector_hidden.unwrap_or(2 * d.hidden),
-        max_tokens: d.max_tokens,
-        rope_theta: d.rope_theta,
-        rms_norm_eps: d.rms_norm_eps,
-        tie_embeddings: d.tie_embeddings,
-        bos_token_id: i64::from(vocabulary.bos),
-        eos_token_id: i64::from(vocabulary.eos),
-        pad_token_id: i64::from(vocabulary.pad),
-        activation: Activation::Gelu,
-        input_scale: d.input_scale.unwrap_or((dim as f64).sqrt()),
-        input_normalization: false,
-        qkv_bias: false,
-    }
-}
-
 /// Leaves the space and the decoder's shape in the run folder, or checks that they are those that lie there.
 fn leave(run: &Path, pairs: &PairSet, config: &DecoderConfig) -> Result<()> {
     let (space, decoder) = (run.join("space.json"), run.join("decoder.json"));
-    if run.join("checkpoints/latest").exists() {
+    if is_begun(run) {
         pairs.space().require_same(&models::Space::read(&space)?, "the pair set", "the run")?;
         if models::files::read_json::<DecoderConfig>(&decoder)? != *config {
             let differences = vec!["the decoder's shape is not that of decoder.json".to_owned()];

@@ -1,6 +1,6 @@
 //! The folder that a training leaves, and the lock that keeps a second process out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::TryLockError;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use models::files;
 use serde_json::json;
 
-use crate::checkpoint::Checkpoints;
+use crate::checkpoint::{self, Checkpoints, State, is_begun};
+use crate::recipe::Recipe;
 use crate::{Error, Result};
 
 /// A run folder, locked by this process until it is dropped.
@@ -17,9 +18,15 @@ pub struct RunFolder {
     dir: PathBuf,
     _lock: fs_err::File,
     log: fs_err::File,
+    recipe_toml: String,
+    /// Lines about what the recipe says otherwise than that of the run's earlier part.
+    changes: Vec<String>,
 }
 
-/// Keys of a recipe that may differ between the parts of a resumed run: they change neither model, data nor order.
+/// Keys of a recipe that may differ between the parts of a resumed run. They change neither the model nor the order of
+/// the data. Some say where things are, when to look, and when to end; the learning rate, its schedule and the clipping
+/// change how the training goes on, which is what a run that went astray needs; and the pairs need not be compared by
+/// the recipe that made them, as the checkpoint has their digest.
 const FREE_ON_RESUME: &[&str] = &[
     "name",
     "run.",
@@ -28,9 +35,15 @@ const FREE_ON_RESUME: &[&str] = &[
     "encoder.dtype",
     "encoder.device",
     "encoder.batch_tokens",
-    "pairs.dir",
+    "corpus.",
+    "curation.",
+    "split.",
+    "pairs.",
+    "optimizer.learning_rate",
+    "schedule.",
     "training.device",
     "training.threads",
+    "training.clip_norm",
     "training.max_steps",
     "training.max_minutes",
     "training.log_every",
@@ -45,24 +58,72 @@ impl RunFolder {
     ///
     /// # Errors
     /// [`Error::RunLocked`] while another process is at work in it; [`Error::RunExists`] when it holds a run and
-    /// `resume` was not asked for; [`Error::OtherRecipe`] when that run is of another recipe; the disk's own.
-    pub fn open(dir: &Path, recipe_toml: &str, resume: bool) -> Result<Self> {
+    /// `resume` was not asked for; [`Error::OtherRecipe`] when that run is of another recipe; [`Error::Checkpoint`]
+    /// when it has checkpoints but none is the latest; the disk's own.
+    pub fn open(dir: &Path, recipe: &Recipe, resume: bool) -> Result<Self> {
         fs_err::create_dir_all(dir)?;
         let lock = lock(dir)?;
         let config = dir.join("config.toml");
-        let has_checkpoint = dir.join("checkpoints/latest").exists();
-        if has_checkpoint && !resume {
+        let checkpoints = dir.join("checkpoints");
+        let has_checkpoint = !checkpoint::steps(&checkpoints)?.is_empty();
+        if (has_checkpoint || is_begun(dir)) && !resume {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
-        if has_checkpoint && config.exists() {
-            let differences = differences(&fs_err::read_to_string(&config)?, recipe_toml, &config)?;
-            if !differences.is_empty() {
-                return Err(Error::OtherRecipe { dir: dir.to_owned(), differences });
-            }
+        if has_checkpoint && !is_begun(dir) {
+            let reason = "it is missing, though there are checkpoints".to_owned();
+            return Err(Error::Checkpoint { path: checkpoints.join("latest"), reason });
         }
-        files::write_atomically(&config, |file| Ok(file.write_all(recipe_toml.as_bytes())?))?;
+        let mut changes = Vec::new();
+        if has_checkpoint && config.exists() {
+            let found = Differences::between(&read_recipe(&config)?, recipe)?;
+            if !found.refused.is_empty() {
+                return Err(Error::OtherRecipe { dir: dir.to_owned(), differences: found.refused });
+            }
+            changes = found.changes;
+        }
         let log = fs_err::OpenOptions::new().create(true).append(true).open(dir.join("log.txt"))?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock, log })
+        Ok(Self { dir: dir.to_owned(), _lock: lock, log, recipe_toml: recipe.to_toml()?, changes })
+    }
+
+    /// Writes `config.toml`, and into the log what changed in it. Done once the pairs, too, are known to be the run's,
+    /// so that a refused resume leaves the recipe as it was.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn record_recipe(&mut self) -> Result<()> {
+        let toml = self.recipe_toml.as_bytes();
+        files::write_atomically(&self.dir.join("config.toml"), |file| Ok(file.write_all(toml)?))?;
+        let changes = std::mem::take(&mut self.changes);
+        changes.iter().try_for_each(|change| self.log(&format!("changed: {change}")))
+    }
+
+    /// Checks that a checkpoint is of the pairs and of the tokenizer that are there now.
+    ///
+    /// # Errors
+    /// [`Error::OtherRecipe`], [`Error::OtherTokenizer`].
+    pub fn require_same_data(&self, saved: &State, now: &State) -> Result<()> {
+        if saved.pairs != now.pairs {
+            let difference =
+                format!("pairs: the run was trained on {}, these are {}", saved.pairs, now.pairs);
+            return Err(Error::OtherRecipe { dir: self.dir.clone(), differences: vec![difference] });
+        }
+        if saved.tokenizer != now.tokenizer {
+            return Err(Error::OtherTokenizer {
+                path: self.dir.join("tokenizer.json"),
+                expected: saved.tokenizer.clone(),
+                found: now.tokenizer.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// `blake3:HEX` of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn tokenizer_digest(&self) -> Result<String> {
+        let bytes = fs_err::read(self.dir.join("tokenizer.json"))?;
+        Ok(format!("blake3:{}", blake3::hash(&bytes).to_hex()))
     }
 
     /// Where it is.
@@ -129,39 +190,55 @@ fn lock(dir: &Path) -> Result<fs_err::File> {
     Ok(file)
 }
 
-/// What differs between two recipes in ways that a resumed run may not differ, one line each.
-fn differences(old: &str, new: &str, path: &Path) -> Result<Vec<String>> {
-    let old: toml::Table = toml::from_str(old).map_err(|error| Error::Checkpoint {
+/// The recipe that a run was begun with. Keys that its version did not know have their defaults.
+fn read_recipe(path: &Path) -> Result<Recipe> {
+    toml::from_str(&fs_err::read_to_string(path)?).map_err(|error| Error::Checkpoint {
         path: path.to_owned(),
-        reason: format!("it is no recipe any more: {}", error.message()),
-    })?;
-    let new: toml::Table = toml::from_str(new).map_err(|error| Error::Checkpoint {
-        path: path.to_owned(),
-        reason: format!("the recipe cannot be compared with it: {}", error.message()),
-    })?;
-    let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
-    flatten("", &toml::Value::Table(old), &mut before);
-    flatten("", &toml::Value::Table(new), &mut after);
-    let is_free = |key: &str| {
-        FREE_ON_RESUME.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
-    };
-    let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let show = |value: Option<&String>| value.cloned().unwrap_or_else(|| "unset".to_owned());
-    Ok(keys
-        .into_iter()
-        .filter(|key| !is_free(key) && before.get(*key) != after.get(*key))
-        .map(|key| {
-            format!("{key}: the run has {}, the recipe {}", show(before.get(key)), show(after.get(key)))
-        })
-        .collect())
+        reason: format!("it is no recipe that this version reads: {}", error.message()),
+    })
+}
+
+/// What differs between two recipes, one line each.
+#[derive(Debug, Default)]
+struct Differences {
+    /// In ways that a resumed run may not differ.
+    refused: Vec<String>,
+    /// In keys that are free.
+    changes: Vec<String>,
+}
+
+impl Differences {
+    fn between(old: &Recipe, new: &Recipe) -> Result<Self> {
+        let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+        flatten("", &toml::Value::try_from(old)?, &mut before);
+        flatten("", &toml::Value::try_from(new)?, &mut after);
+        let is_free = |key: &str| {
+            FREE_ON_RESUME.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
+        };
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let mut differences = Self::default();
+        for key in keys {
+            let (old, new) = (before.get(key), after.get(key));
+            let [was, is] = [old, new].map(|value| value.map_or("unset", String::as_str));
+            if old == new {
+                continue;
+            } else if is_free(key) {
+                differences.changes.push(format!("{key} {was} -> {is}"));
+            } else {
+                differences.refused.push(format!("{key}: the run has {was}, the recipe {is}"));
+            }
+        }
+        Ok(differences)
+    }
 }
 
 fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {
+    let name = |key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
     match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                flatten(&name, value, into);
+        toml::Value::Table(table) => table.iter().for_each(|(key, value)| flatten(&name(key), value, into)),
+        toml::Value::Array(elements) if elements.iter().any(toml::Value::is_table) => {
+            for (index, value) in elements.iter().enumerate() {
+                flatten(&name(&index.to_string()), value, into);
             }
         }
         other => {
@@ -181,53 +258,98 @@ fn git(arguments: &[&str]) -> Option<String> {
 mod tests {
     use super::*;
 
-    const RECIPE: &str = "[decoder]\nlayers = 2\n[training]\nmax_steps = 5\nseed = 1\n[run]\ndir = \"a\"\n";
+    fn recipe() -> Recipe {
+        let mut recipe = Recipe { name: "a".into(), ..Recipe::default() };
+        recipe.training.max_steps = Some(5);
+        recipe.training.batch_texts = Some(7);
+        recipe
+    }
 
-    fn mark(dir: &Path) {
-        fs_err::create_dir_all(dir.join("checkpoints")).unwrap();
+    /// A run with a checkpoint.
+    fn begun(dir: &Path) {
+        RunFolder::open(dir, &recipe(), false).unwrap().record_recipe().unwrap();
+        fs_err::create_dir_all(dir.join("checkpoints/step-00000001")).unwrap();
         fs_err::write(dir.join("checkpoints/latest"), "step-00000001\n").unwrap();
     }
 
     #[test]
     fn a_second_process_is_kept_out() {
         let folder = tempfile::tempdir().unwrap();
-        let first = RunFolder::open(folder.path(), RECIPE, false).unwrap();
-        let second = RunFolder::open(folder.path(), RECIPE, true).unwrap_err();
+        let first = RunFolder::open(folder.path(), &recipe(), false).unwrap();
+        let second = RunFolder::open(folder.path(), &recipe(), true).unwrap_err();
         assert!(matches!(&second, Error::RunLocked { .. }), "{second}");
         assert!(second.hint().is_some());
         drop(first);
-        RunFolder::open(folder.path(), RECIPE, true).unwrap();
+        RunFolder::open(folder.path(), &recipe(), true).unwrap();
     }
 
     #[test]
     fn a_run_is_not_overwritten() {
         let folder = tempfile::tempdir().unwrap();
-        drop(RunFolder::open(folder.path(), RECIPE, false).unwrap());
-        drop(RunFolder::open(folder.path(), RECIPE, false).unwrap());
-        mark(folder.path());
-        let error = RunFolder::open(folder.path(), RECIPE, false).unwrap_err();
+        drop(RunFolder::open(folder.path(), &recipe(), false).unwrap());
+        begun(folder.path());
+        let error = RunFolder::open(folder.path(), &recipe(), false).unwrap_err();
         assert!(matches!(&error, Error::RunExists { .. }), "{error}");
         assert!(error.hint().unwrap().contains("--resume"));
+        fs_err::remove_file(folder.path().join("checkpoints/latest")).unwrap();
+        let error = RunFolder::open(folder.path(), &recipe(), true).unwrap_err();
+        assert!(error.to_string().contains("checkpoints/latest"), "{error}");
     }
 
     #[test]
-    fn only_what_changes_nothing_may_change() {
+    fn only_what_changes_neither_model_nor_data_may_change() {
         let folder = tempfile::tempdir().unwrap();
-        drop(RunFolder::open(folder.path(), RECIPE, false).unwrap());
-        mark(folder.path());
-        let longer = RECIPE.replace("max_steps = 5", "max_steps = 50").replace("\"a\"", "\"b\"");
-        drop(RunFolder::open(folder.path(), &longer, true).unwrap());
-        let other = RECIPE.replace("layers = 2", "layers = 3").replace("seed = 1\n", "");
+        begun(folder.path());
+        let mut freed = recipe();
+        freed.training.max_steps = Some(50);
+        freed.training.clip_norm = 0.5;
+        freed.optimizer.learning_rate = 1e-4;
+        freed.schedule.warmup_steps = 7;
+        freed.curation.min_words = 9;
+        freed.run.dir = "b".into();
+        let mut run = RunFolder::open(folder.path(), &freed, true).unwrap();
+        let config = folder.path().join("config.toml");
+        assert_eq!(read_recipe(&config).unwrap(), recipe(), "not before the pairs are known");
+        run.record_recipe().unwrap();
+        assert_eq!(read_recipe(&config).unwrap(), freed);
+        let log = fs_err::read_to_string(folder.path().join("log.txt")).unwrap();
+        assert!(log.contains("changed: optimizer.learning_rate 0.001 -> 0.0001"), "{log}");
+        assert!(log.contains("changed: schedule.warmup_steps 100 -> 7"), "{log}");
+        assert!(log.contains("changed: curation.min_words 3 -> 9"), "{log}");
+        drop(run);
+
+        let mut other = recipe();
+        other.decoder.layers = 3;
+        other.training.batch_texts = None;
         let error = RunFolder::open(folder.path(), &other, true).unwrap_err().to_string();
-        assert!(error.contains("decoder.layers: the run has 2, the recipe 3"), "{error}");
-        assert!(error.contains("training.seed: the run has 1, the recipe unset"), "{error}");
+        assert!(error.contains("decoder.layers: the run has 8, the recipe 3"), "{error}");
+        assert!(error.contains("training.batch_texts: the run has 7, the recipe unset"), "{error}");
         assert!(!error.contains("max_steps"), "{error}");
+    }
+
+    #[test]
+    fn a_key_that_an_older_version_did_not_know_is_no_difference() {
+        let folder = tempfile::tempdir().unwrap();
+        begun(folder.path());
+        let config = folder.path().join("config.toml");
+        let text = fs_err::read_to_string(&config).unwrap();
+        let older: String = text
+            .lines()
+            .filter(|line| !line.starts_with("label_smoothing"))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        assert_ne!(older, text);
+        fs_err::write(&config, older).unwrap();
+        drop(RunFolder::open(folder.path(), &recipe(), true).unwrap());
+        fs_err::write(&config, "[nonsense]\n").unwrap();
+        let error = RunFolder::open(folder.path(), &recipe(), true).unwrap_err().to_string();
+        assert!(error.contains("config.toml") && error.contains("nonsense"), "{error}");
     }
 
     #[test]
     fn each_part_of_a_run_records_its_environment() {
         let folder = tempfile::tempdir().unwrap();
-        let mut run = RunFolder::open(folder.path(), RECIPE, false).unwrap();
+        let mut run = RunFolder::open(folder.path(), &recipe(), false).unwrap();
         run.record_environment(&["x".into()], "cpu", "f32").unwrap();
         run.record_environment(&["x".into(), "--resume".into()], "cpu", "f32").unwrap();
         let parts: Vec<serde_json::Value> =

@@ -1,31 +1,29 @@
 //! The training loop: recipe -> run folder.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use models::{Decoder, DecoderConfig, ParamStore};
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
-use crate::batches::BatchOptions;
+use crate::Result;
 use crate::checkpoint::{self, Best, Checkpoints, State};
-use crate::dev_eval::DevEval;
+use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
 use crate::failed_step::keep_failed_step;
 use crate::loader::{Batch, Loader};
 use crate::loss::LossOptions;
 use crate::metric_sink::{Event, JsonLines, MetricSink, Start, TensorBoard};
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::AdamW;
 use crate::pace::Pace;
 use crate::prepare::{Prepared, prepare};
-use crate::recipe::{Recipe, Resolved, ScheduleKind};
+use crate::recipe::{Recipe, Resolved};
 use crate::run_folder::RunFolder;
-use crate::schedule::{Budget, Decay, Schedule};
+use crate::setup::{Hardware, adamw, batch_options, budget, duration, new_model, schedule};
 use crate::step::{Model, StepResult};
-use crate::{Error, Result};
 
 /// How a training is started, beside its recipe.
 #[derive(Debug, Clone, Default)]
@@ -103,11 +101,12 @@ impl fmt::Display for Outcome {
 /// step's data are kept); a disk that is full. The last checkpoint stays whole in every case.
 pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn MetricSink) -> Result<Outcome> {
     let recipe = &resolved.recipe;
-    let mut run = RunFolder::open(&recipe.run.dir, &resolved.to_toml(), options.resume)?;
+    let mut run = RunFolder::open(&recipe.run.dir, recipe, options.resume)?;
     let hardware = Hardware::of(recipe)?;
     run.record_environment(&options.arguments, &hardware.device_name(), &hardware.kind_name())?;
     let prepared = prepare(recipe, Some(run.dir()))?;
-    let mut training = Training::begin(recipe, &prepared, &run, hardware)?;
+    let mut training = Training::begin(recipe, &prepared, &mut run, hardware)?;
+    run.record_recipe()?;
     training.tell_start(recipe, &prepared, &mut run, console)?;
 
     let clock = Clock::start(training.state.elapsed_seconds);
@@ -125,7 +124,6 @@ pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn Metr
 
     let reason = loop {
         training.state.elapsed_seconds = clock.seconds();
-        training.state.schedule_progress = budget.progress(training.state.step, clock.elapsed());
         if options.stop.load(Ordering::Relaxed) {
             break Reason::Stopped;
         }
@@ -135,7 +133,8 @@ pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn Metr
         }
 
         let batch = loader.next_batch()?;
-        let share = schedule.share(training.state.step, training.state.schedule_progress);
+        let step = training.state.step;
+        let share = schedule.share(step, budget.progress(step, clock.elapsed()));
         let learning_rate = recipe.optimizer.learning_rate * share;
         let found = training.step(recipe, &prepared, &run, &batch, learning_rate)?;
         last_loss = Some(found.loss);
@@ -185,8 +184,6 @@ struct Training {
     state: State,
     checkpoints: Checkpoints,
     dev: DevEval,
-    /// Step of the last evaluation in this process.
-    evaluated: Option<u64>,
     /// Step of the newest checkpoint.
     saved: Option<u64>,
     sinks: Vec<Box<dyn MetricSink>>,
@@ -194,7 +191,7 @@ struct Training {
 
 impl Training {
     /// From the initial weights, or from the latest checkpoint.
-    fn begin(recipe: &Recipe, prepared: &Prepared, run: &RunFolder, hardware: Hardware) -> Result<Self> {
+    fn begin(recipe: &Recipe, prepared: &Prepared, run: &mut RunFolder, hardware: Hardware) -> Result<Self> {
         let mut model = new_model(recipe, &prepared.config, hardware)?;
         let mut optimizer = AdamW::new(adamw(recipe), &model.store)?;
         let mut ema = None;
@@ -202,27 +199,29 @@ impl Training {
             ema = Some(Ema::new(&model.store, recipe.training.ema_decay)?);
         }
         let checkpoints = run.checkpoints()?;
-        let mut state = State::start(recipe.training.seed, prepared.pairs_digest());
+        let mut state = State::start(prepared.pairs_digest(), run.tokenizer_digest()?);
         let mut saved = None;
         if let Some(path) = checkpoints.latest()? {
             let loaded = checkpoint::read_state(&path)?;
-            if loaded.pairs != state.pairs {
-                let differences = vec![format!(
-                    "pairs: the run was trained on {}, these are {}",
-                    loaded.pairs, state.pairs
-                )];
-                return Err(Error::OtherRecipe { dir: run.dir().to_owned(), differences });
-            }
+            run.require_same_data(&loaded, &state)?;
             checkpoint::load(&path, &mut model.store, &mut optimizer, ema.as_mut())?;
             state = loaded;
             saved = Some(state.step);
+            // `latest` may have been pointed to an older checkpoint: what came after it is not of this run any more
+            let steps = checkpoints.steps()?;
+            state.best = state.best.filter(|best| steps.contains(&best.step));
+            let later = checkpoints.take_back(state.step, state.best.as_ref().map(|best| best.step))?;
+            if !later.is_empty() {
+                run.log(&format!("goes on from step {}: removed the checkpoints of {later:?}", state.step))?;
+            }
         }
+        take_back_samples(run.dir(), state.step)?;
         let dev = DevEval::new(recipe, prepared, run.dir(), hardware.device, hardware.kind)?;
         let sinks: Vec<Box<dyn MetricSink>> = vec![
             Box::new(JsonLines::open(&run.dir().join("metrics.jsonl"), state.step)?),
             Box::new(TensorBoard::new(run.dir())),
         ];
-        Ok(Self { model, optimizer, ema, state, checkpoints, dev, evaluated: None, saved, sinks })
+        Ok(Self { model, optimizer, ema, state, checkpoints, dev, saved, sinks })
     }
 
     fn tell_start(
@@ -292,11 +291,11 @@ impl Training {
         for (reference, decoded) in &found.samples {
             run.log(&format!("sample: {reference:?} -> {decoded:?}"))?;
         }
-        let better = |value: &f64| self.state.best.as_ref().is_none_or(|best| *value < best.value);
-        let best = found.dev_loss.filter(better).map(|value| Best { metric: "dev_loss".into(), value, step });
-        let is_better = best.is_some();
-        self.state.best = best.or(self.state.best.take());
-        self.evaluated = Some(step);
+        write_samples(run.dir(), &found)?;
+        let best = Best::of(self.state.best.clone(), found.dev_loss, step);
+        let is_better = best != self.state.best;
+        self.state.best = best;
+        self.state.evaluated = Some(step);
         self.tell(&Event::Dev(found), console)?;
         Ok(is_better)
     }
@@ -312,7 +311,8 @@ impl Training {
         if let Some(best) = best {
             self.checkpoints.mark_best(best)?;
         }
-        self.checkpoints.prune(recipe.training.keep_last, best)?;
+        let kept: Vec<u64> = best.into_iter().chain([step]).collect();
+        self.checkpoints.prune(recipe.training.keep_last, &kept)?;
         run.log(&format!("checkpoint {}", path.display()))?;
         self.tell(&Event::Checkpoint { step, path }, console)
     }
@@ -327,12 +327,11 @@ impl Training {
         reason: Reason,
     ) -> Result<()> {
         let step = self.state.step;
-        let is_new = self.saved != Some(step);
-        let best_before = self.state.best.clone();
-        if reason != Reason::Stopped && self.evaluated != Some(step) && is_new {
+        let before = self.state.clone();
+        if reason != Reason::Stopped && self.state.evaluated != Some(step) {
             self.evaluate(prepared, run, console)?;
         }
-        if is_new || self.state.best != best_before {
+        if self.saved != Some(step) || self.state != before {
             self.save(recipe, run, console)?;
         }
         Ok(())
@@ -362,72 +361,10 @@ impl Clock {
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds())
+        duration(self.seconds())
     }
 }
 
 fn is_due(step: u64, every: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
-}
-
-/// Where a training computes, and in which type.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Hardware {
-    pub(crate) device: Device,
-    pub(crate) kind: Kind,
-}
-
-impl Hardware {
-    pub(crate) fn of(recipe: &Recipe) -> Result<Self> {
-        let device = recipe.training.device.resolve()?;
-        if let Some(threads) = recipe.training.threads {
-            tch::set_num_threads(threads.max(1) as i32);
-        }
-        Ok(Self { device, kind: recipe.training.dtype.resolve(device) })
-    }
-
-    fn device_name(self) -> String {
-        format!("{:?}", self.device)
-    }
-
-    fn kind_name(self) -> String {
-        format!("{:?}", self.kind)
-    }
-}
-
-pub(crate) fn new_model(recipe: &Recipe, config: &DecoderConfig, hardware: Hardware) -> Result<Model> {
-    tch::manual_seed(recipe.training.seed as i64);
-    let mut store = ParamStore::train(hardware.device, hardware.kind, recipe.training.seed);
-    let decoder = Decoder::new(config, &mut store)?;
-    Model::new(store, decoder)
-}
-
-pub(crate) fn adamw(recipe: &Recipe) -> AdamWConfig {
-    let o = &recipe.optimizer;
-    AdamWConfig { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay }
-}
-
-pub(crate) fn batch_options(recipe: &Recipe) -> BatchOptions {
-    let t = &recipe.training;
-    BatchOptions { tokens: t.batch_tokens, texts: t.batch_texts, seed: t.seed }
-}
-
-fn budget(recipe: &Recipe) -> Budget {
-    let minutes = recipe.training.max_minutes.map(|minutes| Duration::from_secs_f64(minutes.max(0.0) * 60.0));
-    Budget { steps: recipe.training.max_steps, time: minutes }
-}
-
-fn schedule(recipe: &Recipe) -> Schedule {
-    let s = &recipe.schedule;
-    let decay = match s.kind {
-        ScheduleKind::Cosine => Decay::Cosine,
-        ScheduleKind::Linear => Decay::Linear,
-        ScheduleKind::Constant => Decay::Constant,
-    };
-    Schedule { warmup_steps: s.warmup_steps, decay, final_share: s.final_fraction }
-}
-
-/// Whether a folder is a run that [`train`] left or is at work in.
-pub fn is_run(path: &Path) -> bool {
-    path.join("config.toml").exists() && path.join("checkpoints").is_dir()
 }

@@ -1,5 +1,7 @@
 //! What types cannot say: numbers that fit together, folders that differ.
 
+use models::DecoderConfig;
+
 use super::node::Origin;
 use super::resolve::Problem;
 use super::sections::{DecoderSection, Recipe};
@@ -48,11 +50,17 @@ impl Recipe {
         self.check_texts(&mut problems);
         check_decoder(&self.decoder, &mut problems);
         if problems.0.iter().all(|problem| !problem.key.starts_with("decoder.")) {
-            // the decoder's own check has the last word; the vocabulary is not known yet
-            if let Err(models::Error::DecoderConfig { field, problem }) =
-                self.decoder_config(1, 8, 1, 2, 0).validate()
-            {
-                problems.add(format!("decoder.{field}"), problem);
+            // the decoder's own check has the last word; the vocabulary and the vectors are not known yet
+            let vocab = i64::try_from(self.tokenizer.vocab).unwrap_or(i64::MAX);
+            let config = self.decoder_config(1, vocab.max(8), 1, 2, 0);
+            match config.validate() {
+                Err(models::Error::DecoderConfig { field, problem }) if field != "vocab" => {
+                    problems.add(format!("decoder.{field}"), problem);
+                }
+                _ => {
+                    let fits = weights(&config).is_some_and(|weights| weights <= MOST_WEIGHTS);
+                    problems.need(fits, "decoder.hidden", || too_many_weights(&config));
+                }
             }
         }
         self.check_training(&mut problems);
@@ -99,8 +107,9 @@ impl Recipe {
         });
         problems.at_least_one("pairs.shard_rows", self.pairs.shard_rows);
         // 256 bytes, and the special tokens
-        problems.need(self.tokenizer.vocab >= 260, "tokenizer.vocab", || {
-            format!("is {}; bytes and special tokens alone are 260", self.tokenizer.vocab)
+        problems.need((260..1 << 31).contains(&self.tokenizer.vocab), "tokenizer.vocab", || {
+            let vocab = self.tokenizer.vocab;
+            format!("is {vocab}; bytes and special tokens alone are 260, and it must be below 2^31")
         });
         problems.need(self.pairs.dir != self.run.dir, "run.dir", || {
             format!("is {}, the folder of the pairs too; a run needs its own", self.run.dir.display())
@@ -116,7 +125,9 @@ impl Recipe {
             problems.at_least_one("training.batch_texts", texts);
         }
         if let Some(threads) = training.threads {
-            problems.at_least_one("training.threads", threads);
+            problems.need((1..=1024).contains(&threads), "training.threads", || {
+                format!("is {threads}; it must be at least 1 and at most 1024")
+            });
         }
         let longest = usize::try_from(self.decoder.max_tokens).unwrap_or(0);
         problems.need(training.batch_tokens >= longest, "training.batch_tokens", || {
@@ -134,7 +145,11 @@ impl Recipe {
             "is 0; it must be at least 1".to_owned()
         });
         if let Some(minutes) = training.max_minutes {
-            problems.positive("training.max_minutes", minutes);
+            problems.need(minutes > 0.0 && minutes <= MOST_MINUTES, "training.max_minutes", || {
+                format!(
+                    "is {minutes}; it must be a positive number of at most {MOST_MINUTES}, which is a year"
+                )
+            });
         }
         problems
             .need(training.log_every >= 1, "training.log_every", || "is 0; it must be at least 1".to_owned());
@@ -166,6 +181,34 @@ impl Recipe {
             format!("is {last}; a share lies within 0 and 1")
         });
     }
+}
+
+/// A longer training than this is a slip of the pen.
+const MOST_MINUTES: f64 = 525_600.0;
+
+/// A larger decoder than this is a slip of the pen: its masters, gradients and moments would be 1.6 TB.
+const MOST_WEIGHTS: i64 = 100_000_000_000;
+
+/// Numbers in the matrices of a decoder; `None` where they cannot be counted.
+fn weights(c: &DecoderConfig) -> Option<i64> {
+    let product =
+        |factors: &[i64]| factors.iter().try_fold(1i64, |product, &factor| product.checked_mul(factor));
+    let parts = [
+        product(&[2, c.layers, c.hidden, c.heads, c.head_dim]),
+        product(&[2, c.layers, c.hidden, c.kv_heads, c.head_dim]),
+        product(&[3, c.layers, c.hidden, c.ffn]),
+        product(&[if c.tie_embeddings { 1 } else { 2 }, c.vocab, c.hidden]),
+        product(&[c.projector_hidden, c.prefix_tokens, c.hidden]),
+    ];
+    parts.into_iter().try_fold(0i64, |sum, part| sum.checked_add(part?))
+}
+
+fn too_many_weights(c: &DecoderConfig) -> String {
+    format!(
+        "is {}; with layers {}, heads {} of {}, ffn {}, prefix_tokens {} and tokenizer.vocab {} the decoder would have \
+         more than {MOST_WEIGHTS} weights",
+        c.hidden, c.layers, c.heads, c.head_dim, c.ffn, c.prefix_tokens, c.vocab
+    )
 }
 
 fn check_decoder(decoder: &DecoderSection, problems: &mut Problems) {

@@ -373,3 +373,22 @@ fn sets_that_make_no_sense_are_refused() {
         "--set corpus.0.limit=3: `corpus` must be a list in [brackets], not a table"
     );
 }
+
+#[test]
+fn numbers_beyond_all_machines_are_refused() {
+    for (rest, key) in [
+        ("max_minutes = 1e300", "`training.max_minutes` is 1"),
+        ("max_minutes = inf", "`training.max_minutes` is inf"),
+        ("threads = 1025", "`training.threads` is 1025"),
+        ("[tokenizer]\nvocab = 4294967296", "`tokenizer.vocab` is 4294967296"),
+        ("[decoder]\nhidden = 2000000\nlayers = 1000", "`decoder.hidden` is 2000000; with layers 1000"),
+        (
+            "[decoder]\nhidden = 2147483647\nprojector_hidden = 1000\nhead_dim = 2147483646\nheads = 2147483647",
+            "`decoder.hidden` is 2147483647",
+        ),
+        ("[decoder]\nprojector_hidden = 2000000000", "`decoder.hidden` is 512"),
+    ] {
+        let problem = refused(&format!("{SMALL}{rest}\n"));
+        assert!(problem.contains(key), "{rest}: {problem}");
+    }
+}

@@ -3,6 +3,7 @@
 
 mod small;
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use small::{Small, bytes};
@@ -143,10 +144,10 @@ fn another_recipe_and_a_second_start_are_refused() {
     train(&recipe, &TrainOptions::default(), &mut NullSink).unwrap();
     let error = train(&recipe, &TrainOptions::default(), &mut NullSink).unwrap_err();
     assert!(matches!(error, Error::RunExists { .. }), "{error}");
-    let other = small.recipe("run", &["decoder.layers=3", "optimizer.learning_rate=0.5"]);
+    let other = small.recipe("run", &["decoder.layers=3", "optimizer.beta1=0.5", "training.clip_norm=3"]);
     let error = train(&other, &resume(), &mut NullSink).unwrap_err().to_string();
     assert!(error.contains("decoder.layers: the run has 2, the recipe 3"), "{error}");
-    assert!(error.contains("optimizer.learning_rate"), "{error}");
+    assert!(error.contains("optimizer.beta1") && !error.contains("clip_norm"), "{error}");
 }
 
 #[test]
@@ -194,4 +195,118 @@ fn a_plan_says_what_would_be_and_leaves_nothing() {
     assert_eq!(plan.memory.optimizer, plan.parameters.total as u64 * 8);
     assert!(plan.to_string().contains("tokens/s"));
     assert!(!small.run("plan").exists());
+}
+
+/// The checkpoint that a pointer names.
+fn pointed(run: &Path, pointer: &str) -> String {
+    fs_err::read_to_string(run.join("checkpoints").join(pointer)).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_folder_without_a_checkpoint_begins_with_its_own_tokenizer() {
+    let small = Small::new();
+    let run = small.run("afresh");
+    let recipe = |vocab: &str| small.recipe("afresh", &["training.max_steps=1", vocab]);
+    train(&recipe("tokenizer.vocab=300"), &TrainOptions::default(), &mut NullSink).unwrap();
+    let first = fs_err::read(run.join("tokenizer.json")).unwrap();
+    fs_err::remove_dir_all(run.join("checkpoints")).unwrap();
+    train(&recipe("tokenizer.vocab=320"), &TrainOptions::default(), &mut NullSink).unwrap();
+    assert_ne!(first, fs_err::read(run.join("tokenizer.json")).unwrap());
+    let shape: serde_json::Value =
+        serde_json::from_slice(&fs_err::read(run.join("decoder.json")).unwrap()).unwrap();
+    assert_eq!(shape["vocab"], 320);
+}
+
+#[test]
+fn another_tokenizer_is_refused() {
+    let small = Small::new();
+    train(&small.recipe("run", &["training.max_steps=1"]), &TrainOptions::default(), &mut NullSink).unwrap();
+    let path = small.run("run").join("tokenizer.json");
+    let mut text = fs_err::read_to_string(&path).unwrap();
+    text.push('\n');
+    fs_err::write(&path, text).unwrap();
+    let longer = small.recipe("run", &["training.max_steps=2"]);
+    let error = train(&longer, &resume(), &mut NullSink).unwrap_err();
+    assert!(matches!(error, Error::OtherTokenizer { .. }), "{error}");
+    assert!(error.to_string().contains("tokenizer.json") && error.hint().is_some(), "{error}");
+}
+
+#[test]
+fn a_run_goes_on_from_an_older_checkpoint() {
+    let small = Small::new();
+    let recipe = small.recipe("back", &["training.keep_last=10"]);
+    train(&recipe, &TrainOptions::default(), &mut NullSink).unwrap();
+    let run = small.run("back");
+    let whole = bytes(&run, 12, "model.safetensors");
+    assert_eq!(pointed(&run, "best"), "step-00000012");
+
+    fs_err::write(run.join("checkpoints/latest"), "step-00000004\n").unwrap();
+    steps(&recipe, &resume(), Some(6));
+    assert_eq!(pointed(&run, "latest"), "step-00000006");
+    let checkpoints = run.join("checkpoints");
+    for (step, is_there) in [(4, true), (5, true), (6, true), (8, false), (12, false)] {
+        assert_eq!(checkpoints.join(format!("step-{step:08}")).exists(), is_there, "step {step}");
+    }
+    assert_eq!(pointed(&run, "best"), "step-00000005", "the one that was best by then");
+    train(&recipe, &resume(), &mut NullSink).unwrap();
+    assert!(bytes(&run, 12, "model.safetensors") == whole, "the same steps again");
+}
+
+#[test]
+fn the_end_is_evaluated_once() {
+    let small = Small::new();
+    let evaluations = |max_steps: u64, options: &TrainOptions| {
+        let mut told = Vec::new();
+        let mut sink = |event: &Event| {
+            if let Event::Dev(metrics) = event {
+                told.push(metrics.step);
+            }
+        };
+        let sets = [format!("training.max_steps={max_steps}"), "training.eval_every=0".to_owned()];
+        let recipe = small.recipe("end", &sets.each_ref().map(String::as_str));
+        let outcome = train(&recipe, options, &mut sink).unwrap();
+        (told, outcome.best.unwrap().step)
+    };
+    // 8 is a multiple of checkpoint_every: the checkpoint is there before the evaluation
+    assert_eq!(evaluations(8, &TrainOptions::default()), (vec![8], 8));
+    assert_eq!(pointed(&small.run("end"), "best"), "step-00000008");
+    assert_eq!(evaluations(8, &resume()), (vec![], 8));
+    assert_eq!(evaluations(9, &resume()).0, [9]);
+}
+
+#[test]
+fn a_learning_rate_may_change_on_the_way() {
+    let small = Small::new();
+    train(&small.recipe("rate", &["training.max_steps=2"]), &TrainOptions::default(), &mut NullSink).unwrap();
+    let sets = ["training.max_steps=4", "optimizer.learning_rate=1e-4", "schedule.kind=constant"];
+    let told = steps(&small.recipe("rate", &sets), &resume(), None);
+    assert_eq!(told.last().map(|metrics| metrics.learning_rate), Some(1e-4));
+    let log = fs_err::read_to_string(small.run("rate").join("log.txt")).unwrap();
+    assert!(log.contains("changed: optimizer.learning_rate 0.001 -> 0.0001"), "{log}");
+}
+
+#[test]
+fn a_checkpoint_of_another_type_is_refused() {
+    let small = Small::new();
+    let sets = ["training.max_steps=2"];
+    train(&small.recipe("type", &sets), &TrainOptions::default(), &mut NullSink).unwrap();
+    for file in ["ema.safetensors", "optimizer.safetensors"] {
+        let path = small.run("type").join("checkpoints/step-00000002").join(file);
+        let whole = fs_err::read(&path).unwrap();
+        {
+            let weights = models::Weights::open(&path).unwrap();
+            let tensor = |name: &str| {
+                let tensor = weights.get(name, &weights.shape(name).unwrap()).unwrap();
+                let is_cut = name.ends_with("model.norm.weight");
+                if is_cut { tensor.to_kind(tch::Kind::BFloat16) } else { tensor.copy() }
+            };
+            let tensors: Vec<_> = weights.names().map(|name| (name.to_owned(), tensor(name))).collect();
+            models::save_tensors(&path, &tensors, &Default::default()).unwrap();
+        }
+        let error = train(&small.recipe("type", &["training.max_steps=3"]), &resume(), &mut NullSink);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(file) && error.contains("model.norm.weight"), "{error}");
+        assert!(error.contains("BFloat16"), "{error}");
+        fs_err::write(&path, whole).unwrap();
+    }
 }

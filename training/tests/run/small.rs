@@ -71,7 +71,7 @@ impl Embed for HashEncoder {
 }
 
 /// Sentences of 6 to 12 words, no two alike.
-fn sentences(count: usize) -> String {
+pub(crate) fn sentences(count: usize) -> String {
     let who = ["A man", "The old woman", "One small child", "My brother", "A brown dog", "The tall teacher"];
     let does = ["finds", "carries", "looks at", "paints", "remembers", "throws away"];
     let what = ["a red ball", "the wooden table", "an open letter", "some warm bread", "a broken bicycle"];

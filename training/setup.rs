@@ -1,0 +1,96 @@
+//! What a recipe's settings are to the parts of a training: hardware, fresh weights, optimizer, batches, end, schedule.
+
+use std::time::Duration;
+
+use models::{Decoder, DecoderConfig, ParamStore};
+use tch::{Device, Kind};
+
+use crate::Result;
+use crate::batches::BatchOptions;
+use crate::optimizer::AdamWConfig;
+use crate::recipe::{Recipe, ScheduleKind};
+use crate::schedule::{Budget, Decay, Schedule};
+use crate::step::Model;
+
+/// Where a training computes, and in which type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hardware {
+    pub(crate) device: Device,
+    pub(crate) kind: Kind,
+}
+
+impl Hardware {
+    pub(crate) fn of(recipe: &Recipe) -> Result<Self> {
+        let device = recipe.training.device.resolve()?;
+        if let Some(threads) = recipe.training.threads {
+            tch::set_num_threads(threads.max(1) as i32);
+        }
+        Ok(Self { device, kind: recipe.training.dtype.resolve(device) })
+    }
+
+    pub(crate) fn device_name(self) -> String {
+        format!("{:?}", self.device)
+    }
+
+    pub(crate) fn kind_name(self) -> String {
+        format!("{:?}", self.kind)
+    }
+}
+
+/// A decoder with its initial weights, which follow from the seed.
+pub(crate) fn new_model(recipe: &Recipe, config: &DecoderConfig, hardware: Hardware) -> Result<Model> {
+    tch::manual_seed(recipe.training.seed as i64);
+    let mut store = ParamStore::train(hardware.device, hardware.kind, recipe.training.seed);
+    let decoder = Decoder::new(config, &mut store)?;
+    Model::new(store, decoder)
+}
+
+/// Constants of the optimizer.
+pub(crate) fn adamw(recipe: &Recipe) -> AdamWConfig {
+    let o = &recipe.optimizer;
+    AdamWConfig { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay }
+}
+
+/// How texts are put into batches.
+pub(crate) fn batch_options(recipe: &Recipe) -> BatchOptions {
+    let t = &recipe.training;
+    BatchOptions { tokens: t.batch_tokens, texts: t.batch_texts, seed: t.seed }
+}
+
+/// When the run ends.
+pub(crate) fn budget(recipe: &Recipe) -> Budget {
+    let time = recipe.training.max_minutes.map(|minutes| duration(minutes.max(0.0) * 60.0));
+    Budget { steps: recipe.training.max_steps, time }
+}
+
+/// The learning rate over the run.
+pub(crate) fn schedule(recipe: &Recipe) -> Schedule {
+    let s = &recipe.schedule;
+    let decay = match s.kind {
+        ScheduleKind::Cosine => Decay::Cosine,
+        ScheduleKind::Linear => Decay::Linear,
+        ScheduleKind::Constant => Decay::Constant,
+    };
+    Schedule { warmup_steps: s.warmup_steps, decay, final_share: s.final_fraction }
+}
+
+/// Seconds as a duration; the longest one where they are more, or no number.
+pub(crate) fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_number_of_minutes_is_a_time() {
+        let mut recipe = Recipe::default();
+        for (minutes, time) in
+            [(0.5, Duration::from_secs(30)), (1e300, Duration::MAX), (-1.0, Duration::ZERO)]
+        {
+            recipe.training.max_minutes = Some(minutes);
+            assert_eq!(budget(&recipe).time, Some(time));
+        }
+    }
+}
