@@ -78,7 +78,7 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
     let encoder = Encoder::open(&recipe.encoder.source, &recipe.encoder_options())?;
     let mut config = recipe.pairs_config();
     if strict {
-        config.corpora.iter_mut().for_each(|corpus| corpus.strict = true);
+        config.strict();
     }
     let stop = signals::stop_flag()?;
     let mut bar: Option<(Stage, Progress)> = None;
