@@ -7,7 +7,7 @@ mod small;
 
 use std::hint::black_box;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use models::vocabulary::train_bpe;
 use small::{Small, sentences};
 use training::batches::{BatchOptions, Epoch};
@@ -49,7 +49,7 @@ fn collate(c: &mut Criterion) {
     group.finish();
 }
 
-/// Texts to tokens on one core, with the tokenizer's cache of words empty and warm.
+/// Texts to tokens on one core.
 fn tokenize(c: &mut Criterion) {
     let text = sentences(800);
     let texts: Vec<&str> = text.lines().collect();
@@ -60,10 +60,7 @@ fn tokenize(c: &mut Criterion) {
     };
     let mut group = c.benchmark_group("tokenize");
     group.throughput(Throughput::Bytes(text.len() as u64));
-    group.bench_function("sentences, cold", |bench| {
-        bench.iter_batched(|| vocabulary.clone(), |fresh| encode(&fresh), BatchSize::LargeInput);
-    });
-    group.bench_function("sentences, warm", |bench| bench.iter(|| black_box(encode(&vocabulary))));
+    group.bench_function("sentences", |bench| bench.iter(|| black_box(encode(&vocabulary))));
     group.finish();
 }
 
