@@ -11,18 +11,12 @@ use tch::{Kind, Tensor};
 use crate::Result;
 
 /// How the loss is computed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LossOptions {
     /// Share of the target's probability that is spread evenly over the vocabulary (arXiv 1512.00567); 0 for none.
     pub label_smoothing: f64,
-    /// Positions in a chunk.
-    pub chunk: i64,
-}
-
-impl Default for LossOptions {
-    fn default() -> Self {
-        Self { label_smoothing: 0.0, chunk: 1024 }
-    }
+    /// Most positions in a chunk; `None` for as many as have 64 MiB of scores, and at least 1024.
+    pub chunk: Option<i64>,
 }
 
 /// Sum of the loss over positions, and its gradient, multiplied by `scale`, with respect to the states.
@@ -45,7 +39,7 @@ pub fn cross_entropy_with_gradients(
         let (h_NH, head_VH) = (h_NH.detach(), head_VH.detach());
         let mut total = Tensor::f_zeros([] as [i64; 0], (Kind::Float, h_NH.device()))?;
         let h_grad_NH = h_NH.f_empty_like()?;
-        for (start, length) in chunks(h_NH.size()[0], options.chunk) {
+        for (start, length) in chunks(h_NH.size()[0], options.chunk.unwrap_or_else(|| chunk_of(&head_VH))) {
             let h_CH = h_NH.f_narrow(0, start, length)?;
             let targets_C1 = targets_N.f_narrow(0, start, length)?.f_unsqueeze(1)?;
             let scores_CV = h_CH.f_linear(&head_VH, None::<&Tensor>)?;
@@ -87,33 +81,43 @@ pub fn cross_entropy(h_NH: &Tensor, head_VH: &Tensor, targets_N: &Tensor, chunk:
 /// returns that sum.
 fn into_gradient(scores_CV: Tensor, targets_C1: &Tensor, smoothing: f64) -> Result<(Tensor, Tensor)> {
     let kind = scores_CV.kind();
-    // the kernel sums in f32 whatever the type
+    let vocab = scores_CV.size()[1] as f64;
+    // the kernels sum in f32 whatever the type
     let mut p_CV = scores_CV.f_softmax(-1, kind)?;
-    let p_C1 = p_CV.f_gather(1, targets_C1, false)?;
+    let p_C1 = p_CV.f_gather(1, targets_C1, false)?.f_to_kind(Kind::Float)?;
+    // near 1 a bf16 probability has three digits, and what it lacks to 1 none: the sum of all others has it
+    let _ = p_CV.f_scatter_value_(1, targets_C1, 0.0)?;
+    let others_C1 = p_CV.f_sum_dim_intlist([-1].as_slice(), true, kind)?.f_to_kind(Kind::Float)?;
     // a probability below f32's smallest would make the loss infinite; NaN stays NaN
-    let loss_C1 = p_C1.f_to_kind(Kind::Float)?.f_clamp_min(1e-38)?.f_log()?.f_neg()?;
-    let mut loss = loss_C1.f_sum(Kind::Float)?;
+    let log_p_C1 = p_C1.f_clamp_min(1e-38)?.f_log()?;
+    let log_p_C1 = others_C1.f_neg()?.f_log1p()?.f_where_self(&others_C1.f_lt(0.5)?, &log_p_C1)?;
+    let mut loss = log_p_C1.f_sum(Kind::Float)?.f_neg()?;
+    let mut on_target_C1 = others_C1.f_neg()?;
     if smoothing > 0.0 {
-        let vocab = p_CV.size()[1] as f64;
         // -mean over v of log p_v = log of the sum - mean score = score of the target - log p of it - mean score
         let of_target = scores_CV.f_gather(1, targets_C1, false)?.f_sum(Kind::Float)?;
         let mean = scores_CV.f_sum(Kind::Float)?.f_div_scalar(vocab)?;
         let uniform = of_target.f_add(&loss)?.f_sub(&mean)?;
         loss = loss.f_mul_scalar(1.0 - smoothing)?.f_add(&uniform.f_mul_scalar(smoothing)?)?;
         let _ = p_CV.f_sub_scalar_(smoothing / vocab)?;
+        on_target_C1 = on_target_C1.f_add_scalar(smoothing * (vocab - 1.0) / vocab)?;
     }
-    let on_target_C1 = p_CV.f_gather(1, targets_C1, false)?.f_sub_scalar(1.0 - smoothing)?;
-    let _ = p_CV.f_scatter_(1, targets_C1, &on_target_C1)?;
+    let _ = p_CV.f_scatter_(1, targets_C1, &on_target_C1.f_to_kind(kind)?)?;
     Ok((loss, p_CV))
 }
 
-/// (start, length) of chunks that cover `total` positions.
-fn chunks(total: i64, chunk: i64) -> impl Iterator<Item = (i64, i64)> {
-    let chunk = chunk.max(1);
-    (0..total.div_euclid(chunk) + i64::from(total % chunk != 0)).map(move |i| {
-        let start = i * chunk;
-        (start, chunk.min(total - start))
-    })
+/// Positions whose scores take 64 MiB, at least 1024: below that the head's products slow down.
+fn chunk_of(head_VH: &Tensor) -> i64 {
+    let bytes = head_VH.size()[0] * head_VH.kind().elt_size_in_bytes() as i64;
+    ((64 << 20) / bytes.max(1)).max(1024)
+}
+
+/// (start, length) of chunks that cover `total` positions: as few as there can be, of like lengths.
+fn chunks(total: i64, most: i64) -> impl Iterator<Item = (i64, i64)> {
+    let up = |a: i64, b: i64| a.div_euclid(b) + i64::from(a % b != 0);
+    let count = up(total, most.max(1));
+    let chunk = up(total, count.max(1));
+    (0..count).map(move |i| (i * chunk, chunk.min(total - i * chunk))).filter(|(_, length)| *length > 0)
 }
 
 #[cfg(test)]
@@ -149,7 +153,7 @@ mod tests {
                     );
                     expected.backward();
                     let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
-                    let options = LossOptions { label_smoothing, chunk };
+                    let options = LossOptions { label_smoothing, chunk: Some(chunk) };
                     let (loss, h_grad) = cross_entropy_with_gradients(
                         &h,
                         &head,
@@ -167,6 +171,45 @@ mod tests {
                     assert!(farthest(&head_grad, &head.grad()) < tolerance);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn chunks_cover_all_positions_evenly() {
+        let of = |total, most| chunks(total, most).collect::<Vec<_>>();
+        assert_eq!(of(4096, 2520), [(0, 2048), (2048, 2048)]);
+        assert_eq!(of(10, 4), [(0, 4), (4, 4), (8, 2)]);
+        assert_eq!(of(9, 4), [(0, 3), (3, 3), (6, 3)]);
+        assert_eq!(of(5, 4), [(0, 3), (3, 2)]);
+        assert!(of(0, 4).is_empty());
+        for (total, most) in [(37, 1), (100, 7), (6, 4), (1, 1)] {
+            let lengths = of(total, most).iter().map(|(_, length)| *length).collect::<Vec<_>>();
+            assert_eq!(lengths.iter().sum::<i64>(), total);
+            assert!(lengths.iter().all(|length| (1..=most).contains(length)), "{lengths:?}");
+        }
+        let head = Tensor::zeros([13312, 1], (Kind::BFloat16, Device::Cpu));
+        assert_eq!(chunk_of(&head), 2520);
+        assert_eq!(chunk_of(&Tensor::zeros([100_000, 1], (Kind::BFloat16, Device::Cpu))), 1024);
+    }
+
+    #[test]
+    fn a_sure_target_keeps_its_gradient_in_bf16() {
+        // of 64 tokens the target's is ahead by this much: p lies between 0.05 and 1 - 1e-5
+        for (ahead, smoothing) in [(1.0, 0.0), (8.0, 0.0), (12.0, 0.0), (15.0, 0.0), (12.0, 0.1)] {
+            let scores = Tensor::zeros([1, 64], (Kind::Double, Device::Cpu));
+            let _ = scores.narrow(1, 5, 1).fill_(ahead);
+            let target = Tensor::from_slice(&[5i64]).unsqueeze(1);
+            let wanted = Tensor::full([1, 64], smoothing / 64.0, (Kind::Double, Device::Cpu));
+            let _ = wanted.narrow(1, 5, 1).fill_(1.0 - smoothing + smoothing / 64.0);
+            let expected = scores.softmax(-1, Kind::Double) - &wanted;
+            let expected_loss = -(scores.log_softmax(-1, Kind::Double) * wanted).sum(Kind::Double);
+            let (loss, gradient) = into_gradient(scores.to_kind(Kind::BFloat16), &target, smoothing).unwrap();
+            let (on, off) = (gradient.double_value(&[0, 5]), gradient.double_value(&[0, 6]));
+            let relative = |found: f64, expected: f64| (found / expected - 1.0).abs();
+            assert!(relative(on, expected.double_value(&[0, 5])) < 0.01, "{ahead} {smoothing}: {on}");
+            assert!(relative(off, expected.double_value(&[0, 6])) < 0.01, "{ahead} {smoothing}: {off}");
+            let (loss, expected) = (loss.double_value(&[]), expected_loss.double_value(&[]));
+            assert!(relative(loss, expected) < 0.01, "{ahead} {smoothing}: {loss} {expected}");
         }
     }
 
