@@ -8,7 +8,7 @@
 use crate::Result;
 use crate::kv_cache::LayerCache;
 use crate::params::{Group, Init, ParamStore};
-use std::cell::RefCell;
+use crate::rope::{Rope, Rotation};
 use tch::{Device, Kind, Tensor};
 
 /// Shape of a stack of blocks.
@@ -68,27 +68,43 @@ impl Stack {
             .map(|i| Block::new(config, layers, &format!("{prefix}layers.{i}."), store))
             .collect::<Result<_>>()?;
         let norm = RmsNorm::new(&format!("{prefix}norm.weight"), config, store)?;
-        let rope = Rope::new(config, store.compute_kind(), store.device());
+        let rope = Rope::new(config.head_dim, config.rope_theta, store.compute_kind(), store.device())?;
         Ok(Self { blocks, norm, rope })
     }
 
     /// The residual stream after all blocks, before the final norm: (B, T, H) -> (B, T, H).
-    pub fn forward(&self, x_BTH: &Tensor, attend: Attend<'_>) -> Tensor {
-        let (rope, mask) = (self.rope.at(0, x_BTH.size()[1]), Mask::new(attend, x_BTH));
-        self.blocks.iter().fold(x_BTH.shallow_clone(), |x, block| block.forward(&x, &rope, &mask, None))
+    ///
+    /// # Errors
+    /// libtorch's own (out of memory), here and in all that follows.
+    pub fn forward(&self, x_BTH: &Tensor, attend: Attend<'_>) -> Result<Tensor> {
+        let (rope, mask) = (self.rope.at(0, x_BTH.size()[1])?, Mask::new(attend, x_BTH)?);
+        let mut blocks = self.blocks.iter();
+        blocks.try_fold(x_BTH.shallow_clone(), |x, block| block.forward(&x, &rope, &mask, None))
     }
 
     /// As [`Stack::forward`] for positions that follow those in the cache, which is extended. With `Causal` the
     /// cache must be empty; one position uses `Full`.
-    pub fn forward_cached(&self, x_BTH: &Tensor, attend: Attend<'_>, cache: &mut [LayerCache]) -> Tensor {
+    ///
+    /// # Errors
+    /// libtorch's own; the cache is then of no use any more.
+    pub fn forward_cached(
+        &self,
+        x_BTH: &Tensor,
+        attend: Attend<'_>,
+        cache: &mut [LayerCache],
+    ) -> Result<Tensor> {
         let start = cache.first().map_or(0, LayerCache::len);
-        let (rope, mask) = (self.rope.at(start, x_BTH.size()[1]), Mask::new(attend, x_BTH));
-        let layers = self.blocks.iter().zip(cache);
-        layers.fold(x_BTH.shallow_clone(), |x, (block, cache)| block.forward(&x, &rope, &mask, Some(cache)))
+        let (rope, mask) = (self.rope.at(start, x_BTH.size()[1])?, Mask::new(attend, x_BTH)?);
+        let mut layers = self.blocks.iter().zip(cache);
+        layers
+            .try_fold(x_BTH.shallow_clone(), |x, (block, cache)| block.forward(&x, &rope, &mask, Some(cache)))
     }
 
     /// The final norm, any leading shape.
-    pub fn norm(&self, x: &Tensor) -> Tensor {
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn norm(&self, x: &Tensor) -> Result<Tensor> {
         self.norm.forward(x)
     }
 }
@@ -108,72 +124,11 @@ impl RmsNorm {
 
     /// The square sum is taken in f32, the products in the type of `x`. libtorch's `rms_norm` goes through f32
     /// copies of `x` on a CPU, forward and backward: five times the time of this in bf16.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let norm = x.norm_scalaropt_dim_dtype(2.0, [-1].as_slice(), true, Kind::Float);
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let norm = x.f_norm_scalaropt_dim_dtype(2.0, [-1].as_slice(), true, Kind::Float)?;
         let width = self.gain_H.size()[0] as f64;
-        let scale = (norm.square() / width + self.eps).rsqrt();
-        x * scale.to_kind(x.kind()) * &self.gain_H
-    }
-}
-
-/// Tables of the rotary position embedding, rotate-half form.
-#[derive(Debug)]
-struct Rope {
-    head_dim: i64,
-    theta: f64,
-    kind: Kind,
-    device: Device,
-    /// cos and signed sin, (positions, 1, D); grown on demand.
-    tables: RefCell<(Tensor, Tensor)>,
-}
-
-/// The tables' rows for some positions: (T, 1, D).
-struct Rotation {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rope {
-    fn new(config: &BlockConfig, kind: Kind, device: Device) -> Self {
-        let (head_dim, theta) = (config.head_dim, config.rope_theta);
-        Self {
-            head_dim,
-            theta,
-            kind,
-            device,
-            tables: RefCell::new(Self::table(head_dim, theta, 64, kind, device)),
-        }
-    }
-
-    fn table(head_dim: i64, theta: f64, positions: i64, kind: Kind, device: Device) -> (Tensor, Tensor) {
-        let options = (Kind::Double, Device::Cpu);
-        let exponents = Tensor::arange_start_step(0, head_dim, 2, options) / -(head_dim as f64);
-        // f32 angles, as transformers computes them
-        let frequencies = (exponents * theta.ln()).exp().to_kind(Kind::Float);
-        let half = Tensor::arange(positions, (Kind::Float, Device::Cpu)).outer(&frequencies);
-        let (cos, sin) = (half.cos(), half.sin());
-        let finish = |t: Tensor| t.unsqueeze(1).to_kind(kind).to_device(device);
-        // the sign of rotate-half lies in the sine, so that the rotation of x is x * cos + roll(x) * sin
-        (finish(Tensor::cat(&[&cos, &cos], -1)), finish(Tensor::cat(&[&sin.neg(), &sin], -1)))
-    }
-
-    fn at(&self, start: i64, length: i64) -> Rotation {
-        let mut tables = self.tables.borrow_mut();
-        let have = tables.0.size()[0];
-        if start + length > have {
-            let positions = (start + length).max(2 * have);
-            *tables =
-                tch::no_grad(|| Self::table(self.head_dim, self.theta, positions, self.kind, self.device));
-        }
-        Rotation { cos: tables.0.narrow(0, start, length), sin: tables.1.narrow(0, start, length) }
-    }
-}
-
-impl Rotation {
-    /// (B, T, heads, D) -> the same, each pair (i, i + D/2) turned by its position's angle.
-    fn apply(&self, x_BTND: &Tensor) -> Tensor {
-        let half = x_BTND.size()[3] / 2;
-        (x_BTND * &self.cos).addcmul(&x_BTND.roll([half], [-1]), &self.sin)
+        let scale = norm.f_square()?.f_div_scalar(width)?.f_add_scalar(self.eps)?.f_rsqrt()?;
+        Ok(x.f_mul(&scale.f_to_kind(x.kind())?)?.f_mul(&self.gain_H)?)
     }
 }
 
@@ -188,20 +143,20 @@ enum Mask {
 }
 
 impl Mask {
-    fn new(attend: Attend<'_>, x_BTH: &Tensor) -> Self {
+    fn new(attend: Attend<'_>, x_BTH: &Tensor) -> Result<Self> {
         let (length, options) = (x_BTH.size()[1], (x_BTH.kind(), x_BTH.device()));
-        match attend {
+        Ok(match attend {
             Attend::Full => Self::None,
             Attend::Causal if length == 1 => Self::None,
             Attend::Causal => {
-                Self::Causal(Tensor::full([length, length], f64::NEG_INFINITY, options).triu(1))
+                Self::Causal(Tensor::f_full([length, length], f64::NEG_INFINITY, options)?.f_triu(1)?)
             }
             Attend::Keys(mask_BT) => {
-                let zeros = Tensor::zeros(mask_BT.size(), options);
-                let mask = zeros.masked_fill(&mask_BT.logical_not(), f64::NEG_INFINITY);
-                Self::Keys(mask.unsqueeze(1).unsqueeze(1))
+                let zeros = Tensor::f_zeros(mask_BT.size(), options)?;
+                let mask = zeros.f_masked_fill(&mask_BT.f_logical_not()?, f64::NEG_INFINITY)?;
+                Self::Keys(mask.f_unsqueeze(1)?.f_unsqueeze(1)?)
             }
-        }
+        })
     }
 }
 
@@ -257,9 +212,9 @@ impl Block {
         rope: &Rotation,
         mask: &Mask,
         cache: Option<&mut LayerCache>,
-    ) -> Tensor {
-        let x = x_BTH + self.attention(&self.norm1.forward(x_BTH), rope, mask, cache);
-        &x + self.feed_forward(&self.norm2.forward(&x))
+    ) -> Result<Tensor> {
+        let x = x_BTH.f_add(&self.attention(&self.norm1.forward(x_BTH)?, rope, mask, cache)?)?;
+        Ok(x.f_add(&self.feed_forward(&self.norm2.forward(&x)?)?)?)
     }
 
     fn attention(
@@ -268,35 +223,43 @@ impl Block {
         rope: &Rotation,
         mask: &Mask,
         cache: Option<&mut LayerCache>,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         let BlockConfig { heads, kv_heads, head_dim, .. } = self.config;
         let (batch, length) = (x_BTH.size()[0], x_BTH.size()[1]);
-        let qkv = x_BTH.linear(&self.qkv, self.qkv_bias.as_ref());
-        let qkv = qkv.view([batch, length, heads + 2 * kv_heads, head_dim]);
-        let qk = rope.apply(&qkv.narrow(2, 0, heads + kv_heads));
-        let q_BNTD = qk.narrow(2, 0, heads).transpose(1, 2);
-        let k_BKTD = qk.narrow(2, heads, kv_heads).transpose(1, 2);
-        let v_BKTD = qkv.narrow(2, heads + kv_heads, kv_heads).transpose(1, 2);
+        let qkv = x_BTH.f_linear(&self.qkv, self.qkv_bias.as_ref())?;
+        let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
+        let (qk, v_BTKD) = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
+        let (q_BTND, k_BTKD) = split(&rope.apply(&qk)?, [heads, kv_heads], 2)?;
+        let (q_BNTD, k_BKTD) = (q_BTND.f_transpose(1, 2)?, k_BTKD.f_transpose(1, 2)?);
+        let v_BKTD = v_BTKD.f_transpose(1, 2)?;
         let y_BNTD = match cache {
-            None => attend(&q_BNTD, &k_BKTD, &v_BKTD, mask),
+            None => attend(&q_BNTD, &k_BKTD, &v_BKTD, mask)?,
             Some(cache) => {
-                let (k_BKSD, v_BKSD) = cache.append(&k_BKTD, &v_BKTD);
-                attend(&q_BNTD, &k_BKSD, &v_BKSD, mask)
+                let (k_BKSD, v_BKSD) = cache.append(&k_BKTD, &v_BKTD)?;
+                attend(&q_BNTD, &k_BKSD, &v_BKSD, mask)?
             }
         };
-        y_BNTD.transpose(1, 2).reshape([batch, length, heads * head_dim]).linear(&self.out, None::<Tensor>)
+        let y_BTM = y_BNTD.f_transpose(1, 2)?.f_reshape([batch, length, heads * head_dim])?;
+        Ok(y_BTM.f_linear(&self.out, None::<Tensor>)?)
     }
 
-    fn feed_forward(&self, x_BTH: &Tensor) -> Tensor {
-        let gate_up = x_BTH.linear(&self.gate_up, None::<Tensor>);
-        let (gate, up) =
-            (gate_up.narrow(-1, 0, self.config.ffn), gate_up.narrow(-1, self.config.ffn, self.config.ffn));
-        (gate.silu() * up).linear(&self.down, None::<Tensor>)
+    fn feed_forward(&self, x_BTH: &Tensor) -> Result<Tensor> {
+        let gate_up = x_BTH.f_linear(&self.gate_up, None::<Tensor>)?;
+        let (gate, up) = split(&gate_up, [self.config.ffn; 2], -1)?;
+        Ok(gate.f_silu()?.f_mul(&up)?.f_linear(&self.down, None::<Tensor>)?)
     }
 }
 
+/// Two slices that fill a dimension. One operation for both: its backward pass joins the two gradients, where that of
+/// two slices would pad each with zeros and add them.
+fn split(x: &Tensor, sizes: [i64; 2], dim: i64) -> Result<(Tensor, Tensor)> {
+    let mut parts = x.f_split_with_sizes(sizes, dim)?;
+    let second = parts.remove(1);
+    Ok((parts.remove(0), second))
+}
+
 /// softmax(q k^T / sqrt(D) + mask) v for (B, N, T, D) queries against (B, K, S, D) keys and values.
-fn attend(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Tensor {
+fn attend(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Result<Tensor> {
     let (queries, keys) = (q_BNTD.size()[2], k_BKSD.size()[2]);
     let limit = if q_BNTD.requires_grad() { PRODUCTS_UP_TO_IN_TRAINING } else { PRODUCTS_UP_TO };
     if q_BNTD.device() == Device::Cpu && queries > 1 && keys <= limit {
@@ -308,38 +271,38 @@ fn attend(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Ten
 
 /// Attention as two batched products. Heads that share keys are stacked along the queries, so that keys and values
 /// are never copied.
-fn attend_by_products(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Tensor {
+fn attend_by_products(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Result<Tensor> {
     let shape = q_BNTD.size();
     let (batch, heads, queries, dim) = (shape[0], shape[1], shape[2], shape[3]);
     let (kv_heads, keys) = (k_BKSD.size()[1], k_BKSD.size()[2]);
     let (groups, rows) = (heads / kv_heads, batch * kv_heads);
     let stacked = [rows, groups * queries, dim];
-    let q = q_BNTD.reshape(stacked);
-    let k = k_BKSD.reshape([rows, keys, dim]).transpose(1, 2);
+    let q = q_BNTD.f_reshape(stacked)?;
+    let k = k_BKSD.f_reshape([rows, keys, dim])?.f_transpose(1, 2)?;
     let scale = (dim as f64).powf(-0.5);
     let (kind, device) = (q.kind(), q.device());
     let scores = match mask {
-        Mask::None => Tensor::zeros([1], (kind, device)).baddbmm(&q, &k, 0.0, scale),
-        Mask::Causal(mask_TS) if groups == 1 => mask_TS.baddbmm(&q, &k, 1.0, scale),
-        Mask::Causal(mask_TS) => mask_TS.repeat([groups, 1]).baddbmm(&q, &k, 1.0, scale),
+        Mask::None => Tensor::f_zeros([1], (kind, device))?.f_baddbmm(&q, &k, 0.0, scale)?,
+        Mask::Causal(mask_TS) if groups == 1 => mask_TS.f_baddbmm(&q, &k, 1.0, scale)?,
+        Mask::Causal(mask_TS) => mask_TS.f_repeat([groups, 1])?.f_baddbmm(&q, &k, 1.0, scale)?,
         Mask::Keys(mask_B11S) => {
-            let mask = mask_B11S.expand([batch, kv_heads, 1, keys], false).reshape([rows, 1, keys]);
-            mask.baddbmm(&q, &k, 1.0, scale)
+            let mask = mask_B11S.f_expand([batch, kv_heads, 1, keys], false)?.f_reshape([rows, 1, keys])?;
+            mask.f_baddbmm(&q, &k, 1.0, scale)?
         }
     };
-    let y = scores.softmax(-1, kind).bmm(&v_BKSD.reshape([rows, keys, dim]));
-    y.view([batch, heads, queries, dim])
+    let y = scores.f_softmax(-1, kind)?.f_bmm(&v_BKSD.f_reshape([rows, keys, dim])?)?;
+    Ok(y.f_view([batch, heads, queries, dim])?)
 }
 
 /// libtorch's fused attention: flash, memory-efficient or cuDNN, as the device offers.
-fn attend_fused(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Tensor {
+fn attend_fused(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Result<Tensor> {
     let grouped = q_BNTD.size()[1] != k_BKSD.size()[1];
     let (mask, causal) = match mask {
         Mask::None => (None, false),
         Mask::Causal(_) => (None, true),
         Mask::Keys(mask) => (Some(mask), false),
     };
-    Tensor::scaled_dot_product_attention(q_BNTD, k_BKSD, v_BKSD, mask, 0.0, causal, None, grouped)
+    Ok(Tensor::f_scaled_dot_product_attention(q_BNTD, k_BKSD, v_BKSD, mask, 0.0, causal, None, grouped)?)
 }
 
 #[cfg(test)]
@@ -362,8 +325,9 @@ mod tests {
             let keep_BT = Tensor::ones([3, 9], (Kind::Bool, Device::Cpu));
             let _ = keep_BT.get(1).narrow(0, 4, 5).fill_(0);
             for attend in [Attend::Causal, Attend::Full, Attend::Keys(&keep_BT)] {
-                let mask = Mask::new(attend, &x_BTH);
-                close(&attend_by_products(&q, &k, &v, &mask), &attend_fused(&q, &k, &v, &mask), 1e-5);
+                let mask = Mask::new(attend, &x_BTH).unwrap();
+                let products = attend_by_products(&q, &k, &v, &mask).unwrap();
+                close(&products, &attend_fused(&q, &k, &v, &mask).unwrap(), 1e-5);
             }
         }
     }
@@ -374,36 +338,17 @@ mod tests {
         let x = Tensor::randn([5, 7, 16], (Kind::Float, Device::Cpu)) * 3.0;
         let gain_H = Tensor::randn([16], (Kind::Float, Device::Cpu));
         let norm = RmsNorm { gain_H: gain_H.shallow_clone(), eps: 1e-2 };
-        close(&norm.forward(&x), &x.rms_norm([16], Some(&gain_H), 1e-2), 1e-5);
+        close(&norm.forward(&x).unwrap(), &x.rms_norm([16], Some(&gain_H), 1e-2), 1e-5);
         let bf16 = RmsNorm { gain_H: gain_H.to_kind(Kind::BFloat16), eps: 1e-2 };
-        close(&bf16.forward(&x.to_kind(Kind::BFloat16)).to_kind(Kind::Float), &norm.forward(&x), 0.1);
+        let rounded = bf16.forward(&x.to_kind(Kind::BFloat16)).unwrap().to_kind(Kind::Float);
+        close(&rounded, &norm.forward(&x).unwrap(), 0.1);
     }
 
     #[test]
     fn rms_norm_of_zeros_has_a_finite_gradient() {
         let x = Tensor::zeros([1, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let norm = RmsNorm { gain_H: Tensor::ones([4], (Kind::Float, Device::Cpu)), eps: 1e-5 };
-        norm.forward(&x).sum(Kind::Float).backward();
+        norm.forward(&x).unwrap().sum(Kind::Float).backward();
         assert!(bool::try_from(x.grad().isfinite().all()).unwrap());
-    }
-
-    #[test]
-    fn rope_grows_and_depends_on_distance_only() {
-        let config = BlockConfig {
-            hidden: 8,
-            heads: 1,
-            kv_heads: 1,
-            head_dim: 8,
-            ffn: 8,
-            rms_norm_eps: 1e-5,
-            rope_theta: 1e4,
-            qkv_bias: false,
-        };
-        let rope = Rope::new(&config, Kind::Float, Device::Cpu);
-        let x = Tensor::randn([1, 1, 1, 8], (Kind::Float, Device::Cpu));
-        let y = Tensor::randn([1, 1, 1, 8], (Kind::Float, Device::Cpu));
-        let dot = |p: i64, q: i64| (rope.at(p, 1).apply(&x) * rope.at(q, 1).apply(&y)).sum(Kind::Float);
-        close(&dot(3, 1), &dot(203, 201), 1e-4);
-        close(&rope.at(0, 1).apply(&x), &x, 1e-7);
     }
 }

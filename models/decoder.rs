@@ -230,32 +230,47 @@ impl Decoder {
     }
 
     /// Input embeddings of vectors: (B, dim) f32 -> (B, P, H).
-    pub fn prefix(&self, v_BD: &Tensor) -> Tensor {
+    ///
+    /// # Errors
+    /// libtorch's own (out of memory), here and in all that follows.
+    pub fn prefix(&self, v_BD: &Tensor) -> Result<Tensor> {
         self.projector.forward(v_BD)
     }
 
     /// Input embeddings of tokens: (B, T) i64 -> (B, T, H).
-    pub fn embed(&self, tokens_BT: &Tensor) -> Tensor {
-        Tensor::embedding(&self.embedding, tokens_BT, -1, false, false).to_kind(self.kind)
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn embed(&self, tokens_BT: &Tensor) -> Result<Tensor> {
+        Ok(Tensor::f_embedding(&self.embedding, tokens_BT, -1, false, false)?.f_to_kind(self.kind)?)
     }
 
     /// Final-normed states at the token positions: (B, dim) f32 and (B, T) i64 -> (B, T, H). Rows of tokens are
     /// [BOS, t1, …, tn], padded on the right; the mask is causal, so padding changes nothing before it.
-    pub fn hidden(&self, v_BD: &Tensor, tokens_BT: &Tensor) -> Tensor {
-        self.hidden_after(&self.prefix(v_BD), tokens_BT)
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn hidden(&self, v_BD: &Tensor, tokens_BT: &Tensor) -> Result<Tensor> {
+        self.hidden_after(&self.prefix(v_BD)?, tokens_BT)
     }
 
     /// As [`Decoder::hidden`] with a prefix at hand: (B, P', H) and (B, T) -> (B, T, H).
-    pub fn hidden_after(&self, prefix_BPH: &Tensor, tokens_BT: &Tensor) -> Tensor {
-        let x_BSH = Tensor::cat(&[prefix_BPH, &self.embed(tokens_BT)], 1);
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn hidden_after(&self, prefix_BPH: &Tensor, tokens_BT: &Tensor) -> Result<Tensor> {
+        let x_BSH = Tensor::f_cat(&[prefix_BPH, &self.embed(tokens_BT)?], 1)?;
         let length = tokens_BT.size()[1];
-        let y_BSH = self.stack.forward(&x_BSH, Attend::Causal);
-        self.stack.norm(&y_BSH.narrow(1, x_BSH.size()[1] - length, length))
+        let y_BSH = self.stack.forward(&x_BSH, Attend::Causal)?;
+        self.stack.norm(&y_BSH.f_narrow(1, x_BSH.size()[1] - length, length)?)
     }
 
     /// Scores of the next token: (…, H) -> (…, V) in the compute type.
-    pub fn logits(&self, h: &Tensor) -> Tensor {
-        h.linear(&self.head, None::<Tensor>)
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn logits(&self, h: &Tensor) -> Result<Tensor> {
+        Ok(h.f_linear(&self.head, None::<Tensor>)?)
     }
 
     /// The head's matrix, (V, H) in the compute type; the embedding's own where they are tied.
@@ -264,25 +279,36 @@ impl Decoder {
     }
 
     /// Fills an empty cache with prefix and BOS, and scores the first token: (B, dim) f32 -> (B, V) f32.
-    pub fn begin(&self, v_BD: &Tensor, cache: &mut KvCache) -> Tensor {
-        let bos_B1 = Tensor::full([v_BD.size()[0], 1], self.config.bos_token_id, (Kind::Int64, self.device));
-        let x_BSH = Tensor::cat(&[self.prefix(v_BD), self.embed(&bos_B1)], 1);
-        let y_BSH = self.stack.forward_cached(&x_BSH, Attend::Causal, cache.layers());
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn begin(&self, v_BD: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let options = (Kind::Int64, self.device);
+        let bos_B1 = Tensor::f_full([v_BD.size()[0], 1], self.config.bos_token_id, options)?;
+        let x_BSH = Tensor::f_cat(&[self.prefix(v_BD)?, self.embed(&bos_B1)?], 1)?;
+        let y_BSH = self.stack.forward_cached(&x_BSH, Attend::Causal, cache.layers())?;
         self.last_logits(&y_BSH)
     }
 
     /// Adds one token a row to the cache and scores the next: (B) i64 -> (B, V) f32.
-    pub fn step(&self, tokens_B: &Tensor, cache: &mut KvCache) -> Tensor {
-        let x_B1H = self.embed(&tokens_B.unsqueeze(1));
-        self.last_logits(&self.stack.forward_cached(&x_B1H, Attend::Full, cache.layers()))
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn step(&self, tokens_B: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
+        let x_B1H = self.embed(&tokens_B.f_unsqueeze(1)?)?;
+        self.last_logits(&self.stack.forward_cached(&x_B1H, Attend::Full, cache.layers())?)
     }
 
-    fn last_logits(&self, y_BTH: &Tensor) -> Tensor {
-        self.logits(&self.stack.norm(&y_BTH.select(1, -1))).to_kind(Kind::Float)
+    fn last_logits(&self, y_BTH: &Tensor) -> Result<Tensor> {
+        let h_BH = self.stack.norm(&y_BTH.f_select(1, -1)?)?;
+        Ok(self.logits(&h_BH)?.f_to_kind(Kind::Float)?)
     }
 
     /// An empty cache for `rows` texts of up to `max_tokens` tokens.
-    pub fn cache(&self, rows: i64, max_tokens: i64) -> KvCache {
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn cache(&self, rows: i64, max_tokens: i64) -> Result<KvCache> {
         KvCache::new(&self.config, rows, self.config.prefix_tokens + 1 + max_tokens, self.kind, self.device)
     }
 }

@@ -15,6 +15,7 @@ pub mod inverter;
 pub mod kv_cache;
 pub mod params;
 pub mod projector;
+mod rope;
 pub mod space;
 pub mod vocabulary;
 pub mod weights;

@@ -241,41 +241,47 @@ impl ParamStore {
         Ok(())
     }
 
-    /// The gradients, f32, one a parameter and in their order: what reached the master plus what reached the
-    /// compute copy, zeros where neither took part.
+    /// f32 zeros, one tensor a parameter and in their order, for [`ParamStore::backward`] to fill.
     ///
     /// # Errors
-    /// libtorch's own.
-    pub fn gradients(&mut self) -> Result<Vec<Tensor>> {
-        tch::no_grad(|| self.params.iter().map(gradient).collect())
+    /// libtorch's own (out of memory).
+    pub fn zero_gradients(&self) -> Result<Vec<Tensor>> {
+        self.params.iter().map(|param| Ok(param.master.detach().f_zeros_like()?)).collect()
     }
 
-    /// Gradients of a loss with respect to the parameters, as [`ParamStore::gradients`] gives them, without the
-    /// detour over stored gradients: nothing is accumulated and nothing has to be zeroed.
+    /// Puts the gradients of a loss into `sums`, f32, one a parameter and in their order: what reaches the master
+    /// plus what reaches the compute copy. A sum that `holds` something already is added to, any other overwritten.
+    /// Autograd stores nothing itself: bf16 leaves would add up in bf16.
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn backward(&self, loss: &Tensor) -> Result<Vec<Tensor>> {
+    pub fn backward(&self, loss: &Tensor, sums: &[Tensor], holds: impl Fn(usize) -> bool) -> Result<()> {
         let masters = self.params.iter().map(|param| &param.master);
         let copies = self.params.iter().filter(|param| !param.shared()).map(|param| &param.compute);
         let leaves: Vec<&Tensor> = masters.chain(copies).collect();
         let mut gradients = Tensor::f_run_backward(&[loss], &leaves, false, false)?.into_iter();
         let of_masters: Vec<Tensor> = gradients.by_ref().take(self.params.len()).collect();
-        let sums = self.params.iter().zip(of_masters).map(|(param, master)| {
+        let (mut targets, mut sources, mut added) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, ((param, master), sum)) in self.params.iter().zip(of_masters).zip(sums).enumerate() {
             let copy = if param.shared() { None } else { gradients.next() };
-            combined(param, Some(master).filter(Tensor::defined), copy.filter(Tensor::defined))
-        });
-        tch::no_grad(|| sums.collect())
-    }
-
-    /// Forgets all gradients.
-    pub fn zero_grad(&mut self) {
-        for param in &mut self.params {
-            param.master.zero_grad();
-            if !param.shared() {
-                param.compute.zero_grad();
+            let mut held = holds(i);
+            for gradient in [Some(master), copy].into_iter().flatten().filter(Tensor::defined) {
+                if held {
+                    added.push((sum.shallow_clone(), gradient));
+                } else {
+                    targets.push(sum.shallow_clone());
+                    sources.push(gradient);
+                }
+                held = true;
+            }
+            if !held {
+                let _ = sum.shallow_clone().f_zero_()?;
             }
         }
+        tch::no_grad(|| {
+            torch_ext::foreach_copy(&targets, &sources)?;
+            added.iter_mut().try_for_each(|(sum, gradient)| Ok(sum.f_add_(gradient).map(|_| ())?))
+        })
     }
 
     /// Everything that belongs in a checkpoint, under its name on disk: parameters in master precision, split into
@@ -296,10 +302,11 @@ impl ParamStore {
     }
 
     /// Loads a checkpoint into the masters (f32) and refreshes the copies. Strict: every tensor must be there with
-    /// its shape and no other may be, else nothing is changed.
+    /// its shape and type and no other may be, else nothing is changed.
     ///
     /// # Errors
-    /// Missing, extra or misshapen tensors, all named.
+    /// Missing, extra or misshapen tensors and such of another type than f32 (for inference any floating type will
+    /// do), all named.
     pub fn load(&mut self, weights: &Weights) -> Result<()> {
         self.load_prefixed(&[("", weights)])
     }
@@ -307,10 +314,10 @@ impl ParamStore {
     /// As [`ParamStore::load`] from several files, each with what its names lack in front.
     ///
     /// # Errors
-    /// Missing, extra or misshapen tensors, all named.
+    /// As [`ParamStore::load`].
     pub fn load_prefixed(&mut self, files: &[(&str, &Weights)]) -> Result<()> {
         let targets = tch::no_grad(|| self.named_tensors());
-        let found = find(&targets, files)?;
+        let found = find(&targets, files, matches!(self.mode, Mode::Train { .. }))?;
         tch::no_grad(|| -> Result<()> {
             for ((_, mut target), (weights, name)) in targets.into_iter().zip(found) {
                 let source = weights.get(&name, &target.size())?;
@@ -322,10 +329,11 @@ impl ParamStore {
     }
 }
 
-/// The file, and the name in it, of every tensor that is to be loaded.
+/// The file, and the name in it, of every tensor that is to be loaded. `precise`: as f32 alone.
 fn find<'a>(
     targets: &[(String, Tensor)],
     files: &[(&str, &'a Weights)],
+    precise: bool,
 ) -> Result<Vec<(&'a Weights, String)>> {
     let (mut found, mut problems) = (Vec::new(), Vec::new());
     for (name, target) in targets {
@@ -338,7 +346,16 @@ fn find<'a>(
             Some((_, _, shape)) if shape != target.size() => {
                 problems.push(format!("`{name}` has shape {shape:?} instead of {:?}", target.size()));
             }
-            Some((weights, inner, _)) => found.push((weights, inner.to_owned())),
+            Some((weights, inner, _)) => match weights.kind(inner) {
+                Some(Kind::Float) => found.push((weights, inner.to_owned())),
+                Some(Kind::Double | Kind::Half | Kind::BFloat16) if !precise => {
+                    found.push((weights, inner.to_owned()));
+                }
+                other => {
+                    let other = other.map_or("that is unknown".to_owned(), |kind| format!("{kind:?}"));
+                    problems.push(format!("`{name}` is of type {other} instead of Float"));
+                }
+            },
         }
     }
     let wanted: HashSet<&str> = targets.iter().map(|(name, _)| name.as_str()).collect();
@@ -351,22 +368,6 @@ fn find<'a>(
     }
     let paths: Vec<String> = files.iter().map(|(_, weights)| weights.path().display().to_string()).collect();
     Err(Error::TensorsDiffer { path: paths.join(", ").into(), problems })
-}
-
-/// The stored gradients of both leaves, in f32.
-fn gradient(param: &Param) -> Result<Tensor> {
-    let of = |tensor: &Tensor| Some(tensor.grad()).filter(Tensor::defined);
-    combined(param, of(&param.master), if param.shared() { None } else { of(&param.compute) })
-}
-
-/// Sum of the gradients of both leaves, in f32.
-fn combined(param: &Param, master: Option<Tensor>, copy: Option<Tensor>) -> Result<Tensor> {
-    Ok(match (master, copy) {
-        (Some(master), Some(copy)) => master.f_add(&copy)?,
-        (Some(master), None) => master,
-        (None, Some(copy)) => copy.f_to_kind(Kind::Float)?,
-        (None, None) => param.master.f_zeros_like()?,
-    })
 }
 
 /// The initial f32 values on the CPU, stacked from the parts.

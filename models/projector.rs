@@ -55,16 +55,20 @@ impl Projector {
     }
 
     /// (B, dim) f32 -> (B, P, H) in the compute type.
-    pub fn forward(&self, v_BD: &Tensor) -> Tensor {
+    ///
+    /// # Errors
+    /// libtorch's own (out of memory).
+    pub fn forward(&self, v_BD: &Tensor) -> Result<Tensor> {
         let x = match &self.input {
-            Some((mean, scale)) => (v_BD - mean) * scale,
-            None => v_BD * self.input_scale,
+            Some((mean, scale)) => v_BD.f_sub(mean)?.f_mul(scale)?,
+            None => v_BD.f_mul_scalar(self.input_scale)?,
         };
-        let x = x.to_kind(self.kind).linear(&self.fc1.0, Some(&self.fc1.1));
+        let x = x.f_to_kind(self.kind)?.f_linear(&self.fc1.0, Some(&self.fc1.1))?;
         let x = match self.activation {
-            Activation::Gelu => x.gelu("none"),
-            Activation::Silu => x.silu(),
+            Activation::Gelu => x.f_gelu("none")?,
+            Activation::Silu => x.f_silu()?,
         };
-        x.linear(&self.fc2.0, Some(&self.fc2.1)).view([-1, self.prefix_tokens, self.hidden])
+        let x = x.f_linear(&self.fc2.0, Some(&self.fc2.1))?;
+        Ok(x.f_view([-1, self.prefix_tokens, self.hidden])?)
     }
 }

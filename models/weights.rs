@@ -112,6 +112,11 @@ impl Weights {
         self.entries.get(name).map(|entry| entry.shape.clone())
     }
 
+    /// The element type of a tensor; `None` also where it is one that tensors here cannot have.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        self.entries.get(name).and_then(|entry| kind_of(entry.dtype))
+    }
+
     /// The header's `__metadata__` (of all shards together).
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
@@ -315,7 +320,7 @@ mod tests {
         let weights = Weights::open(&path).unwrap();
         for (name, tensor) in sample() {
             let read = weights.get(&name, &tensor.size()).unwrap();
-            assert_eq!(read.kind(), tensor.kind());
+            assert_eq!((read.kind(), weights.kind(&name)), (tensor.kind(), Some(tensor.kind())));
             assert!(read.equal(&tensor), "{name}");
         }
         assert_eq!(weights.metadata()["format"], "pt");

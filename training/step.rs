@@ -16,9 +16,9 @@ pub struct Model {
     pub store: ParamStore,
     /// The decoder over them.
     pub decoder: Decoder,
-    /// f32 gradient of the vocabulary head that the loss adds up, beside what autograd finds: (V, H).
-    head_grad_VH: Tensor,
-    /// Which parameter the head is.
+    /// f32, one a parameter: what a step's gradients are gathered in.
+    gradients: Vec<Tensor>,
+    /// Which parameter the head is: the loss adds to its gradient, beside what autograd finds.
     head: usize,
 }
 
@@ -49,33 +49,22 @@ impl Model {
         let name =
             if decoder.config().tie_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let head = store.params().iter().position(|param| param.name == name).unwrap_or(0);
-        let head_grad_VH = decoder.head_weight().detach().f_to_kind(Kind::Float)?.f_zeros_like()?;
-        Ok(Self { store, decoder, head_grad_VH, head })
+        let gradients = store.zero_gradients()?;
+        Ok(Self { store, decoder, gradients, head })
     }
 
     /// Computes loss and gradients of a batch: the mean over all its target tokens, however it is cut into parts.
-    /// Returns the f32 gradients, one a parameter, and (loss, norm). One host synchronisation.
+    /// Returns the f32 gradients, one a parameter, and (loss, norm). The gradients lie in tensors that the next call
+    /// overwrites. One host synchronisation.
     ///
     /// # Errors
     /// libtorch's own.
     pub fn gradients(&mut self, batch: &Batch, options: LossOptions) -> Result<(Vec<Tensor>, StepResult)> {
         let targets = batch.targets();
         let scale = 1.0 / targets.max(1) as f64;
-        self.store.zero_grad();
-        let _ = self.head_grad_VH.f_zero_()?;
-        let mut sums = Vec::new();
-        let mut added: Option<Vec<Tensor>> = None;
+        let _ = self.gradients[self.head].f_zero_()?;
+        let mut losses = Vec::new();
         for part in batch.parts.iter().filter(|part| part.targets() > 0) {
-            if !sums.is_empty() {
-                // bf16 leaves would add up in bf16: the parts meet in f32
-                let before = self.store.gradients()?;
-                // some of them are the leaves' own, which are about to be zeroed
-                added = Some(match added {
-                    Some(sums) => add(Some(sums), before)?,
-                    None => copies(&before)?,
-                });
-                self.store.zero_grad();
-            }
             let h_NH = states(&self.decoder, part)?;
             let (loss, h_grad_NH) = cross_entropy_with_gradients(
                 &h_NH,
@@ -83,23 +72,22 @@ impl Model {
                 &part.targets_N.f_to_device(self.decoder.device())?,
                 scale,
                 options,
-                &mut self.head_grad_VH,
+                &mut self.gradients[self.head],
             )?;
             // the graph's gradient at h is h_grad: the product's derivative
-            h_NH.f_mul(&h_grad_NH)?.f_sum(Kind::Float)?.f_backward()?;
-            sums.push(loss);
+            let product = h_NH.f_mul(&h_grad_NH)?.f_sum(Kind::Float)?;
+            let later = !losses.is_empty();
+            self.store.backward(&product, &self.gradients, |i| later || i == self.head)?;
+            losses.push(loss);
         }
-        let mut gradients = add(added, self.store.gradients()?)?;
-        gradients[self.head] = tch::no_grad(|| gradients[self.head].f_add(&self.head_grad_VH))?;
-        let norm = torch_ext::global_norm(&gradients)?;
-        let loss = if sums.is_empty() {
-            norm.f_zeros_like()?
-        } else {
-            Tensor::f_stack(&sums, 0)?.f_sum(Kind::Float)?
-        };
-        let both = Vec::<f64>::try_from(
-            Tensor::f_stack(&[loss, norm.to_device(self.decoder.device())], 0)?.f_to_kind(Kind::Double)?,
-        )?;
+        if losses.is_empty() {
+            self.gradients = self.store.zero_gradients()?;
+            losses.push(Tensor::f_zeros([] as [i64; 0], (Kind::Float, self.decoder.device()))?);
+        }
+        let loss = Tensor::f_stack(&losses, 0)?.f_sum(Kind::Float)?;
+        let norm = torch_ext::global_norm(&self.gradients)?;
+        let both = Vec::<f64>::try_from(Tensor::f_stack(&[loss, norm], 0)?.f_to_kind(Kind::Double)?)?;
+        let gradients = self.gradients.iter().map(Tensor::shallow_clone).collect();
         Ok((gradients, StepResult { loss: both[0] * scale, grad_norm: both[1], targets }))
     }
 
@@ -123,7 +111,7 @@ impl Model {
 /// States at the positions that have a target: (N, H).
 fn states(decoder: &Decoder, part: &MicroBatch) -> Result<Tensor> {
     let device = decoder.device();
-    let h_BTH = decoder.hidden(&part.v_BD.f_to_device(device)?, &part.tokens_BT.f_to_device(device)?);
+    let h_BTH = decoder.hidden(&part.v_BD.f_to_device(device)?, &part.tokens_BT.f_to_device(device)?)?;
     let h_MH = h_BTH.f_reshape([-1, decoder.config().hidden])?;
     Ok(match &part.positions_N {
         Some(positions_N) => h_MH.f_index_select(0, &positions_N.f_to_device(device)?)?,
@@ -141,16 +129,4 @@ pub fn loss_of(decoder: &Decoder, part: &MicroBatch, chunk: i64) -> Result<(f64,
         let loss = cross_entropy(&states(decoder, part)?, decoder.head_weight(), &targets_N, chunk)?;
         Ok((f64::try_from(loss)?, part.targets()))
     })
-}
-
-fn copies(tensors: &[Tensor]) -> Result<Vec<Tensor>> {
-    let copies = tensors.iter().map(Tensor::f_empty_like).collect::<std::result::Result<Vec<_>, _>>()?;
-    torch_ext::foreach_copy(&copies, tensors)?;
-    Ok(copies)
-}
-
-fn add(sums: Option<Vec<Tensor>>, more: Vec<Tensor>) -> Result<Vec<Tensor>> {
-    let Some(mut sums) = sums else { return Ok(more) };
-    tch::no_grad(|| sums.iter_mut().zip(&more).try_for_each(|(sum, more)| sum.f_add_(more).map(|_| ())))?;
-    Ok(sums)
 }

@@ -92,9 +92,9 @@ pub(super) fn search(
     let mut searches: Vec<Search> =
         (0..batch).map(|_| Search { beams: vec![Beam::default()], ended: Vec::new() }).collect();
     let mut live: Vec<usize> = (0..searches.len()).collect();
-    let mut cache = decoder.cache(batch, limit as i64);
+    let mut cache = decoder.cache(batch, limit as i64)?;
     let shared = config.prefix_tokens + 1;
-    let mut logits_RV = decoder.begin(v_BD, &mut cache);
+    let mut logits_RV = decoder.begin(v_BD, &mut cache)?;
     for length in 1..=limit {
         let mut candidates = continuations(&logits_RV, &searches, &live, width)?.into_iter();
         let before = live.len();
@@ -118,12 +118,12 @@ pub(super) fn search(
         }
         let rows = Tensor::f_from_slice::<i64>(&parents)?.f_to_device(decoder.device())?;
         if parents.len() == first_row && live.len() == before && length > 1 {
-            cache.permute(&rows, shared);
+            cache.permute(&rows, shared)?;
         } else {
-            cache.select(&rows);
+            cache.select(&rows)?;
         }
         let next_R = Tensor::f_from_slice::<i64>(&tokens)?.f_to_device(decoder.device())?;
-        logits_RV = decoder.step(&next_R, &mut cache);
+        logits_RV = decoder.step(&next_R, &mut cache)?;
     }
     Ok(searches.into_iter().map(|search| search.ended.into_iter().map(|(_, text)| text).collect()).collect())
 }
@@ -138,7 +138,7 @@ fn continuations(
 ) -> Result<Vec<Vec<Candidate>>> {
     let keep = (2 * width as i64).min(logits_RV.size()[1]) as usize;
     let (logits_RK, tokens_RK) = logits_RV.f_topk(keep as i64, 1, true, true)?;
-    let log_probs = host_f64(&(logits_RK - logits_RV.f_logsumexp([1].as_slice(), true)?))?;
+    let log_probs = host_f64(&logits_RK.f_sub(&logits_RV.f_logsumexp([1].as_slice(), true)?)?)?;
     let tokens = host_i64(&tokens_RK)?;
     let mut rows = log_probs.chunks(keep).zip(tokens.chunks(keep));
     let best_of = |&index: &usize| {

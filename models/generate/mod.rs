@@ -93,7 +93,7 @@ pub fn generate(decoder: &Decoder, v_ND: &Tensor, options: &GenerateOptions) -> 
     let mut results = Vec::with_capacity(count as usize);
     tch::no_grad(|| -> Result<()> {
         for start in (0..count).step_by(chunk as usize) {
-            let v_BD = v_ND.narrow(0, start, chunk.min(count - start));
+            let v_BD = v_ND.f_narrow(0, start, chunk.min(count - start))?;
             results.extend(match &options.strategy {
                 Strategy::Greedy => in_step(decoder, &v_BD, 1, limit, LEAVE_AT, &mut Greedy)?,
                 Strategy::Sample { samples, .. } => {
@@ -177,11 +177,11 @@ fn in_step(
     choose: &mut impl Choose,
 ) -> Result<Vec<Vec<Generated>>> {
     let batch = v_BD.size()[0];
-    let mut cache = decoder.cache(batch, limit as i64);
-    let mut logits_RV = decoder.begin(v_BD, &mut cache);
+    let mut cache = decoder.cache(batch, limit as i64)?;
+    let mut logits_RV = decoder.begin(v_BD, &mut cache)?;
     if copies > 1 {
-        let rows = repeated(batch, copies, decoder);
-        cache.select(&rows);
+        let rows = repeated(batch, copies, decoder)?;
+        cache.select(&rows)?;
         logits_RV = logits_RV.f_index_select(0, &rows)?;
     }
     let empty = Generated { ids: Vec::new(), log_prob: 0.0, finished: false };
@@ -210,7 +210,7 @@ fn in_step(
         if (rows.len() - live) as f64 >= leave_at * rows.len() as f64 {
             next_R = leave(&mut cache, &next_R, &mut rows, |row| !texts[row].finished)?;
         }
-        logits_RV = decoder.step(&next_R, &mut cache);
+        logits_RV = decoder.step(&next_R, &mut cache)?;
     }
     Ok(grouped(texts, copies as usize))
 }
@@ -228,20 +228,20 @@ fn leave(
     }
     rows.retain(|&row| stays(row));
     let kept = Tensor::f_from_slice(&kept)?.f_to_device(next_R.device())?;
-    cache.select(&kept);
+    cache.select(&kept)?;
     Ok(next_R.f_index_select(0, &kept)?)
 }
 
 /// Each row number `copies` times: 0, 0, 1, 1, …
-fn repeated(batch: i64, copies: i64, decoder: &Decoder) -> Tensor {
-    let rows = Tensor::arange(batch, (Kind::Int64, decoder.device()));
-    rows.unsqueeze(1).expand([batch, copies], false).reshape([-1])
+fn repeated(batch: i64, copies: i64, decoder: &Decoder) -> Result<Tensor> {
+    let rows = Tensor::f_arange(batch, (Kind::Int64, decoder.device()))?;
+    Ok(rows.f_unsqueeze(1)?.f_expand([batch, copies], false)?.f_reshape([-1])?)
 }
 
 /// Log-probability of one token a row: (R, V) f32 and (R) -> (R).
 fn log_probs_of(logits_RV: &Tensor, token_R: &Tensor) -> Result<Tensor> {
     let chosen_R = logits_RV.f_gather(1, &token_R.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
-    Ok(chosen_R - logits_RV.f_logsumexp([1].as_slice(), false)?)
+    Ok(chosen_R.f_sub(&logits_RV.f_logsumexp([1].as_slice(), false)?)?)
 }
 
 fn grouped(texts: Vec<Generated>, copies: usize) -> Vec<Vec<Generated>> {

@@ -55,8 +55,8 @@ impl Choose for Sampler {
         let uniform = |row: &usize| (self.streams[*row].next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let uniform_R: Vec<f64> = rows.iter().map(uniform).collect();
         let last = cumulative_RV.size()[1] - 1;
-        let target_R1 = Tensor::f_from_slice(&uniform_R)?.f_to_device(logits_RV.device())?.f_unsqueeze(1)?
-            * cumulative_RV.f_select(1, last)?.f_unsqueeze(1)?;
+        let uniform_R1 = Tensor::f_from_slice(&uniform_R)?.f_to_device(logits_RV.device())?.f_unsqueeze(1)?;
+        let target_R1 = uniform_R1.f_mul(&cumulative_RV.f_select(1, last)?.f_unsqueeze(1)?)?;
         // the first token whose cumulative probability exceeds the target: tokens cut off have no width
         let index_R =
             cumulative_RV.f_le_tensor(&target_R1)?.f_sum_dim_intlist([1].as_slice(), false, Kind::Int64)?;
@@ -98,7 +98,7 @@ fn top_p(logits_RV: &Tensor, p: f64) -> Result<Tensor> {
 /// transformers' `MinPLogitsWarper`: drops tokens below p times the highest probability.
 fn min_p(logits_RV: &Tensor, p: f64) -> Result<Tensor> {
     let probabilities_RV = logits_RV.f_softmax(-1, Kind::Float)?;
-    let bound_R1 = probabilities_RV.f_amax([1].as_slice(), true)? * p;
+    let bound_R1 = probabilities_RV.f_amax([1].as_slice(), true)?.f_mul_scalar(p)?;
     drop_where(logits_RV, &probabilities_RV.f_lt_tensor(&bound_R1)?)
 }
 

@@ -51,6 +51,10 @@ fn worst(a: &Tensor, b: &Tensor) -> f64 {
     (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[])
 }
 
+fn scores(decoder: &Decoder, v_BD: &Tensor, tokens_BT: &Tensor) -> Tensor {
+    decoder.logits(&decoder.hidden(v_BD, tokens_BT).unwrap()).unwrap()
+}
+
 #[test]
 fn logits_equal_those_of_transformers() {
     for name in ["tied", "untied"] {
@@ -58,7 +62,7 @@ fn logits_equal_those_of_transformers() {
         let v_ND = floats(&golden["vectors"]).narrow(0, 0, 2);
         let tokens_BT = floats(&golden["tokens"]).to_kind(Kind::Int64);
         let bos_B1 = Tensor::zeros([2, 1], (Kind::Int64, CPU));
-        let ours = decoder.logits(&decoder.hidden(&v_ND, &Tensor::cat(&[bos_B1, tokens_BT], 1)));
+        let ours = scores(&decoder, &v_ND, &Tensor::cat(&[bos_B1, tokens_BT], 1));
         assert!(worst(&ours, &floats(&golden["logits"])) < 1e-4);
     }
 }
@@ -104,13 +108,13 @@ fn cached_steps_equal_the_full_forward_pass() {
     let v_BD = floats(&golden("tied")["vectors"]).narrow(0, 0, 3);
     let tokens_BT = Tensor::randint(160, [3, 9], (Kind::Int64, CPU));
     let _ = tokens_BT.narrow(1, 0, 1).fill_(0);
-    let full_BTV = decoder.logits(&decoder.hidden(&v_BD, &tokens_BT));
-    let mut cache = decoder.cache(3, 9);
-    let mut logits_BV = decoder.begin(&v_BD, &mut cache);
+    let full_BTV = scores(&decoder, &v_BD, &tokens_BT);
+    let mut cache = decoder.cache(3, 9).unwrap();
+    let mut logits_BV = decoder.begin(&v_BD, &mut cache).unwrap();
     for t in 0..9 {
         assert!(worst(&logits_BV, &full_BTV.select(1, t)) < 1e-4);
         if t < 8 {
-            logits_BV = decoder.step(&tokens_BT.select(1, t + 1), &mut cache);
+            logits_BV = decoder.step(&tokens_BT.select(1, t + 1), &mut cache).unwrap();
         }
     }
 }
@@ -119,11 +123,11 @@ fn cached_steps_equal_the_full_forward_pass() {
 fn neither_batch_nor_padding_matters() {
     let (decoder, v_ND) = (open("untied", Kind::Float), floats(&golden("untied")["vectors"]));
     let tokens_BT = Tensor::randint_low(3, 160, [12, 6], (Kind::Int64, CPU));
-    let h_BTH = decoder.hidden(&v_ND, &tokens_BT);
-    let alone = decoder.hidden(&v_ND.narrow(0, 5, 1), &tokens_BT.narrow(0, 5, 1));
+    let h_BTH = decoder.hidden(&v_ND, &tokens_BT).unwrap();
+    let alone = decoder.hidden(&v_ND.narrow(0, 5, 1), &tokens_BT.narrow(0, 5, 1)).unwrap();
     assert!(worst(&alone, &h_BTH.narrow(0, 5, 1)) < 1e-4);
     let padding = Tensor::full([12, 4], 2, (Kind::Int64, CPU));
-    let padded = decoder.hidden(&v_ND, &Tensor::cat(&[&tokens_BT, &padding], 1));
+    let padded = decoder.hidden(&v_ND, &Tensor::cat(&[&tokens_BT, &padding], 1)).unwrap();
     assert!(worst(&padded.narrow(1, 0, 6), &h_BTH) < 1e-4);
 
     let strategies = [
@@ -192,8 +196,9 @@ fn log_probs_are_those_of_the_full_forward_pass() {
         }
         let inputs: Vec<i64> =
             std::iter::once(0).chain(targets.iter().copied()).take(targets.len()).collect();
-        let h = decoder.hidden(&v_ND.narrow(0, row as i64, 1), &Tensor::from_slice(&inputs).unsqueeze(0));
-        let log_probs_TV = decoder.logits(&h).squeeze_dim(0).log_softmax(-1, Kind::Double);
+        let tokens_1T = Tensor::from_slice(&inputs).unsqueeze(0);
+        let scores_1TV = scores(&decoder, &v_ND.narrow(0, row as i64, 1), &tokens_1T);
+        let log_probs_TV = scores_1TV.squeeze_dim(0).log_softmax(-1, Kind::Double);
         let sum = log_probs_TV.gather(1, &Tensor::from_slice(&targets).unsqueeze(1), false).sum(Kind::Double);
         assert!((sum.double_value(&[]) - text.log_prob).abs() < 1e-3);
     }
@@ -204,7 +209,7 @@ fn bf16_is_close() {
     let golden = golden("tied");
     let (v_BD, tokens_BT) =
         (floats(&golden["vectors"]).narrow(0, 0, 2), floats(&golden["tokens"]).to_kind(Kind::Int64));
-    let h = |kind| open("tied", kind).hidden(&v_BD, &tokens_BT).to_kind(Kind::Float);
+    let h = |kind| open("tied", kind).hidden(&v_BD, &tokens_BT).unwrap().to_kind(Kind::Float);
     let cosine = Tensor::cosine_similarity(&h(Kind::BFloat16), &h(Kind::Float), -1, 1e-8);
     assert!(cosine.min().double_value(&[]) > 0.999, "{cosine}");
 }
@@ -266,7 +271,7 @@ fn small() -> DecoderConfig {
 fn loss(decoder: &Decoder) -> Tensor {
     let v_BD = Tensor::arange(24, (Kind::Float, CPU)).sin().view([3, 8]);
     let tokens_BT = (Tensor::arange(15, (Kind::Int64, CPU)).view([3, 5]) * 7).remainder(40);
-    let logits = decoder.logits(&decoder.hidden(&v_BD, &tokens_BT)).to_kind(Kind::Float);
+    let logits = scores(decoder, &v_BD, &tokens_BT).to_kind(Kind::Float);
     logits.view([15, 40]).cross_entropy_for_logits(&tokens_BT.roll([-1], [1]).reshape([15]))
 }
 
@@ -298,32 +303,48 @@ fn counts_and_initial_values_are_as_said() {
     assert_eq!(named["lm_head.weight"].size(), [500, 64]);
 }
 
+/// Gradients of the loss, put into tensors that hold something already.
+fn gradients(kind: Kind, holds: impl Fn(usize) -> bool) -> Vec<Tensor> {
+    let mut store = ParamStore::train(CPU, kind, 3);
+    let decoder = Decoder::new(&small(), &mut store).unwrap();
+    let sums = store.zero_gradients().unwrap();
+    for sum in &sums {
+        let _ = sum.shallow_clone().fill_(0.5);
+    }
+    store.backward(&loss(&decoder), &sums, holds).unwrap();
+    assert!(sums.iter().all(|sum| sum.kind() == Kind::Float));
+    assert!(store.params().iter().all(|param| !param.master.grad().defined()), "nothing is kept beside");
+    sums
+}
+
+fn flat(tensors: &[Tensor]) -> Tensor {
+    Tensor::cat(&tensors.iter().map(|t| t.reshape([-1])).collect::<Vec<_>>(), 0)
+}
+
 #[test]
 fn bf16_training_has_the_gradients_of_f32() {
-    let gradients = |kind| {
-        let mut store = ParamStore::train(CPU, kind, 3);
-        let decoder = Decoder::new(&small(), &mut store).unwrap();
-        loss(&decoder).backward();
-        let gradients = store.gradients().unwrap();
-        assert!(gradients.iter().all(|g| g.kind() == Kind::Float));
-        let flat = Tensor::cat(&gradients.iter().map(|g| g.reshape([-1])).collect::<Vec<_>>(), 0);
-        store.zero_grad();
-        assert!(store.gradients().unwrap().iter().all(|g| g.abs().max().double_value(&[]) == 0.0));
-        flat
-    };
-    let cosine = Tensor::cosine_similarity(&gradients(Kind::Float), &gradients(Kind::BFloat16), 0, 1e-12);
+    let of = |kind| flat(&gradients(kind, |_| false));
+    let cosine = Tensor::cosine_similarity(&of(Kind::Float), &of(Kind::BFloat16), 0, 1e-12);
     assert!(cosine.double_value(&[]) > 0.995, "{cosine}");
 }
 
 #[test]
-fn backward_returns_the_gradients_at_once() {
+fn backward_gives_what_autograd_keeps() {
+    let mut store = ParamStore::train(CPU, Kind::Float, 3);
+    let decoder = Decoder::new(&small(), &mut store).unwrap();
+    loss(&decoder).backward();
+    for (gradient, param) in gradients(Kind::Float, |_| false).iter().zip(store.params()) {
+        assert!(gradient.equal(&param.master.grad()), "{}", param.name);
+    }
+}
+
+#[test]
+fn gradients_are_added_to_what_is_held() {
     for kind in [Kind::Float, Kind::BFloat16] {
-        let mut store = ParamStore::train(CPU, kind, 3);
-        let decoder = Decoder::new(&small(), &mut store).unwrap();
-        let direct = store.backward(&loss(&decoder)).unwrap();
-        loss(&decoder).backward();
-        for (a, b) in direct.iter().zip(store.gradients().unwrap()) {
-            assert!(a.equal(&b));
+        let (fresh, added) = (gradients(kind, |_| false), gradients(kind, |i| i % 2 == 0));
+        for (i, (fresh, added)) in fresh.iter().zip(&added).enumerate() {
+            let held = if i % 2 == 0 { 0.5 } else { 0.0 };
+            assert!(worst(&(fresh + held), added) < 1e-6, "{i}");
         }
     }
 }
@@ -366,6 +387,39 @@ fn loading_is_strict_and_changes_nothing_when_it_fails() {
     other.load(&Weights::open(&path).unwrap()).unwrap();
     assert_eq!(loss(&copy).double_value(&[]), loss(&decoder).double_value(&[]));
     assert!(Decoder::new(&small(), &mut other).is_err(), "names are taken");
+}
+
+#[test]
+fn weights_of_another_type_are_not_made_to_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let mut store = ParamStore::train(CPU, Kind::Float, 1);
+    Decoder::new(&small(), &mut store).unwrap();
+    let saved_as = |kind| {
+        let change = |(name, tensor): (String, Tensor)| {
+            let kind = if name == "model.norm.weight" { kind } else { Kind::Float };
+            (name, tensor.to_kind(kind))
+        };
+        let tensors: Vec<_> = store.named_tensors().into_iter().map(change).collect();
+        save_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+        Weights::open(&path).unwrap()
+    };
+    let load = |mut store: ParamStore, weights: &Weights| {
+        Decoder::new(&small(), &mut store).unwrap();
+        store.load(weights).map_err(|error| error.to_string())
+    };
+    let train = || ParamStore::train(CPU, Kind::BFloat16, 1);
+    let inference = || ParamStore::inference(CPU, Kind::Float);
+    for kind in [Kind::BFloat16, Kind::Half, Kind::Double] {
+        let weights = saved_as(kind);
+        let error = load(train(), &weights).unwrap_err();
+        let expected = format!("`model.norm.weight` is of type {kind:?} instead of Float");
+        assert!(error.contains(&expected), "{error}");
+        load(inference(), &weights).unwrap();
+    }
+    let integers = saved_as(Kind::Int64);
+    assert!(load(train(), &integers).unwrap_err().contains("of type Int64"));
+    assert!(load(inference(), &integers).unwrap_err().contains("of type Int64"));
 }
 
 #[test]

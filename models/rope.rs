@@ -1,0 +1,99 @@
+//! Rotary positions (RoFormer, arXiv 2104.09864), rotate-half form, as `modeling_llama.py` of transformers has them.
+#![allow(non_snake_case)]
+
+use crate::Result;
+use std::cell::RefCell;
+use tch::{Device, Kind, Tensor};
+
+/// Tables of the rotary position embedding, rotate-half form.
+#[derive(Debug)]
+pub(crate) struct Rope {
+    head_dim: i64,
+    theta: f64,
+    kind: Kind,
+    device: Device,
+    /// cos and signed sin, (positions, 1, D); grown on demand.
+    tables: RefCell<(Tensor, Tensor)>,
+}
+
+/// The tables' rows for some positions: (T, 1, D).
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+}
+
+impl Rope {
+    /// Tables for heads of an even width, in the type and on the device of what will be turned.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub(crate) fn new(head_dim: i64, theta: f64, kind: Kind, device: Device) -> Result<Self> {
+        let tables = RefCell::new(Self::table(head_dim, theta, 64, kind, device)?);
+        Ok(Self { head_dim, theta, kind, device, tables })
+    }
+
+    fn table(
+        head_dim: i64,
+        theta: f64,
+        positions: i64,
+        kind: Kind,
+        device: Device,
+    ) -> Result<(Tensor, Tensor)> {
+        let options = (Kind::Double, Device::Cpu);
+        let even = Tensor::f_arange_start_step(0, head_dim, 2, options)?;
+        // f32 angles, as transformers computes them
+        let frequencies =
+            even.f_mul_scalar(-theta.ln() / head_dim as f64)?.f_exp()?.f_to_kind(Kind::Float)?;
+        let half = Tensor::f_arange(positions, (Kind::Float, Device::Cpu))?.f_outer(&frequencies)?;
+        let (cos, sin) = (half.f_cos()?, half.f_sin()?);
+        let finish = |left: &Tensor, right: &Tensor| -> Result<Tensor> {
+            Ok(Tensor::f_cat(&[left, right], -1)?.f_unsqueeze(1)?.f_to_kind(kind)?.f_to_device(device)?)
+        };
+        // the sign of rotate-half lies in the sine, so that the rotation of x is x * cos + roll(x) * sin
+        Ok((finish(&cos, &cos)?, finish(&sin.f_neg()?, &sin)?))
+    }
+
+    /// The rotation of `length` positions from `start` on; the tables grow where they are too short.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub(crate) fn at(&self, start: i64, length: i64) -> Result<Rotation> {
+        let mut tables = self.tables.borrow_mut();
+        let have = tables.0.size()[0];
+        if start + length > have {
+            let positions = (start + length).max(2 * have);
+            *tables =
+                tch::no_grad(|| Self::table(self.head_dim, self.theta, positions, self.kind, self.device))?;
+        }
+        Ok(Rotation { cos: tables.0.f_narrow(0, start, length)?, sin: tables.1.f_narrow(0, start, length)? })
+    }
+}
+
+impl Rotation {
+    /// (B, T, heads, D) -> the same, each pair (i, i + D/2) turned by its position's angle.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub(crate) fn apply(&self, x_BTND: &Tensor) -> Result<Tensor> {
+        let half = x_BTND.size()[3] / 2;
+        Ok(x_BTND.f_mul(&self.cos)?.f_addcmul(&x_BTND.f_roll([half], [-1])?, &self.sin)?)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_grows_and_depends_on_distance_only() {
+        let rope = Rope::new(8, 1e4, Kind::Float, Device::Cpu).unwrap();
+        let x = Tensor::randn([1, 1, 1, 8], (Kind::Float, Device::Cpu));
+        let y = Tensor::randn([1, 1, 1, 8], (Kind::Float, Device::Cpu));
+        let turned = |x: &Tensor, position| rope.at(position, 1).unwrap().apply(x).unwrap();
+        let dot = |p: i64, q: i64| (turned(&x, p) * turned(&y, q)).sum(Kind::Float).double_value(&[]);
+        assert!((dot(3, 1) - dot(203, 201)).abs() < 1e-4);
+        assert!((turned(&x, 0) - &x).abs().max().double_value(&[]) < 1e-7);
+    }
+}
