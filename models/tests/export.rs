@@ -159,6 +159,29 @@ fn what_is_no_export_is_never_overwritten() {
 }
 
 #[test]
+fn an_export_that_made_way_when_a_process_was_killed_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, aside) = (folder.path().join("out"), folder.path().join(".out.4242.old"));
+    let stranger = folder.path().join(".out.mine.old");
+    let inverter = inverter(true, false);
+    export(&inverter, &out, Dtype::F32).unwrap();
+    fs_err::rename(&out, &aside).unwrap();
+    fs_err::create_dir(&stranger).unwrap();
+    let wrong = Tensor::zeros([1, 7], (Kind::Float, Device::Cpu));
+    let options = ExportOptions { dtype: Dtype::F32, golden_ND: &wrong, readme: "" };
+    assert!(write_export(&inverter, &out, &options).is_err());
+    check_golden(&out).unwrap();
+    assert!(!aside.exists());
+    // killed after the second rename, the old one is but in the way
+    fs_err::create_dir(&aside).unwrap();
+    for name in ["config.json", "projector.json"] {
+        fs_err::copy(out.join(name), aside.join(name)).unwrap();
+    }
+    export(&inverter, &out, Dtype::Bf16).unwrap();
+    assert!(!aside.exists() && stranger.exists());
+}
+
+#[test]
 fn runs_and_checkpoints_open() {
     let folder = tempfile::tempdir().unwrap();
     let (run, inverter) = (folder.path(), inverter(false, false));
