@@ -1,0 +1,101 @@
+//! What a user can do about each failure.
+
+use super::{Error, HubFailure};
+
+impl Error {
+    /// What the user can do about it, in one sentence.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Io(error) => return io_hint(error),
+            Self::TorchExt(error) => return error.hint(),
+            Self::Torch(error) if error.to_string().contains("out of memory") => {
+                "use a smaller batch, or a smaller dtype (bf16)"
+            }
+            Self::Torch(_) => return None,
+            Self::Safetensors { .. } => "the file is damaged or was cut short: download or copy it again",
+            Self::MissingTensor { .. } | Self::TensorShape { .. } | Self::ExtraTensors { .. } => {
+                "config.json and the weights are of different models, or the weights were renamed: fetch both from one revision"
+            }
+            Self::TensorsDiffer { .. } => {
+                "the weights and decoder.json (or config.json) are of different decoders"
+            }
+            Self::DuplicateTensor { .. } | Self::DecoderConfig { .. } => return None,
+            Self::TensorDtype { .. } => "convert the weights to F32, F16 or BF16",
+            Self::Json { .. } => "mend the file, or fetch it again",
+            Self::Config { .. } => return None,
+            Self::Unsupported { .. } => "choose an encoder made of supported parts",
+            Self::MissingFile { .. } => "point at a whole sentence-transformers folder",
+            Self::PickledWeights { .. } => {
+                "take a revision with model.safetensors, or convert: load it in Python once and call save_pretrained(DIR, safe_serialization=True)"
+            }
+            Self::SpaceMismatch { .. } => {
+                "use the encoder and prompt that made the vectors, or make the vectors anew"
+            }
+            Self::UnknownPrompt { .. } => "`none` encodes the text as it is",
+            Self::UnknownDim { .. } => "leave the dimension out to take the encoder's own",
+            Self::VectorShape { .. } => {
+                "the vectors are of another space: use those of the decoder's own encoder"
+            }
+            Self::VectorNotFinite { .. } => "make the vectors anew; one that is not finite has no text",
+            Self::GenerateOption { .. } => return None,
+            Self::NotADecoder { .. } => {
+                "a run has decoder.json, a checkpoint lies in RUN/checkpoints, an export has projector.json and config.json"
+            }
+            Self::NoCheckpoint { .. } => "train it until its first checkpoint",
+            Self::ExportExists { .. } => "choose another folder, or empty this one",
+            Self::ExportDtype { .. } => "open the decoder with --dtype f32 and export as f32 or bf16",
+            Self::GoldenDiffers { .. } => "the weights were damaged or changed: make the export again",
+            Self::NonFinite { .. } => "compute in f32 or bf16; f16 overflows in some models",
+            Self::Tokenizer { .. } => "tokenizer.json is damaged or of a newer format: fetch it again",
+            Self::Tokenize(_) => return None,
+            Self::TokenizerFit { .. } => {
+                "tokenizer.json and the weights are of different models: fetch both from one revision"
+            }
+            Self::Hub { kind, .. } => return kind.hint().map(str::to_owned),
+            Self::NotASource { .. } => "give the path of a folder with modules.json, or organisation/name",
+            Self::Device { .. } => "`inverse-stella doctor` lists the devices",
+            Self::Parse { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl HubFailure {
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::Unauthorized => {
+                Some("check the name; for a private or gated repository set HF_TOKEN, or HF_TOKEN_PATH")
+            }
+            Self::Forbidden => {
+                Some("ask for access on the repository's page, or use a token that may read it (HF_TOKEN)")
+            }
+            Self::NotFound => {
+                Some("check the name, the revision after `@`, and that the repository has this file")
+            }
+            Self::Offline => {
+                Some("unset HF_HUB_OFFLINE once to fetch it, or give the path of a folder that has it")
+            }
+            Self::Network => Some(
+                "check the connection, HF_ENDPOINT and the proxy settings; a local folder needs no network",
+            ),
+            Self::NotAHub => Some("HF_ENDPOINT must be the root address of a hub or of a mirror of it"),
+            Self::Other => None,
+        }
+    }
+}
+
+/// What to do about an input or output error, for all crates that wrap one.
+pub fn io_hint(error: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind as Kind;
+    let hint = match error.kind() {
+        Kind::NotFound => "check the path",
+        Kind::PermissionDenied => "check who owns the path and its access rights",
+        Kind::ReadOnlyFilesystem => "choose a folder that can be written to",
+        Kind::StorageFull | Kind::QuotaExceeded => {
+            "free some space, or choose another folder, and run it again"
+        }
+        Kind::InvalidData => "the file is not UTF-8 text",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
