@@ -15,7 +15,7 @@ use crate::Result;
 pub struct LossOptions {
     /// Share of the target's probability that is spread evenly over the vocabulary (arXiv 1512.00567); 0 for none.
     pub label_smoothing: f64,
-    /// Most positions in a chunk; `None` for as many as have 64 MiB of scores, and at least 1024.
+    /// Most positions in a chunk; `None` for as many as have 31 MiB of scores, and at least 1024.
     pub chunk: Option<i64>,
 }
 
@@ -86,13 +86,17 @@ fn into_gradient(scores_CV: Tensor, targets_C1: &Tensor, smoothing: f64) -> Resu
     let mut p_CV = scores_CV.f_softmax(-1, kind)?;
     let p_C1 = p_CV.f_gather(1, targets_C1, false)?.f_to_kind(Kind::Float)?;
     // near 1 a bf16 probability has three digits, and what it lacks to 1 none: the sum of all others has it
-    let _ = p_CV.f_scatter_value_(1, targets_C1, 0.0)?;
+    // `scatter_` goes through the whole matrix to set one entry a row
+    let rows_C = Tensor::f_arange(p_CV.size()[0], (Kind::Int64, p_CV.device()))?;
+    let targets_C = targets_C1.f_squeeze_dim(1)?;
+    let on_target = [Some(&rows_C), Some(&targets_C)];
+    let _ = p_CV.f_index_put_(&on_target, &Tensor::f_zeros([1], (kind, p_CV.device()))?, false)?;
     let others_C1 = p_CV.f_sum_dim_intlist([-1].as_slice(), true, kind)?.f_to_kind(Kind::Float)?;
     // a probability below f32's smallest would make the loss infinite; NaN stays NaN
     let log_p_C1 = p_C1.f_clamp_min(1e-38)?.f_log()?;
     let log_p_C1 = others_C1.f_neg()?.f_log1p()?.f_where_self(&others_C1.f_lt(0.5)?, &log_p_C1)?;
     let mut loss = log_p_C1.f_sum(Kind::Float)?.f_neg()?;
-    let mut on_target_C1 = others_C1.f_neg()?;
+    let mut target_C1 = others_C1.f_neg()?;
     if smoothing > 0.0 {
         // -mean over v of log p_v = log of the sum - mean score = score of the target - log p of it - mean score
         let of_target = scores_CV.f_gather(1, targets_C1, false)?.f_sum(Kind::Float)?;
@@ -100,16 +104,17 @@ fn into_gradient(scores_CV: Tensor, targets_C1: &Tensor, smoothing: f64) -> Resu
         let uniform = of_target.f_add(&loss)?.f_sub(&mean)?;
         loss = loss.f_mul_scalar(1.0 - smoothing)?.f_add(&uniform.f_mul_scalar(smoothing)?)?;
         let _ = p_CV.f_sub_scalar_(smoothing / vocab)?;
-        on_target_C1 = on_target_C1.f_add_scalar(smoothing * (vocab - 1.0) / vocab)?;
+        target_C1 = target_C1.f_add_scalar(smoothing * (vocab - 1.0) / vocab)?;
     }
-    let _ = p_CV.f_scatter_(1, targets_C1, &on_target_C1.f_to_kind(kind)?)?;
+    let _ = p_CV.f_index_put_(&on_target, &target_C1.f_squeeze_dim(1)?.f_to_kind(kind)?, false)?;
     Ok((loss, p_CV))
 }
 
-/// Positions whose scores take 64 MiB, at least 1024: below that the head's products slow down.
+/// Positions whose scores take 31 MiB, at least 1024: below that the head's products slow down, and from 32 MiB on
+/// glibc takes fresh pages from the system for every tensor, which doubles the time of the softmax.
 fn chunk_of(head_VH: &Tensor) -> i64 {
     let bytes = head_VH.size()[0] * head_VH.kind().elt_size_in_bytes() as i64;
-    ((64 << 20) / bytes.max(1)).max(1024)
+    ((31 << 20) / bytes.max(1)).max(1024)
 }
 
 /// (start, length) of chunks that cover `total` positions: as few as there can be, of like lengths.
@@ -177,7 +182,7 @@ mod tests {
     #[test]
     fn chunks_cover_all_positions_evenly() {
         let of = |total, most| chunks(total, most).collect::<Vec<_>>();
-        assert_eq!(of(4096, 2520), [(0, 2048), (2048, 2048)]);
+        assert_eq!(of(2048, 1220), [(0, 1024), (1024, 1024)]);
         assert_eq!(of(10, 4), [(0, 4), (4, 4), (8, 2)]);
         assert_eq!(of(9, 4), [(0, 3), (3, 3), (6, 3)]);
         assert_eq!(of(5, 4), [(0, 3), (3, 2)]);
@@ -188,7 +193,7 @@ mod tests {
             assert!(lengths.iter().all(|length| (1..=most).contains(length)), "{lengths:?}");
         }
         let head = Tensor::zeros([13312, 1], (Kind::BFloat16, Device::Cpu));
-        assert_eq!(chunk_of(&head), 2520);
+        assert_eq!(chunk_of(&head), 1220);
         assert_eq!(chunk_of(&Tensor::zeros([100_000, 1], (Kind::BFloat16, Device::Cpu))), 1024);
     }
 
