@@ -85,7 +85,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
 /// directions, for which the decoder has an answer too.
 fn golden(inverter: &Inverter, recipe: Option<&Recipe>) -> Result<Tensor> {
     let pairs = recipe.and_then(|recipe| PairSet::open(&recipe.pairs.dir).ok());
-    if let Some(pairs) = pairs.filter(|pairs| pairs.space().require_same(&inverter.space, "the pairs", "the decoder").is_ok()) {
+    if let Some(pairs) =
+        pairs.filter(|pairs| pairs.space().require_same(&inverter.space, "the pairs", "the decoder").is_ok())
+    {
         let mut rows = pairs.indices(Split::Dev)?;
         rows.truncate(GOLDEN);
         if !rows.is_empty() {

@@ -167,8 +167,12 @@ mod tests {
     fn npy<T: npyz::Serialize + npyz::AutoSerialize>(numbers: [T; 4]) -> Vec<u8> {
         use npyz::WriterBuilder as _;
         let mut file = Vec::new();
-        let mut writer =
-            npyz::WriteOptions::<T>::new().default_dtype().shape(&[2, 2]).writer(&mut file).begin_nd().unwrap();
+        let mut writer = npyz::WriteOptions::<T>::new()
+            .default_dtype()
+            .shape(&[2, 2])
+            .writer(&mut file)
+            .begin_nd()
+            .unwrap();
         writer.extend(numbers).unwrap();
         writer.finish().unwrap();
         file

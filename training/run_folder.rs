@@ -180,10 +180,18 @@ impl RunFolder {
 fn lock(dir: &Path) -> Result<fs_err::File> {
     let path = dir.join("run.lock");
     let mut file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-    match file.file().try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(Error::RunLocked { dir: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => return Err(error.into()),
+    // a child process between fork and exec still holds the locks of its parent: a few moments are waited out
+    let mut patience = 20;
+    loop {
+        match file.file().try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) if patience > 0 => {
+                patience -= 1;
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            Err(TryLockError::WouldBlock) => return Err(Error::RunLocked { dir: dir.to_owned() }),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
     }
     file.set_len(0)?;
     writeln!(file, "{}", std::process::id())?;
