@@ -129,7 +129,7 @@ impl Inverter {
     /// The best text of every vector, (N, dim).
     ///
     /// # Errors
-    /// Those of [`generate`].
+    /// Those of [`generate()`].
     pub fn invert(&self, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Inverted>> {
         let texts = generate(&self.decoder, v_ND, options)?;
         texts.iter().filter_map(|texts| texts.first()).map(|best| self.inverted(best)).collect()
@@ -138,7 +138,7 @@ impl Inverter {
     /// All texts of every vector, best first: samples or beams.
     ///
     /// # Errors
-    /// Those of [`generate`].
+    /// Those of [`generate()`].
     pub fn invert_all(&self, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Vec<Inverted>>> {
         let texts = generate(&self.decoder, v_ND, options)?;
         texts.iter().map(|texts| texts.iter().map(|text| self.inverted(text)).collect()).collect()

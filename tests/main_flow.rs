@@ -253,10 +253,10 @@ fn a_damaged_shard_is_named() {
     let small = Small::new(&encoder);
     small.done(&["pairs", "build"], &[]);
     let shard = small.path("pairs/shard-00002.arrow");
-    let mut bytes = std::fs::read(&shard).unwrap();
+    let mut bytes = fs_err::read(&shard).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    std::fs::write(&shard, bytes).unwrap();
+    fs_err::write(&shard, bytes).unwrap();
     inverse_stella()
         .args(["pairs", "verify"])
         .arg(small.path("pairs"))

@@ -1,6 +1,6 @@
 //! Corpora: documents out of files of many formats, one after another, in a fixed order.
 //!
-//! Each format has its file; all give [`Row`]s, and [`Corpus`] makes documents of them. Nothing holds more of a file
+//! Each format has its file; all give rows, and [`Corpus`] makes documents of them. Nothing holds more of a file
 //! in memory than a record.
 
 mod beir;

@@ -1,6 +1,6 @@
 //! Writes one shard: an Arrow IPC file with one uncompressed record batch, so that a reader may map it into memory.
 //!
-//! Columns: `vector` FixedSizeList<f16|f32>[dim], `text`, `source`, `domain`, `split` Utf8. The space stands in the
+//! Columns: `vector` (`FixedSizeList` of f16 or f32), `text`, `source`, `domain`, `split` Utf8. The space stands in the
 //! schema's metadata under the key `space.json`. pyarrow, polars and Hugging Face datasets read such a file.
 
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 //!
 //! [`tokenize`] is `NLTKWordTokenizer`, NLTK's improved Penn Treebank tokenizer (`nltk/tokenize/destructive.py`,
 //! after Robert MacIntyre's sed script), rule for rule. [`word_tokenize`] puts the sentence split of
-//! [`sentences`](super::sentences::sentences) before it, which approximates NLTK's.
+//! [`sentences`] before it, which approximates NLTK's.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
