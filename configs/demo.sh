@@ -6,7 +6,7 @@ export CARGO_HOME="${CARGO_HOME:-$HOME/.cargo}" # the recipe's texts lie below i
 stella=$1 run=$2 minutes=$3 limit=$4
 pairs=$run-pairs
 encoder=.venv/all-MiniLM-L6-v2
-sentence="Returns the number of elements in the map."
+held_out=configs/demo-held-out.txt
 
 show() {
     printf '\n$ inverse-stella' >&2
@@ -34,10 +34,9 @@ say "4. The folder that a service or Hugging Face transformers loads"
 rm -rf "$run/export"
 show export "$run" "$run/export"
 
-say "5. A vector read back as text"
-printf '%s\n' "$sentence" >"$run/sentence.txt"
-show encode --encoder "$encoder" --input "$run/sentence.txt" --output "$run/sentence.npy"
-show invert "$run/export" --vectors "$run/sentence.npy"
-show roundtrip "$sentence" --decoder "$run/export" --encoder "$encoder"
+say "5. Vectors of sentences that were kept out of the training, read back as text"
+show encode --encoder "$encoder" --input "$held_out" --output "$run/held-out.npy"
+show invert "$run/export" --vectors "$run/held-out.npy"
+show roundtrip "$(head -n 1 "$held_out")" --decoder "$run/export" --encoder "$encoder"
 
 say "Done. The run is in $run, the export in $run/export; docs/ says what each command can do."
