@@ -52,6 +52,9 @@ impl TinyBert {
             "num_attention_heads": 3, "intermediate_size": FFN, "hidden_act": "gelu", "max_position_embeddings": 64,
             "type_vocab_size": 2, "layer_norm_eps": 1e-12, "position_embedding_type": "absolute"}),
         );
+        // the generator is the process's: another test must not draw from it in between
+        static GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _drawing = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         tch::manual_seed(7);
         save_tensors(&folder.path().join("model.safetensors"), &self.tensors(), &BTreeMap::new()).unwrap();
         for &size in &self.dense {
