@@ -116,6 +116,13 @@ dir = "{run}"
     }
 }
 
+/// Encodes the lines of `texts` to `vectors`.
+fn encode(encoder: &Path, texts: &Path, vectors: &Path) {
+    let mut command = inverse_stella();
+    command.args(["encode", "--encoder"]).arg(encoder);
+    command.arg("--input").arg(texts).arg("--output").arg(vectors).assert().success();
+}
+
 #[test]
 fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
     let Some(encoder) = minilm() else { return };
@@ -172,15 +179,7 @@ fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
     let texts = small.path("few.txt");
     write_lines(&texts, &sentences(5));
     let vectors = small.path("few.npy");
-    inverse_stella()
-        .args(["encode", "--encoder"])
-        .arg(&encoder)
-        .arg("--input")
-        .arg(&texts)
-        .arg("--output")
-        .arg(&vectors)
-        .assert()
-        .success();
+    encode(&encoder, &texts, &vectors);
     let from_export =
         inverse_stella().arg("invert").arg(&export).arg("--vectors").arg(&vectors).output().unwrap();
     let from_run = inverse_stella()
@@ -308,15 +307,7 @@ fn vectors_of_another_space_or_shape_are_refused() {
     let texts = small.path("few.txt");
     write_lines(&texts, &sentences(2));
     let vectors = small.path("few.npy");
-    inverse_stella()
-        .args(["encode", "--encoder"])
-        .arg(&encoder)
-        .arg("--input")
-        .arg(&texts)
-        .arg("--output")
-        .arg(&vectors)
-        .assert()
-        .success();
+    encode(&encoder, &texts, &vectors);
     let space = small.path("few.space.json");
     let other = fs_err::read_to_string(&space).unwrap().replace("blake3:", "blake3:00");
     fs_err::write(&space, other).unwrap();
