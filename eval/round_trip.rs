@@ -120,7 +120,7 @@ pub fn round_trip(
     options: &RoundTripOptions,
     progress: &mut Progress<'_>,
 ) -> Result<RoundTrip> {
-    inverter.space().require_same(encoder.space(), "the decoder", "the encoder")?;
+    encoder.space().require_within(inverter.space(), "the encoder", "the decoder")?;
     let kept = limit(texts.len(), options, "the texts")?;
     let input = Input::new(kept, &texts[..kept], domains, texts.len())?;
     let start = Instant::now();
@@ -142,7 +142,7 @@ pub fn round_trip_vectors(
     options: &RoundTripOptions,
     progress: &mut Progress<'_>,
 ) -> Result<RoundTrip> {
-    inverter.space().require_same(encoder.space(), "the decoder", "the encoder")?;
+    encoder.space().require_within(inverter.space(), "the encoder", "the decoder")?;
     let kept = limit(texts.len(), options, "the texts")?;
     let want = vec![texts.len() as i64, encoder.space().dim as i64];
     if v_ND.size() != want {
@@ -164,8 +164,8 @@ pub fn round_trip_pairs(
     options: &RoundTripOptions,
     progress: &mut Progress<'_>,
 ) -> Result<RoundTrip> {
-    inverter.space().require_same(encoder.space(), "the decoder", "the encoder")?;
-    pairs.space().require_same(inverter.space(), "the pair set", "the decoder")?;
+    encoder.space().require_within(inverter.space(), "the encoder", "the decoder")?;
+    pairs.space().require_within(inverter.space(), "the pair set", "the decoder")?;
     let mut rows = pairs.indices(split)?;
     let available = rows.len();
     rows.truncate(limit(available, options, &format!("split {split} of {}", pairs.dir().display()))?);

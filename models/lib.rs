@@ -29,6 +29,6 @@ pub use export::{ExportOptions, check_golden, write_export};
 pub use generate::{GenerateOptions, Generated, Strategy, generate};
 pub use inverter::{Inverted, Inverter, Origin, OriginKind};
 pub use params::ParamStore;
-pub use space::{Pooling, Prompt, Space};
+pub use space::{Attention, Pooling, Prompt, Space, SpecialTokens};
 pub use vocabulary::Vocabulary;
 pub use weights::{Weights, save_tensors};

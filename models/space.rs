@@ -18,8 +18,17 @@ pub struct Space {
     pub revision: Option<String>,
     /// `blake3:HEX` over the weights, the dense head included.
     pub weights_digest: String,
-    /// What stands before every text.
+    /// What stands before every text. A pair set, and a decoder, may know several prompts; this is the first.
     pub prompt: Prompt,
+    /// The others. One text has one vector under each; an encoder and a file of vectors have one prompt only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_prompts: Vec<Prompt>,
+    /// What the tokenizer puts around a text by itself; not recorded by older artefacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub special_tokens: Option<SpecialTokens>,
+    /// Which tokens of a text see which.
+    #[serde(default)]
+    pub attention: Attention,
     /// How the hidden states of a text become one vector.
     pub pooling: Pooling,
     /// Folder of the dense head, where there is one.
@@ -49,6 +58,38 @@ impl Prompt {
     }
 }
 
+/// Tokens that a tokenizer puts around every text: `[CLS]` and `[SEP]`, or an end of text. They are pooled with the
+/// others, so a tokenizer without them gives other vectors from the same weights.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpecialTokens {
+    /// Before the text (and its prompt).
+    pub before: Vec<String>,
+    /// After it.
+    pub after: Vec<String>,
+}
+
+/// Which tokens of a text see which.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attention {
+    /// Every token sees all.
+    #[default]
+    Bidirectional,
+    /// A token sees itself and those before it.
+    Causal,
+}
+
+impl Attention {
+    /// The word used in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bidirectional => "bidirectional",
+            Self::Causal => "causal",
+        }
+    }
+}
+
 /// How the hidden states of a text become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,23 +114,83 @@ impl Pooling {
 }
 
 impl Space {
-    /// Checks that two artefacts are of the same space: same weights, prompt text, pooling, dense head, dimension and
-    /// normalisation. The names of encoder, revision and prompt are labels and do not count; neither does the maximum
-    /// length, which changes no vector of a text that fits.
+    /// All prompts, the first one first.
+    pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
+        std::iter::once(&self.prompt).chain(&self.other_prompts)
+    }
+
+    /// The same space with several prompts.
+    ///
+    /// # Errors
+    /// [`Error::SpaceMismatch`] where the spaces differ in more than their prompt.
+    pub fn union(spaces: &[&Space]) -> Result<Option<Space>> {
+        let Some((first, others)) = spaces.split_first() else { return Ok(None) };
+        let mut union = (*first).clone();
+        for other in others {
+            let fields = first.differences_but_prompts(other);
+            first.refuse(other, "the first encoder", "another", fields)?;
+            for prompt in other.prompts() {
+                if union.prompts().all(|known| known.text != prompt.text) {
+                    union.other_prompts.push(prompt.clone());
+                }
+            }
+        }
+        Ok(Some(union))
+    }
+
+    /// Checks that two artefacts are of the same space: same weights, prompt texts, special tokens, attention, pooling,
+    /// dense head, dimension and normalisation. The names of encoder, revision and prompts are labels and do not count;
+    /// neither does the maximum length, which changes no vector of a text that fits.
     ///
     /// # Errors
     /// [`Error::SpaceMismatch`] with both spaces and the fields that differ.
     pub fn require_same(&self, other: &Space, this_what: &str, other_what: &str) -> Result<()> {
+        let mut fields = self.differences_but_prompts(other);
+        if !(self.prompts_within(other) && other.prompts_within(self)) {
+            fields.insert(0, "prompt");
+        }
+        self.refuse(other, this_what, other_what, fields)
+    }
+
+    /// As [`require_same`](Self::require_same), but the other may know more prompts: vectors under one of its prompts
+    /// are vectors that a decoder of several reads.
+    ///
+    /// # Errors
+    /// [`Error::SpaceMismatch`] with both spaces and the fields that differ.
+    pub fn require_within(&self, wider: &Space, this_what: &str, other_what: &str) -> Result<()> {
+        let mut fields = self.differences_but_prompts(wider);
+        if !self.prompts_within(wider) {
+            fields.insert(0, "prompt");
+        }
+        self.refuse(wider, this_what, other_what, fields)
+    }
+
+    fn prompts_within(&self, wider: &Space) -> bool {
+        self.prompts().all(|prompt| wider.prompts().any(|known| known.text == prompt.text))
+    }
+
+    fn differences_but_prompts(&self, other: &Space) -> Vec<&'static str> {
+        // what one of the two has not recorded cannot differ
+        let special_tokens = self.special_tokens.as_ref().zip(other.special_tokens.as_ref());
         let differs = [
             ("weights_digest", self.weights_digest != other.weights_digest),
-            ("prompt", self.prompt.text != other.prompt.text),
+            ("special_tokens", special_tokens.is_some_and(|(a, b)| a != b)),
+            ("attention", self.attention != other.attention),
             ("pooling", self.pooling != other.pooling),
             ("dense", self.dense != other.dense),
             ("dim", self.dim != other.dim),
             ("normalize", self.normalize != other.normalize),
         ];
-        let fields: Vec<_> =
-            differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect();
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
+    fn refuse(
+        &self,
+        other: &Space,
+        this_what: &str,
+        other_what: &str,
+        fields: Vec<&'static str>,
+    ) -> Result<()> {
         if fields.is_empty() {
             return Ok(());
         }
@@ -104,9 +205,12 @@ impl Space {
 
     /// Twelve hexadecimal digits that are the same for the same space, for display.
     pub fn id(&self) -> String {
+        let mut prompts: Vec<_> = self.prompts().map(|prompt| prompt.text.as_str()).collect();
+        prompts.sort_unstable();
         let identity = serde_json::json!([
             self.weights_digest,
-            self.prompt.text,
+            prompts,
+            self.attention.name(),
             self.pooling.name(),
             self.dense,
             self.dim,
@@ -139,13 +243,20 @@ impl fmt::Display for Space {
             write!(f, "@{}", revision.get(..12).unwrap_or(revision))?;
         }
         let digest = self.weights_digest.get(..19).unwrap_or(&self.weights_digest);
-        write!(f, " (weights {digest}, prompt {}", self.prompt.name)?;
-        if !self.prompt.text.is_empty() {
-            write!(f, " {:?}", self.prompt.text)?;
+        write!(f, " (weights {digest}")?;
+        for prompt in self.prompts() {
+            write!(f, ", prompt {}", prompt.name)?;
+            if !prompt.text.is_empty() {
+                write!(f, " {:?}", prompt.text)?;
+            }
+        }
+        if let Some(SpecialTokens { before, after }) = &self.special_tokens {
+            write!(f, ", {}text{}", before.concat(), after.concat())?;
         }
         write!(
             f,
-            ", pooling {}, dense {}, {} numbers, {})",
+            ", {} attention, pooling {}, dense {}, {} numbers, {})",
+            self.attention.name(),
             self.pooling.name(),
             self.dense.as_deref().unwrap_or("none"),
             self.dim,
@@ -165,6 +276,9 @@ mod tests {
             revision: Some("0123456789abcdef".into()),
             weights_digest: "blake3:00112233445566778899".into(),
             prompt: Prompt::none(),
+            other_prompts: vec![],
+            special_tokens: None,
+            attention: Attention::Bidirectional,
             pooling: Pooling::Mean,
             dense: None,
             dim: 384,
@@ -192,6 +306,43 @@ mod tests {
         assert!(message.contains("the encoder: folder") && message.contains("query: "), "{message}");
         assert!(error.hint().is_some());
         assert_ne!(space().id(), other.id());
+    }
+
+    #[test]
+    fn vectors_under_one_prompt_lie_within_a_space_of_several() {
+        let under = |name: &str| {
+            let prompt = Prompt { name: name.into(), text: format!("{name}: ") };
+            Space { prompt, ..space() }
+        };
+        let (query, passage) = (under("query"), under("passage"));
+        let both = Space::union(&[&query, &passage, &query]).unwrap().unwrap();
+        assert_eq!(both.prompts().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>(), ["query", "passage"]);
+        passage.require_within(&both, "the vectors", "the decoder").unwrap();
+        let error = passage.require_same(&both, "the vectors", "the decoder").unwrap_err().to_string();
+        assert!(error.contains("(prompt)") && error.contains("passage: "), "{error}");
+        assert!(space().require_within(&both, "the vectors", "the decoder").is_err());
+        let turned = Space::union(&[&passage, &query]).unwrap().unwrap();
+        turned.require_same(&both, "a", "b").unwrap();
+        assert_eq!(turned.id(), both.id());
+        let other = Space { dim: 7, ..under("other") };
+        assert!(Space::union(&[&query, &other]).unwrap_err().to_string().contains("(dim)"));
+    }
+
+    #[test]
+    fn an_end_of_text_or_a_causal_mask_is_another_space() {
+        let with = |after: &[&str]| Space {
+            special_tokens: Some(SpecialTokens {
+                before: vec![],
+                after: after.iter().map(|token| (*token).to_owned()).collect(),
+            }),
+            ..space()
+        };
+        let error = with(&["</s>"]).require_same(&with(&[]), "a", "b").unwrap_err().to_string();
+        assert!(error.contains("(special_tokens)") && error.contains("text</s>"), "{error}");
+        with(&["</s>"]).require_same(&space(), "a", "b").unwrap();
+        let causal = Space { attention: Attention::Causal, ..space() };
+        assert!(causal.require_same(&space(), "a", "b").unwrap_err().to_string().contains("(attention)"));
+        assert_ne!(causal.id(), space().id());
     }
 
     #[test]

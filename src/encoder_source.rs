@@ -43,7 +43,7 @@ pub(crate) fn open_for(
         ..EncoderOptions::default()
     };
     let encoder = Encoder::open(&source, &options)?;
-    encoder.space().require_same(space, &format!("the encoder at {source}"), "the decoder")?;
+    encoder.space().require_within(space, &format!("the encoder at {source}"), "the decoder")?;
     Ok(encoder)
 }
 

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
     let options = args.decoding.options(inverter.config.max_tokens as usize)?;
     let given = vectors::read(&args.vectors, inverter.space.dim)?;
     if let Some(space) = &given.space {
-        space.require_same(&inverter.space, &args.vectors.display().to_string(), "the decoder")?;
+        space.require_within(&inverter.space, &args.vectors.display().to_string(), "the decoder")?;
     }
     let rows = given.rows_ND.size()[0];
     let mut progress = Progress::start("decoding", "texts", Some(rows as u64));

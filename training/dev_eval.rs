@@ -138,7 +138,7 @@ impl DevEval {
 fn encoder_of(recipe: &Recipe, prepared: &Prepared) -> Option<Encoder> {
     let opened = Encoder::open(&recipe.encoder.source, &recipe.encoder_options()).and_then(|encoder| {
         let space = models::Embed::space(&encoder);
-        space.require_same(prepared.pairs.space(), "the recipe's encoder", "the pair set")?;
+        space.require_within(prepared.pairs.space(), "the recipe's encoder", "the pair set")?;
         Ok(encoder)
     });
     opened.inspect_err(|error| tracing::warn!("no round trips during this training: {error}")).ok()
