@@ -17,19 +17,21 @@ is given those frequencies (it knows no NTK scaling).
 import json
 import math
 import pathlib
+import shutil
 import sys
 import tempfile
 
 import sentence_transformers
 import tokenizers
 import torch
+import torch.nn.functional as F
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sentence_transformers.base.modules import Dense
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE, Unigram, WordPiece
-from transformers import AutoModel, BertConfig, BertModel, GteConfig, GteModel, Qwen2Config, Qwen2Model, Qwen3Config, Qwen3Model
-from transformers import RobertaConfig, RobertaModel, XLMRobertaConfig, XLMRobertaModel
+from transformers import BertConfig, BertModel, GteModel, Qwen2Config, Qwen2Model, Qwen3Config, Qwen3Model, RobertaConfig
+from transformers import RobertaModel, XLMRobertaConfig, XLMRobertaModel
 
 HERE = pathlib.Path(__file__).resolve().parent / "backbones"
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it does so again. "
@@ -130,7 +132,7 @@ def randomize(model, std=0.4):
     with torch.no_grad():
         for name, w in model.named_parameters():
             gain = w.dim() == 1 and name.endswith("weight")
-            w.copy_(1 + 0.3 * torch.randn_like(w) if gain else torch.randn_like(w) * (0.3 if w.dim() == 1 else std))
+            w.copy_(1 + 0.3 * torch.randn_like(w) if gain else torch.randn_like(w) * (0.2 if w.dim() == 1 else std))
     return model.eval()
 
 
@@ -193,6 +195,166 @@ def qwen2_stella():
     bidirectional = load(folder, is_causal=False)
     require_mask_matters(load(folder, is_causal=True), bidirectional)
     golden("qwen2_stella", bidirectional, dict(attention="bidirectional"), ["none", "s2p_query", "s2s_query"], (12, 6))
+
+
+def qwen2_causal():
+    """Qwen2 as transformers itself saves it: causal, its own form of config.json, two shards, no prefix; the last token."""
+    tokenizer = qwen_tokenizer()
+    config = Qwen2Config(vocab_size=tokenizer[0].get_vocab_size(), hidden_size=32, intermediate_size=40, num_hidden_layers=2,
+                         num_attention_heads=4, num_key_value_heads=1, rope_theta=10000.0, max_position_embeddings=1024,
+                         is_causal=True)
+    folder = HERE / "qwen2_causal"
+    randomize(Qwen2Model(config)).save_pretrained(folder, max_shard_size="60KB")
+    assert len(list(folder.glob("*.safetensors"))) == 2
+    write_folder("qwen2_causal", tokenizer, None, "lasttoken")
+    causal = load(folder)
+    require_mask_matters(causal, load(folder, is_causal=False))
+    golden("qwen2_causal", causal, dict(attention="causal"), ["none"])
+
+
+def qwen3():
+    """Qwen3-Embedding in small: norms of queries and keys, heads wider than hidden/heads, an end of text that tokenizer.json
+    appends, bf16 on disk."""
+    tokenizer = qwen_tokenizer("<|endoftext|>")
+    shape = dict(vocab_size=tokenizer[0].get_vocab_size(), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                 num_attention_heads=4, num_key_value_heads=2, head_dim=12)
+    end = tokenizer[0].token_to_id("<|endoftext|>")
+    config = dict(
+        architectures=["Qwen3ForCausalLM"], attention_bias=False, attention_dropout=0.0, bos_token_id=end, eos_token_id=end,
+        hidden_act="silu", initializer_range=0.02, max_position_embeddings=32768, max_window_layers=28, model_type="qwen3",
+        rms_norm_eps=1e-6, rope_scaling=None, rope_theta=1000000, sliding_window=None, tie_word_embeddings=True,
+        torch_dtype="bfloat16", use_cache=True, use_sliding_window=False, **shape)
+    model = randomize(Qwen3Model(Qwen3Config(**shape))).bfloat16()
+    query = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+    folder = write_folder("qwen3", tokenizer, config, "lasttoken", normalize=True, prompts=dict(query=query, document=""))
+    save(model.state_dict(), folder / "model.safetensors")
+    causal = load(folder)
+    require_mask_matters(causal, load(folder, is_causal=False))
+    golden("qwen3", causal, dict(attention="causal"), ["none", "query"])
+
+
+BERT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+
+
+def bert_config(kind, model_type, tokenizer, **more):
+    return dict(
+        architectures=[kind], attention_probs_dropout_prob=0.1, hidden_act="gelu", hidden_dropout_prob=0.1,
+        initializer_range=0.02, model_type=model_type, position_embedding_type="absolute", torch_dtype="float32", use_cache=True,
+        vocab_size=tokenizer[0].get_vocab_size(), **BERT, **more)
+
+
+def built(config_class, model_class, config):
+    known = {key: value for key, value in config.items() if key not in ("architectures", "model_type", "torch_dtype")}
+    return randomize(model_class(config_class(**known)))
+
+
+def bert():
+    tokenizer = wordpiece_tokenizer()
+    config = bert_config("BertModel", "bert", tokenizer, layer_norm_eps=1e-12, max_position_embeddings=128, pad_token_id=0,
+                         type_vocab_size=2)
+    folder = write_folder("bert", tokenizer, config, "mean_tokens", normalize=True, max_length=128)
+    save(built(BertConfig, BertModel, config).state_dict(), folder / "model.safetensors")
+    # positions are counted from the row's start, so padding on the left is not BERT's
+    golden("bert", load(folder), dict(attention="bidirectional"), ["none"], pad_sides=("right",), texts=[*TEXTS, ""])
+
+
+def roberta():
+    """Positions from padding_idx + 1, of which there are 130 for 128 tokens; names with the prefix of RobertaForMaskedLM."""
+    tokenizer = roberta_tokenizer()
+    config = bert_config("RobertaModel", "roberta", tokenizer, layer_norm_eps=1e-5, max_position_embeddings=130, pad_token_id=1,
+                         bos_token_id=0, eos_token_id=2, type_vocab_size=1)
+    folder = write_folder("roberta", tokenizer, config, "mean_tokens", max_length=128)
+    model = built(RobertaConfig, RobertaModel, config)
+    save({f"roberta.{name}": w for name, w in model.state_dict().items()}, folder / "model.safetensors")
+    golden("roberta", load(folder), dict(attention="bidirectional"), ["none"], texts=[*TEXTS, ""])
+
+
+def xlm_roberta():
+    """bge-m3's parts (the first token, Normalize) under e5's prompts."""
+    tokenizer = unigram_tokenizer()
+    config = bert_config("XLMRobertaModel", "xlm-roberta", tokenizer, layer_norm_eps=1e-5, max_position_embeddings=130,
+                         pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1, output_past=True)
+    folder = write_folder("xlm_roberta", tokenizer, config, "cls_token", normalize=True, max_length=128,
+                          prompts=dict(query="query: ", passage="passage: "))
+    save(built(XLMRobertaConfig, XLMRobertaModel, config).state_dict(), folder / "model.safetensors")
+    golden("xlm_roberta", load(folder), dict(attention="bidirectional"), ["none", "query", "passage"], texts=[*TEXTS, ""])
+
+
+def new():
+    """STELLA 400M v5 in small."""
+    tokenizer = wordpiece_tokenizer()
+    config = dict(
+        architectures=["NewModel"], attention_probs_dropout_prob=0.0,
+        auto_map={"AutoConfig": "configuration.NewConfig", "AutoModel": "modeling.NewModel"}, classifier_dropout=None,
+        hidden_act="gelu", hidden_dropout_prob=0.1, initializer_range=0.02, layer_norm_eps=1e-12, layer_norm_type="layer_norm",
+        logn_attention_clip1=False, logn_attention_scale=False, max_position_embeddings=8192, model_type="new", pack_qkv=True,
+        pad_token_id=0, position_embedding_type="rope", rope_scaling={"factor": 2.0, "type": "ntk"}, rope_theta=160000,
+        torch_dtype="float32", type_vocab_size=2, unpad_inputs=False, use_memory_efficient_attention=False,
+        vocab_size=tokenizer[0].get_vocab_size() + 6, **BERT)
+    h, inner = config["hidden_size"], config["intermediate_size"]
+    shapes = {"embeddings.word_embeddings.weight": (config["vocab_size"], h),
+              "embeddings.token_type_embeddings.weight": (2, h), "embeddings.LayerNorm.weight": (h,), "embeddings.LayerNorm.bias": (h,)}
+    for i in range(config["num_hidden_layers"]):
+        parts = {"attention.qkv_proj.weight": (3 * h, h), "attention.qkv_proj.bias": (3 * h,), "attention.o_proj.weight": (h, h),
+                 "attention.o_proj.bias": (h,), "mlp.up_gate_proj.weight": (2 * inner, h), "mlp.down_proj.weight": (h, inner),
+                 "mlp.down_proj.bias": (h,), "attn_ln.weight": (h,), "attn_ln.bias": (h,), "mlp_ln.weight": (h,), "mlp_ln.bias": (h,)}
+        shapes |= {f"encoder.layer.{i}.{name}": shape for name, shape in parts.items()}
+    holder = torch.nn.Module()
+    for name, shape in shapes.items():
+        holder.register_parameter(name.replace(".", "/"), torch.nn.Parameter(torch.empty(shape)))
+    weights = {name.replace("/", "."): w.data for name, w in randomize(holder).named_parameters()}
+    folder = write_folder("new", tokenizer, config, "mean_tokens", dense=(12, 6), prompts=dict(s2p_query=S2P, s2s_query=S2S))
+    save({f"new.{name}": w for name, w in weights.items()}, folder / "model.safetensors")
+    model = load_new_as_gte(folder, config)
+    golden("new", model, dict(attention="bidirectional"), ["none", "s2p_query", "s2s_query"], (12, 6), texts=[*TEXTS, ""])
+    for text in [*TEXTS, ""]:
+        ids = token_ids(model, folder, text)
+        ours, theirs = new_states(weights, config, ids), states_of(model, ids)
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max(), text
+        plain = new_states(weights, config | dict(rope_scaling=None), ids)
+        assert len(ids) < 4 or (ours - plain).abs().max() > 0.05, "the scaling of the frequencies would not be seen"
+
+
+def frequencies(config):
+    """RoPE's, with NTK scaling if any."""
+    d = config["hidden_size"] // config["num_attention_heads"]
+    scale = (config["rope_scaling"] or {}).get("factor", 1.0)
+    return (config["rope_theta"] * scale) ** (-torch.arange(0, d, 2) / d) / scale ** (2 / d)
+
+
+def load_new_as_gte(folder, config):
+    """sentence-transformers around GteModel, which reads the same tensors, with our frequencies."""
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        keys = ("hidden_act", "hidden_dropout_prob", "layer_norm_eps", "pad_token_id", "type_vocab_size", "vocab_size", *BERT)
+        write_json(pathlib.Path(copy) / "config.json", dict(
+            model_type="gte", rope_parameters=dict(rope_type="default", rope_theta=config["rope_theta"]),
+            max_position_embeddings=config["max_position_embeddings"], **{key: config[key] for key in keys}))
+        model = load(copy)
+    assert isinstance(model[0].auto_model, GteModel)
+    model[0].auto_model.rotary_emb.inv_freq.copy_(frequencies(config))
+    return model
+
+
+def new_states(w, config, ids):
+    """The last hidden states [T, H] of NewModel, of one text."""
+    heads, eps, length = config["num_attention_heads"], config["layer_norm_eps"], len(ids)
+    angles = torch.outer(torch.arange(length), frequencies(config)).repeat(1, 2)
+    norm = lambda x, name: F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], eps)
+    split = lambda x: x.view(length, heads, -1).transpose(0, 1)
+    half_turn = lambda x: torch.cat([-x[..., x.shape[-1] // 2:], x[..., :x.shape[-1] // 2]], -1)
+    rotate = lambda x: x * angles.cos() + half_turn(x) * angles.sin()
+    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.token_type_embeddings.weight"][0]
+    x = norm(x, "embeddings.LayerNorm")
+    for i in range(config["num_hidden_layers"]):
+        p = f"encoder.layer.{i}."
+        q, k, v = map(split, F.linear(x, w[p + "attention.qkv_proj.weight"], w[p + "attention.qkv_proj.bias"]).chunk(3, -1))
+        scores = rotate(q) @ rotate(k).transpose(1, 2) / math.sqrt(q.shape[-1])
+        seen = (scores.softmax(-1) @ v).transpose(0, 1).reshape(length, -1)
+        x = norm(x + F.linear(seen, w[p + "attention.o_proj.weight"], w[p + "attention.o_proj.bias"]), p + "attn_ln")
+        up, gate = F.linear(x, w[p + "mlp.up_gate_proj.weight"]).chunk(2, -1)
+        x = norm(x + F.linear(F.gelu(gate) * up, w[p + "mlp.down_proj.weight"], w[p + "mlp.down_proj.bias"]), p + "mlp_ln")
+    return x
 
 
 def load(folder, is_causal=None):
@@ -288,7 +450,7 @@ def write_golden(path, value):
     path.write_text(lines(value) + "\n", encoding="utf-8")
 
 
-MAKERS = [qwen2_stella]
+MAKERS = [qwen2_stella, qwen2_causal, qwen3, bert, roberta, xlm_roberta, new]
 
 if __name__ == "__main__":
     torch.manual_seed(0)
