@@ -28,10 +28,13 @@ import torch.nn.functional as F
 import transformers
 from safetensors.torch import save_file
 from sentence_transformers.base.modules import Dense
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
-from tokenizers.models import BPE, Unigram, WordPiece
+from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel, GteModel, Qwen2Config, Qwen2Model, Qwen3Config, Qwen3Model, RobertaConfig
 from transformers import RobertaModel, XLMRobertaConfig, XLMRobertaModel
+
+import stella
+import tokenizer_kinds
+from folders import write_folder, write_json
 
 HERE = pathlib.Path(__file__).resolve().parent / "backbones"
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it does so again. "
@@ -50,84 +53,11 @@ TEXTS = [
 ]
 # whose states are written down: texts 1 and 7 for what they hold, 9 for its length
 STATES = [1, 7, 9]
-S2P = "Instruct: Given a web search query, retrieve relevant passages that answer the query.\nQuery: "
-S2S = "Instruct: Retrieve semantically similar text.\nQuery: "
-# the pattern by which Qwen2 splits a text before its byte-level BPE
-QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+# without Chinese and emoji, so that there are unknown tokens
+KNOWN = [text for i, text in enumerate(TEXTS) if i not in (6, 7)]
 
 
-def qwen_tokenizer(appended=None):
-    """Qwen2's kind: NFC, byte-level BPE, special tokens last, nothing around a text unless `appended`."""
-    tokenizer = Tokenizer(BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(QWEN), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
-    tokenizer.train_from_iterator([*TEXTS, S2P, S2S], trainer)
-    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
-    level = processors.ByteLevel(trim_offsets=False)
-    if appended:
-        template = processors.TemplateProcessing(
-            single=f"$A {appended}", pair=f"$A {appended} $B:1 {appended}:1",
-            special_tokens=[(appended, tokenizer.token_to_id(appended))])
-        level = processors.Sequence([level, template])
-    tokenizer.post_processor = level
-    return tokenizer, dict(tokenizer_class="Qwen2Tokenizer", pad_token="<|endoftext|>", eos_token="<|endoftext|>",
-                           bos_token=None, unk_token=None, model_max_length=32768)
-
-
-def roberta_tokenizer():
-    """RoBERTa's kind: byte-level BPE between <s> and </s>."""
-    tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.BpeTrainer(vocab_size=290, special_tokens=special, show_progress=False,
-                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
-    return tokenizer, fast(pad_token="<pad>", bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
-                           unk_token="<unk>", mask_token="<mask>")
-
-
-def unigram_tokenizer():
-    """XLM-R's kind: Unigram over words marked by a low line, between <s> and </s>."""
-    tokenizer = Tokenizer(Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    tokenizer.decoder = decoders.Metaspace()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    # without Chinese and emoji, so that there are unknown tokens
-    known = [text for i, text in enumerate(TEXTS) if i not in (6, 7)]
-    tokenizer.train_from_iterator(known, trainers.UnigramTrainer(
-        vocab_size=100, special_tokens=special, unk_token="<unk>", show_progress=False))
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    return tokenizer, fast(pad_token="<pad>", bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
-                           unk_token="<unk>", mask_token="<mask>")
-
-
-def wordpiece_tokenizer():
-    """BERT's kind: lower case, WordPiece, between [CLS] and [SEP]."""
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    known = [text for i, text in enumerate(TEXTS) if i not in (6, 7)]
-    tokenizer.train_from_iterator(known, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    return tokenizer, fast(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
-
-
-def fast(**tokens):
-    return dict(tokenizer_class="PreTrainedTokenizerFast", model_max_length=512, **tokens)
-
-
-def randomize(model, std=0.4):
+def randomize(model, std=0.3):
     """Large weights, so that mistakes show; gains that are not 1, biases that are not 0."""
     with torch.no_grad():
         for name, w in model.named_parameters():
@@ -136,44 +66,18 @@ def randomize(model, std=0.4):
     return model.eval()
 
 
-def write_json(path, value):
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_folder(name, tokenizer, config, pooling, dense=(), normalize=False, max_length=512, prompts=None):
-    """All but the weights of the transformer, in the form in which published repositories have it."""
-    folder = HERE / name
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer, tokenizer_config = tokenizer
-    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-    write_json(folder / "tokenizer_config.json", tokenizer_config)
-    if config:
-        write_json(folder / "config.json", config)
-    hidden = config["hidden_size"] if config else json.loads((folder / "config.json").read_text())["hidden_size"]
-    parts = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    parts += [(f"2_Dense_{dense[0]}", "Dense")] if dense else []
-    parts += [(f"{len(parts)}_Normalize", "Normalize")] if normalize else []
-    write_json(folder / "modules.json", [
-        dict(idx=i, name=str(i), path=path, type=f"sentence_transformers.models.{kind}") for i, (path, kind) in enumerate(parts)])
-    write_json(folder / "sentence_bert_config.json", dict(max_seq_length=max_length, do_lower_case=False))
-    write_json(folder / "config_sentence_transformers.json", dict(
-        __version__=dict(sentence_transformers="2.2.0", transformers="4.42.3", pytorch="2.3.1"),
-        prompts=prompts or {}, default_prompt_name=None))
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    modes = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
-    write_json(folder / "1_Pooling/config.json", dict(
-        word_embedding_dimension=hidden, **{f"pooling_mode_{mode}": mode == pooling for mode in modes}, include_prompt=True))
-    for dim in dense:
-        (folder / f"2_Dense_{dim}").mkdir(exist_ok=True)
-        write_json(folder / f"2_Dense_{dim}/config.json", dict(
-            in_features=hidden, out_features=dim, bias=True, activation_function="torch.nn.modules.linear.Identity"))
-        save({"linear.weight": torch.randn(dim, hidden) * 0.3, "linear.bias": torch.randn(dim) * 0.3},
-             folder / f"2_Dense_{dim}/model.safetensors")
-    return folder
-
-
 def save(tensors, path):
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+
+
+def qwen_tokenizer(appended=None):
+    return tokenizer_kinds.qwen([*TEXTS, *stella.PROMPTS.values()], 320, appended)
+
+
+def save_heads(folder, hidden, dims):
+    for dim in dims:
+        save({"linear.weight": torch.randn(dim, hidden) * 0.3, "linear.bias": torch.randn(dim) * 0.3},
+             folder / f"2_Dense_{dim}/model.safetensors")
 
 
 def qwen2_stella():
@@ -181,20 +85,15 @@ def qwen2_stella():
     tokenizer = qwen_tokenizer()
     shape = dict(vocab_size=tokenizer[0].get_vocab_size() + 3, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
                  num_attention_heads=4, num_key_value_heads=2)
-    config = dict(
-        architectures=["Qwen2ForCausalLM"], attention_dropout=0.0,
-        auto_map={"AutoModel": "modeling_qwen.Qwen2Model", "AutoModelForCausalLM": "modeling_qwen.Qwen2ForCausalLM"},
-        bos_token_id=tokenizer[0].token_to_id("<|endoftext|>"), eos_token_id=tokenizer[0].token_to_id("<|endoftext|>"),
-        hidden_act="silu", initializer_range=0.02, max_position_embeddings=131072, max_window_layers=21, model_type="qwen2",
-        rms_norm_eps=1e-6, rope_scaling=None, rope_theta=1000000.0, sliding_window=131072, tie_word_embeddings=False,
-        torch_dtype="float32", use_cache=False, use_sliding_window=False, **shape)
-    model = randomize(Qwen2Model(Qwen2Config(**shape)))
-    folder = write_folder("qwen2_stella", tokenizer, config, "mean_tokens", dense=(12, 6),
-                          prompts=dict(s2p_query=S2P, s2s_query=S2S))
-    save({f"model.{name}": w for name, w in model.state_dict().items()}, folder / "model.safetensors")
+    config = stella.config_1_5b(tokenizer[0].token_to_id("<|endoftext|>"), **shape)
+    folder, dims = HERE / "qwen2_stella", (12, 6)
+    write_folder(folder, tokenizer, config, "mean_tokens", dims, prompts=stella.PROMPTS)
+    save_heads(folder, config["hidden_size"], dims)
+    weights = randomize(built(Qwen2Config, Qwen2Model, config)).state_dict()
+    save({f"model.{name}": w for name, w in weights.items()}, folder / "model.safetensors")
     bidirectional = load(folder, is_causal=False)
     require_mask_matters(load(folder, is_causal=True), bidirectional)
-    golden("qwen2_stella", bidirectional, dict(attention="bidirectional"), ["none", "s2p_query", "s2s_query"], (12, 6))
+    golden("qwen2_stella", bidirectional, dict(attention="bidirectional"), ["none", *stella.PROMPTS], dims)
 
 
 def qwen2_causal():
@@ -206,7 +105,7 @@ def qwen2_causal():
     folder = HERE / "qwen2_causal"
     randomize(Qwen2Model(config)).save_pretrained(folder, max_shard_size="60KB")
     assert len(list(folder.glob("*.safetensors"))) == 2
-    write_folder("qwen2_causal", tokenizer, None, "lasttoken")
+    write_folder(folder, tokenizer, None, "lasttoken")
     causal = load(folder)
     require_mask_matters(causal, load(folder, is_causal=False))
     golden("qwen2_causal", causal, dict(attention="causal"), ["none"])
@@ -226,7 +125,8 @@ def qwen3():
         torch_dtype="bfloat16", use_cache=True, use_sliding_window=False, **shape)
     model = randomize(Qwen3Model(Qwen3Config(**shape))).bfloat16()
     query = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
-    folder = write_folder("qwen3", tokenizer, config, "lasttoken", normalize=True, prompts=dict(query=query, document=""))
+    folder = HERE / "qwen3"
+    write_folder(folder, tokenizer, config, "lasttoken", normalize=True, prompts=dict(query=query, document=""))
     save(model.state_dict(), folder / "model.safetensors")
     causal = load(folder)
     require_mask_matters(causal, load(folder, is_causal=False))
@@ -245,68 +145,60 @@ def bert_config(kind, model_type, tokenizer, **more):
 
 def built(config_class, model_class, config):
     known = {key: value for key, value in config.items() if key not in ("architectures", "model_type", "torch_dtype")}
-    return randomize(model_class(config_class(**known)))
+    return model_class(config_class(**known))
 
 
 def bert():
-    tokenizer = wordpiece_tokenizer()
+    tokenizer = tokenizer_kinds.wordpiece(KNOWN, 120)
     config = bert_config("BertModel", "bert", tokenizer, layer_norm_eps=1e-12, max_position_embeddings=128, pad_token_id=0,
                          type_vocab_size=2)
-    folder = write_folder("bert", tokenizer, config, "mean_tokens", normalize=True, max_length=128)
-    save(built(BertConfig, BertModel, config).state_dict(), folder / "model.safetensors")
+    folder = HERE / "bert"
+    write_folder(folder, tokenizer, config, "mean_tokens", normalize=True, max_length=128)
+    save(randomize(built(BertConfig, BertModel, config)).state_dict(), folder / "model.safetensors")
     # positions are counted from the row's start, so padding on the left is not BERT's
     golden("bert", load(folder), dict(attention="bidirectional"), ["none"], pad_sides=("right",), texts=[*TEXTS, ""])
 
 
 def roberta():
     """Positions from padding_idx + 1, of which there are 130 for 128 tokens; names with the prefix of RobertaForMaskedLM."""
-    tokenizer = roberta_tokenizer()
+    tokenizer = tokenizer_kinds.roberta(TEXTS, 290)
     config = bert_config("RobertaModel", "roberta", tokenizer, layer_norm_eps=1e-5, max_position_embeddings=130, pad_token_id=1,
                          bos_token_id=0, eos_token_id=2, type_vocab_size=1)
-    folder = write_folder("roberta", tokenizer, config, "mean_tokens", max_length=128)
-    model = built(RobertaConfig, RobertaModel, config)
+    folder = HERE / "roberta"
+    write_folder(folder, tokenizer, config, "mean_tokens", max_length=128)
+    model = randomize(built(RobertaConfig, RobertaModel, config), std=0.5)
     save({f"roberta.{name}": w for name, w in model.state_dict().items()}, folder / "model.safetensors")
     golden("roberta", load(folder), dict(attention="bidirectional"), ["none"], texts=[*TEXTS, ""])
 
 
 def xlm_roberta():
     """bge-m3's parts (the first token, Normalize) under e5's prompts."""
-    tokenizer = unigram_tokenizer()
+    tokenizer = tokenizer_kinds.unigram(KNOWN, 100)
     config = bert_config("XLMRobertaModel", "xlm-roberta", tokenizer, layer_norm_eps=1e-5, max_position_embeddings=130,
                          pad_token_id=1, bos_token_id=0, eos_token_id=2, type_vocab_size=1, output_past=True)
-    folder = write_folder("xlm_roberta", tokenizer, config, "cls_token", normalize=True, max_length=128,
-                          prompts=dict(query="query: ", passage="passage: "))
-    save(built(XLMRobertaConfig, XLMRobertaModel, config).state_dict(), folder / "model.safetensors")
+    folder = HERE / "xlm_roberta"
+    write_folder(folder, tokenizer, config, "cls_token", normalize=True, max_length=128,
+                 prompts=dict(query="query: ", passage="passage: "))
+    save(randomize(built(XLMRobertaConfig, XLMRobertaModel, config)).state_dict(), folder / "model.safetensors")
     golden("xlm_roberta", load(folder), dict(attention="bidirectional"), ["none", "query", "passage"], texts=[*TEXTS, ""])
 
 
 def new():
     """STELLA 400M v5 in small."""
-    tokenizer = wordpiece_tokenizer()
-    config = dict(
-        architectures=["NewModel"], attention_probs_dropout_prob=0.0,
-        auto_map={"AutoConfig": "configuration.NewConfig", "AutoModel": "modeling.NewModel"}, classifier_dropout=None,
-        hidden_act="gelu", hidden_dropout_prob=0.1, initializer_range=0.02, layer_norm_eps=1e-12, layer_norm_type="layer_norm",
-        logn_attention_clip1=False, logn_attention_scale=False, max_position_embeddings=8192, model_type="new", pack_qkv=True,
-        pad_token_id=0, position_embedding_type="rope", rope_scaling={"factor": 2.0, "type": "ntk"}, rope_theta=160000,
-        torch_dtype="float32", type_vocab_size=2, unpad_inputs=False, use_memory_efficient_attention=False,
-        vocab_size=tokenizer[0].get_vocab_size() + 6, **BERT)
-    h, inner = config["hidden_size"], config["intermediate_size"]
-    shapes = {"embeddings.word_embeddings.weight": (config["vocab_size"], h),
-              "embeddings.token_type_embeddings.weight": (2, h), "embeddings.LayerNorm.weight": (h,), "embeddings.LayerNorm.bias": (h,)}
-    for i in range(config["num_hidden_layers"]):
-        parts = {"attention.qkv_proj.weight": (3 * h, h), "attention.qkv_proj.bias": (3 * h,), "attention.o_proj.weight": (h, h),
-                 "attention.o_proj.bias": (h,), "mlp.up_gate_proj.weight": (2 * inner, h), "mlp.down_proj.weight": (h, inner),
-                 "mlp.down_proj.bias": (h,), "attn_ln.weight": (h,), "attn_ln.bias": (h,), "mlp_ln.weight": (h,), "mlp_ln.bias": (h,)}
-        shapes |= {f"encoder.layer.{i}.{name}": shape for name, shape in parts.items()}
+    tokenizer = tokenizer_kinds.wordpiece(KNOWN, 120)
+    config = stella.config_400m(vocab_size=tokenizer[0].get_vocab_size() + 6, **BERT)
+    folder, dims = HERE / "new", (12, 6)
+    write_folder(folder, tokenizer, config, "mean_tokens", dims, prompts=stella.PROMPTS)
+    save_heads(folder, config["hidden_size"], dims)
     holder = torch.nn.Module()
-    for name, shape in shapes.items():
+    for name, shape in stella.tensors_400m(config).items():
+        # a parameter's name holds no full stops
         holder.register_parameter(name.replace(".", "/"), torch.nn.Parameter(torch.empty(shape)))
     weights = {name.replace("/", "."): w.data for name, w in randomize(holder).named_parameters()}
-    folder = write_folder("new", tokenizer, config, "mean_tokens", dense=(12, 6), prompts=dict(s2p_query=S2P, s2s_query=S2S))
-    save({f"new.{name}": w for name, w in weights.items()}, folder / "model.safetensors")
+    save(weights, folder / "model.safetensors")
+    weights = {name.removeprefix("new."): w for name, w in weights.items()}
     model = load_new_as_gte(folder, config)
-    golden("new", model, dict(attention="bidirectional"), ["none", "s2p_query", "s2s_query"], (12, 6), texts=[*TEXTS, ""])
+    golden("new", model, dict(attention="bidirectional"), ["none", *stella.PROMPTS], dims, texts=[*TEXTS, ""])
     for text in [*TEXTS, ""]:
         ids = token_ids(model, folder, text)
         ours, theirs = new_states(weights, config, ids), states_of(model, ids)
