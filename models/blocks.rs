@@ -114,7 +114,12 @@ impl RmsNorm {
         let norm = x.f_norm_scalaropt_dim_dtype(2.0, [-1].as_slice(), true, Kind::Float)?;
         let width = self.gain_H.size()[0] as f64;
         let scale = norm.f_square()?.f_div_scalar(width)?.f_add_scalar(self.eps)?.f_rsqrt()?;
-        Ok(x.f_mul(&scale.f_to_kind(x.kind())?)?.f_mul(&self.gain_H)?)
+        let scaled = if x.requires_grad() {
+            x.f_mul(&scale.f_to_kind(x.kind())?)?
+        } else {
+            x.f_mul(&scale)?.f_to_kind(x.kind())?
+        };
+        Ok(scaled.f_mul(&self.gain_H)?)
     }
 }
 

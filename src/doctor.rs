@@ -97,6 +97,7 @@ fn examine() -> Vec<Check> {
         hub_cache_check(cache.as_deref()),
         hub_token(&|name| env::var(name).ok()),
         offline(env::var("HF_HUB_OFFLINE").ok().as_deref(), cache.as_deref().is_some_and(Path::is_dir)),
+        stella(env::var_os("INVERSE_STELLA_WEIGHTS").map(PathBuf::from), cache.as_deref()),
     ]
 }
 
@@ -301,6 +302,34 @@ fn offline(value: Option<&str>, cached: bool) -> Check {
     }
 }
 
+/// Where STELLA's weights are, and how they are held against the scores of its model card.
+fn stella(given: Option<PathBuf>, cache: Option<&Path>) -> Check {
+    const NAME: &str = "STELLA";
+    const REPOSITORIES: [&str; 2] = ["stella_en_1.5B_v5", "stella_en_400M_v5"];
+    let command =
+        |place: &str| format!("INVERSE_STELLA_WEIGHTS={place} cargo test --release -p models --test stella_card");
+    if let Some(folder) = given {
+        let (place, data) = (folder.display().to_string(), json!({ "path": folder }));
+        if folder.join("modules.json").is_file() {
+            return Check::ok(NAME, format!("{place}; its card's scores: `{}`", command(&place)), data);
+        }
+        let fix = "INVERSE_STELLA_WEIGHTS must be a folder with STELLA's modules.json and weights";
+        return Check::not_ok(NAME, Status::Warn, format!("{place} has no modules.json"), fix, data);
+    }
+    let cached = REPOSITORIES.into_iter().find(|name| {
+        cache.is_some_and(|cache| cache.join(format!("models--NovaSearch--{name}/snapshots")).is_dir())
+    });
+    let data = json!({ "path": null, "cached": cached });
+    let found = match cached {
+        Some(name) => {
+            let name = format!("NovaSearch/{name}");
+            format!("{name} is in the cache; its card's scores: `{}`", command(&name))
+        }
+        None => format!("not here (fetched when an encoder names it); to test it: `{}`", command("DIR")),
+    };
+    Check::ok(NAME, found, data)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
@@ -341,6 +370,20 @@ mod tests {
     }
 
     #[test]
+    fn stella_is_found_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = Some(folder.path().to_owned());
+        assert_eq!(stella(here.clone(), None).status, Status::Warn);
+        fs_err::write(folder.path().join("modules.json"), "[]").unwrap();
+        let found = stella(here, None);
+        assert!(found.status == Status::Ok && found.found.contains("--test stella_card"), "{found:?}");
+        assert!(stella(None, Some(folder.path())).found.starts_with("not here"));
+        let cached = folder.path().join("models--NovaSearch--stella_en_400M_v5/snapshots");
+        fs_err::create_dir_all(cached).unwrap();
+        assert_eq!(stella(None, Some(folder.path())).data["cached"], "stella_en_400M_v5");
+    }
+
+    #[test]
     fn a_token_is_seen_and_not_told() {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_str().unwrap().to_owned();
@@ -372,6 +415,6 @@ mod tests {
         let Some((available, total)) = available_memory() else { return };
         assert!(0 < available && available <= total);
         assert!(free_space(Path::new(".")).is_none_or(|bytes| bytes > 0));
-        assert_eq!(examine().len(), 10);
+        assert_eq!(examine().len(), 11);
     }
 }

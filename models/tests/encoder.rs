@@ -143,7 +143,7 @@ fn prompts_stand_before_the_text_and_in_the_space() {
 fn dense_heads_by_dimension() {
     let folder = TinyBert { dense: vec![3, 5], normalize: false, ..TinyBert::default() }.write();
     let open = |dim| {
-        let options = EncoderOptions { dim, ..options(Dtype::F32) };
+        let options = EncoderOptions { dim, normalize: Some(false), ..options(Dtype::F32) };
         Encoder::open(folder.path().to_str().unwrap(), &options)
     };
     let (three, five) = (open(None).unwrap(), open(Some(5)).unwrap());
@@ -153,8 +153,8 @@ fn dense_heads_by_dimension() {
     assert!(open(Some(4)).err().unwrap().to_string().contains("no head for 4"));
     // the head is an identity-activated linear map of the pooled vector, here with known numbers
     let plain = TinyBert { normalize: false, ..TinyBert::default() }.write();
-    let pooled =
-        Encoder::open(plain.path().to_str().unwrap(), &options(Dtype::F32)).unwrap().embed(&["red"]).unwrap();
+    let raw = EncoderOptions { normalize: Some(false), ..options(Dtype::F32) };
+    let pooled = Encoder::open(plain.path().to_str().unwrap(), &raw).unwrap().embed(&["red"]).unwrap();
     let weights = models::Weights::open(folder.path().join("2_Dense_3/model.safetensors")).unwrap();
     let expected = pooled.linear(
         &weights.get("linear.weight", &[3, TinyBert::HIDDEN]).unwrap(),
@@ -162,8 +162,7 @@ fn dense_heads_by_dimension() {
     );
     assert!(max_difference(&three.embed(&["red"]).unwrap(), &expected) < 1e-5);
     // the space says whether vectors have length 1
-    let forced = EncoderOptions { normalize: Some(true), ..options(Dtype::F32) };
-    let unit = Encoder::open(folder.path().to_str().unwrap(), &forced).unwrap();
+    let unit = Encoder::open(folder.path().to_str().unwrap(), &options(Dtype::F32)).unwrap();
     assert!(unit.space().normalize && !three.space().normalize);
     assert!((unit.embed(&["red"]).unwrap().norm().double_value(&[]) - 1.0).abs() < 1e-6);
 }

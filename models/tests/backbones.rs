@@ -1,0 +1,210 @@
+//! Every architecture against Hugging Face transformers and sentence-transformers, on small random models; and against
+//! itself: padding, batches and lengths change no vector.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::path::PathBuf;
+
+use models::{Attention, DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions};
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+const NAMES: [&str; 7] = ["bert", "roberta", "xlm_roberta", "new", "qwen2_stella", "qwen2_causal", "qwen3"];
+
+/// What `golden/make_backbones.py` leaves of a model.
+#[derive(Deserialize)]
+struct Golden {
+    attention: Attention,
+    texts: Vec<String>,
+    token_ids: Vec<Vec<u32>>,
+    states: Vec<States>,
+    vectors: Vec<Vectors>,
+}
+
+#[derive(Deserialize)]
+struct States {
+    text: usize,
+    rows: Vec<Vec<f32>>,
+}
+
+#[derive(Deserialize)]
+struct Vectors {
+    prompt: String,
+    prompt_text: String,
+    dim: usize,
+    rows: Vec<Vec<f32>>,
+}
+
+impl Golden {
+    fn of(name: &str) -> Self {
+        let text = fs_err::read_to_string(folder(name).with_extension("json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        self.texts.iter().map(String::as_str).collect()
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/backbones").join(name)
+}
+
+fn options(dtype: Dtype) -> EncoderOptions {
+    EncoderOptions { device: DeviceChoice::Cpu, dtype, prompt: Some("none".into()), ..EncoderOptions::default() }
+}
+
+fn open(name: &str, options: &EncoderOptions) -> Encoder {
+    Encoder::open(folder(name).to_str().unwrap(), options).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The largest difference, as a share of the largest number.
+fn relative(found: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!(found.size(), expected.size());
+    let largest = |x: &Tensor| x.abs().max().double_value(&[]);
+    largest(&(found - expected)) / largest(expected)
+}
+
+fn lowest_cosine(a: &Tensor, b: &Tensor) -> f64 {
+    Tensor::cosine_similarity(a, b, 1, 1e-8).min().double_value(&[])
+}
+
+fn unit(x_ND: &Tensor) -> Tensor {
+    x_ND / x_ND.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt()
+}
+
+#[test]
+fn tokens_and_attention_are_those_of_the_reference() {
+    for name in NAMES {
+        let golden = Golden::of(name);
+        let encoder = open(name, &options(Dtype::F32));
+        assert_eq!(encoder.tokenize(&golden.texts()).unwrap(), golden.token_ids, "{name}");
+        assert_eq!(encoder.space().attention, golden.attention, "{name}");
+    }
+}
+
+#[test]
+fn hidden_states_equal_transformers() {
+    for name in NAMES {
+        let golden = Golden::of(name);
+        let (exact, rough) = (open(name, &options(Dtype::F32)), open(name, &options(Dtype::Bf16)));
+        assert!(golden.states.len() >= 2, "{name}");
+        for states in &golden.states {
+            let expected = Tensor::from_slice2(&states.rows);
+            let text = &golden.texts[states.text];
+            let off = relative(&exact.hidden_states(text).unwrap(), &expected);
+            assert!(off < 1e-4, "{name}, text {}: {off}", states.text);
+            let close = lowest_cosine(&rough.hidden_states(text).unwrap().mean_dim([0i64].as_slice(), true, Kind::Float), &expected.mean_dim([0i64].as_slice(), true, Kind::Float));
+            assert!(close > 0.999, "{name}, text {}: {close} in bf16", states.text);
+        }
+    }
+}
+
+#[test]
+fn vectors_equal_sentence_transformers_under_every_prompt_and_head() {
+    for name in NAMES {
+        let golden = Golden::of(name);
+        for vectors in &golden.vectors {
+            let what = format!("{name}, prompt {}, {} numbers", vectors.prompt, vectors.dim);
+            let expected = Tensor::from_slice2(&vectors.rows);
+            let at = |dtype, normalize| {
+                let dim = Some(vectors.dim).filter(|_| folder(name).join("2_Dense_12").exists());
+                let prompt = Some(vectors.prompt.clone());
+                open(name, &EncoderOptions { normalize, dim, prompt, ..options(dtype) })
+            };
+            let encoder = at(Dtype::F32, None);
+            assert_eq!((encoder.space().dim, &encoder.space().prompt.text), (vectors.dim, &vectors.prompt_text));
+            let found = encoder.embed(&golden.texts()).unwrap();
+            let off = relative(&found, &unit(&expected));
+            assert!(off < 1e-4, "{what}: {off}");
+            let raw = at(Dtype::F32, Some(false));
+            assert!(!raw.space().normalize);
+            let normalized = fs_err::read_to_string(folder(name).join("modules.json")).unwrap().contains("Normalize");
+            if !normalized {
+                let off = relative(&raw.embed(&golden.texts()).unwrap(), &expected);
+                assert!(off < 1e-4, "{what}, not normalised: {off}");
+            }
+            let close = lowest_cosine(&at(Dtype::Bf16, None).embed(&golden.texts()).unwrap(), &expected);
+            eprintln!("{what}: {close:.5} in bf16");
+        }
+    }
+}
+
+#[test]
+fn padding_batches_and_order_change_no_vector() {
+    for name in NAMES {
+        let golden = Golden::of(name);
+        let texts = golden.texts();
+        let at = |batch_tokens| open(name, &EncoderOptions { batch_tokens, ..options(Dtype::F32) });
+        let (alone, together) = (at(1).embed(&texts).unwrap(), at(1_000_000).embed(&texts).unwrap());
+        let off = relative(&together, &alone);
+        assert!(off < 1e-5, "{name}: {off}");
+        let turned: Vec<&str> = texts.iter().rev().copied().collect();
+        let off = relative(&at(300).embed(&turned).unwrap().flip([0]), &alone);
+        assert!(off < 1e-5, "{name}: {off}");
+        let spread = Tensor::cosine_similarity(&alone.narrow(0, 0, 1), &alone, 1, 1e-8).min().double_value(&[]);
+        assert!(spread < 0.95, "{name}: the vectors are all alike, a mix-up would not be seen: {spread}");
+    }
+}
+
+#[test]
+fn the_attention_can_be_chosen_where_the_architecture_has_both() {
+    let golden = Golden::of("qwen2_stella");
+    let of = |attention| {
+        let options = EncoderOptions { attention, ..options(Dtype::F32) };
+        open("qwen2_stella", &options)
+    };
+    let (own, causal) = (of(None), of(Some(Attention::Causal)));
+    assert_eq!(own.space().attention, Attention::Bidirectional);
+    let texts = golden.texts();
+    let cosine = lowest_cosine(&own.embed(&texts).unwrap(), &causal.embed(&texts).unwrap());
+    assert!(cosine < 0.99, "{cosine}");
+    let mixed = own.space().require_same(causal.space(), "a", "b").unwrap_err().to_string();
+    assert!(mixed.contains("(attention)"), "{mixed}");
+    let options = EncoderOptions { attention: Some(Attention::Causal), ..options(Dtype::F32) };
+    let refused = Encoder::open(folder("bert").to_str().unwrap(), &options).err().unwrap();
+    assert!(refused.to_string().contains("causal for the architecture bert"), "{refused}");
+    assert!(refused.hint().is_some());
+}
+
+#[test]
+fn an_end_of_text_that_the_tokenizer_adds_is_recorded() {
+    let special = |name| open(name, &options(Dtype::F32)).space().special_tokens.clone().unwrap();
+    assert_eq!(special("qwen3").after, ["<|endoftext|>"]);
+    assert!(special("qwen2_stella").after.is_empty() && special("qwen2_stella").before.is_empty());
+    assert_eq!((special("bert").before, special("bert").after), (vec!["[CLS]".to_owned()], vec!["[SEP]".to_owned()]));
+    assert_eq!(special("xlm_roberta").before, ["<s>"]);
+}
+
+#[test]
+fn one_encoder_serves_several_prompts() {
+    let golden = Golden::of("qwen2_stella");
+    let none = open("qwen2_stella", &options(Dtype::F32));
+    let query = none.under("s2p").unwrap();
+    let expected = golden.vectors.iter().find(|vectors| vectors.prompt == "s2p_query" && vectors.dim == 12).unwrap();
+    let off = relative(&query.embed(&golden.texts()).unwrap(), &unit(&Tensor::from_slice2(&expected.rows)));
+    assert!(off < 1e-4, "{off}");
+    assert_eq!(query.under("none").unwrap().space(), none.space());
+    assert!(none.under("s2q").err().unwrap().to_string().contains("s2p_query, s2s_query"));
+    let short = EncoderOptions { max_tokens: Some(4), ..options(Dtype::F32) };
+    let full = open("qwen2_stella", &short).under("s2p").err().unwrap().to_string();
+    assert!(full.contains("s2p_query") && full.contains("4"), "{full}");
+}
+
+#[test]
+fn lengths_past_the_switch_between_the_two_attentions_agree() {
+    // 64 positions is where plain products give way to the fused kernel; one token more or less must not matter
+    let texts: Vec<String> = [60usize, 63, 64, 65, 66, 200].iter().map(|&n| "a b ".repeat(n)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    for name in NAMES {
+        let at = |batch_tokens| {
+            let options = EncoderOptions { batch_tokens, max_tokens: Some(40), ..options(Dtype::F32) };
+            let short = open(name, &options).embed(&texts).unwrap();
+            let options = EncoderOptions { batch_tokens, ..self::options(Dtype::F32) };
+            (short, open(name, &options).embed(&texts).unwrap())
+        };
+        let ((short_alone, alone), (short, together)) = (at(1), at(1_000_000));
+        assert!(relative(&short, &short_alone) < 1e-5, "{name}");
+        assert!(relative(&together, &alone) < 2e-5, "{name}");
+        assert!(lowest_cosine(&short.narrow(0, 0, 1), &short.narrow(0, 5, 1)) > 0.99999, "{name}: cut alike");
+    }
+}
