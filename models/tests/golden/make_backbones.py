@@ -103,7 +103,7 @@ def qwen2_causal():
                          num_attention_heads=4, num_key_value_heads=1, rope_theta=10000.0, max_position_embeddings=1024,
                          is_causal=True)
     folder = HERE / "qwen2_causal"
-    randomize(Qwen2Model(config)).save_pretrained(folder, max_shard_size="60KB")
+    randomize(Qwen2Model(config), std=0.2).save_pretrained(folder, max_shard_size="60KB")
     assert len(list(folder.glob("*.safetensors"))) == 2
     write_folder(folder, tokenizer, None, "lasttoken")
     causal = load(folder)
@@ -149,12 +149,12 @@ def built(config_class, model_class, config):
 
 
 def bert():
-    tokenizer = tokenizer_kinds.wordpiece(KNOWN, 120)
+    tokenizer = tokenizer_kinds.wordpiece(KNOWN, 140)
     config = bert_config("BertModel", "bert", tokenizer, layer_norm_eps=1e-12, max_position_embeddings=128, pad_token_id=0,
                          type_vocab_size=2)
     folder = HERE / "bert"
     write_folder(folder, tokenizer, config, "mean_tokens", normalize=True, max_length=128)
-    save(randomize(built(BertConfig, BertModel, config)).state_dict(), folder / "model.safetensors")
+    save(randomize(built(BertConfig, BertModel, config), std=0.5).state_dict(), folder / "model.safetensors")
     # positions are counted from the row's start, so padding on the left is not BERT's
     golden("bert", load(folder), dict(attention="bidirectional"), ["none"], pad_sides=("right",), texts=[*TEXTS, ""])
 
@@ -179,13 +179,13 @@ def xlm_roberta():
     folder = HERE / "xlm_roberta"
     write_folder(folder, tokenizer, config, "cls_token", normalize=True, max_length=128,
                  prompts=dict(query="query: ", passage="passage: "))
-    save(randomize(built(XLMRobertaConfig, XLMRobertaModel, config)).state_dict(), folder / "model.safetensors")
+    save(randomize(built(XLMRobertaConfig, XLMRobertaModel, config), std=0.5).state_dict(), folder / "model.safetensors")
     golden("xlm_roberta", load(folder), dict(attention="bidirectional"), ["none", "query", "passage"], texts=[*TEXTS, ""])
 
 
 def new():
     """STELLA 400M v5 in small."""
-    tokenizer = tokenizer_kinds.wordpiece(KNOWN, 120)
+    tokenizer = tokenizer_kinds.wordpiece(KNOWN, 140)
     config = stella.config_400m(vocab_size=tokenizer[0].get_vocab_size() + 6, **BERT)
     folder, dims = HERE / "new", (12, 6)
     write_folder(folder, tokenizer, config, "mean_tokens", dims, prompts=stella.PROMPTS)

@@ -36,8 +36,8 @@ def tensors_1_5b(config):
 
 
 def config_400m(**shape):
-    """The "new" architecture of gte-large-en-v1.5. The published file asks for xformers (`use_memory_efficient_attention`,
-    `unpad_inputs`), which changes no number; its card turns both off for the CPU."""
+    """The "new" architecture of gte-large-en-v1.5. `use_memory_efficient_attention` and `unpad_inputs` are for xformers and
+    change no number."""
     return dict(
         architectures=["NewModel"], attention_probs_dropout_prob=0.0,
         auto_map={"AutoConfig": "configuration.NewConfig", "AutoModel": "modeling.NewModel"}, classifier_dropout=None,

@@ -42,16 +42,27 @@ def roberta(texts, size):
                            unk_token="<unk>", mask_token="<mask>")
 
 
+def pieces(texts, size, normalizer, pre_tokenizer):
+    """The first pieces that BPE finds, the characters among them. The trainers of Unigram and WordPiece give other pieces
+    every time."""
+    tokenizer = Tokenizer(BPE())
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, show_progress=False))
+    return [piece for piece, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
+
+
 def unigram(texts, size):
     """XLM-R's kind: Unigram over words marked by a low line, between <s> and </s>."""
-    tokenizer = Tokenizer(Unigram())
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    tokenizer.decoder = decoders.Metaspace()
+    normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(texts, trainers.UnigramTrainer(
-        vocab_size=size, special_tokens=special, unk_token="<unk>", show_progress=False))
-    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    found = pieces(texts, size - len(special), normalizer, pre_tokenizer)
+    # a score is the logarithm of a frequency; here longer pieces win, and no two sums are equal
+    scored = [(piece, -2 - 0.01 * rank - 8 / (1 + len(piece))) for rank, piece in enumerate(found)]
+    tokenizer = Tokenizer(Unigram([(token, 0.0) for token in special] + scored, unk_id=3))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.add_special_tokens([*special, AddedToken("<mask>", lstrip=True)])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     return tokenizer, fast(pad_token="<pad>", bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>",
@@ -60,12 +71,14 @@ def unigram(texts, size):
 
 def wordpiece(texts, size):
     """BERT's kind: lower case, WordPiece, between [CLS] and [SEP]."""
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False))
+    found = pieces(texts, (size - len(special)) // 2, normalizer, pre_tokenizer)
+    vocabulary = [*special, *found, *(f"##{piece}" for piece in found)]
+    tokenizer = Tokenizer(WordPiece({token: id for id, token in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens(special)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     return tokenizer, fast(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
