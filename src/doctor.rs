@@ -306,8 +306,9 @@ fn offline(value: Option<&str>, cached: bool) -> Check {
 fn stella(given: Option<PathBuf>, cache: Option<&Path>) -> Check {
     const NAME: &str = "STELLA";
     const REPOSITORIES: [&str; 2] = ["stella_en_1.5B_v5", "stella_en_400M_v5"];
-    let command =
-        |place: &str| format!("INVERSE_STELLA_WEIGHTS={place} cargo test --release -p models --test stella_card");
+    let command = |place: &str| {
+        format!("INVERSE_STELLA_WEIGHTS={place} cargo test --release -p models --test stella_card")
+    };
     if let Some(folder) = given {
         let (place, data) = (folder.display().to_string(), json!({ "path": folder }));
         if folder.join("modules.json").is_file() {
