@@ -220,7 +220,7 @@ impl Weights {
 }
 
 /// Bytes that are digested before their memory is given back.
-const DIGEST_PIECE: usize = 64 << 20;
+const DIGEST_PIECE: usize = 8 << 20;
 
 /// `blake3:HEX` over the bytes of several weight files one after the other; for one file it is the file's own digest.
 pub fn digest_of(all: &[&Weights]) -> String {

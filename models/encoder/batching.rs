@@ -16,7 +16,7 @@ pub struct Batch {
 /// is in exactly one batch.
 ///
 /// A batch ends early, where the length changes, once it is a quarter full (most batches then have no padding at all, and
-/// need no attention mask), or once it is a sixteenth full and more than a twentieth of it would be padding.
+/// need no attention mask), or once it has [`ENOUGH_TOKENS`] and more than a twentieth of it would be padding.
 pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
@@ -40,10 +40,14 @@ pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
     batches
 }
 
+/// Tokens from which on a larger batch saves less than its padding costs: the matrix products are near their full rate.
+const ENOUGH_TOKENS: usize = 256;
+
 fn fits(batch: &Batch, real: usize, length: usize, batch_tokens: usize) -> bool {
     let filled = batch.rows.len() * batch.length;
     let padded = filled + batch.length;
-    let wasteful = 16 * filled >= batch_tokens && 20 * (padded - real - length) > padded;
+    let enough = ENOUGH_TOKENS.min(batch_tokens / 16);
+    let wasteful = filled >= enough && 20 * (padded - real - length) > padded;
     let full_enough = 4 * filled >= batch_tokens;
     padded <= batch_tokens && (length == batch.length || !(full_enough || wasteful))
 }
@@ -87,6 +91,16 @@ mod tests {
         let batches = batches(&lengths, 8192);
         assert!(padding_percent(&lengths, &batches) < 5.0);
         assert!(batches.len() < 40, "{}", batches.len());
+    }
+
+    #[test]
+    fn long_texts_and_few_texts_hardly_need_padding() {
+        // abstracts cut at 512, and a handful of sentences
+        let abstracts: Vec<usize> = (0..1000).map(|i| (40 + (i * i * 7) % 900).min(512)).collect();
+        assert!(padding_percent(&abstracts, &batches(&abstracts, 8192)) < 5.0);
+        let few: Vec<usize> = (0..32).map(|i| 8 + (i * i * 5) % 40).collect();
+        let batches = batches(&few, 8192);
+        assert!(padding_percent(&few, &batches) < 15.0 && batches.len() <= 5, "{}", batches.len());
     }
 
     #[test]
