@@ -116,7 +116,9 @@ impl QwenConfig {
     /// code that comes with STELLA and gte-Qwen2, and for pooling by the mean, which makes no sense of states that have
     /// not seen the text; else causal, as transformers runs these models. docs/stella.md has the evidence.
     fn attention(&self, pooling: Pooling) -> Attention {
-        let own_code = self.auto_map.get("AutoModel").and_then(|class| class.as_str());
+        // with the repository that the code lies in before it where the folder was saved elsewhere: `owner/name--class`
+        let class = self.auto_map.get("AutoModel").and_then(|class| class.as_str());
+        let own_code = class.and_then(|class| class.rsplit("--").next());
         let bidirectional = match self.is_causal {
             Some(causal) => !causal,
             None => own_code == Some("modeling_qwen.Qwen2Model") || pooling == Pooling::Mean,
@@ -201,4 +203,57 @@ impl QwenConfig {
 
 fn unsupported(path: &Path, what: &'static str, name: &str, supported: &'static str) -> Error {
     Error::Unsupported { path: path.to_owned(), what, name: name.to_owned(), supported: vec![supported] }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn config(extra: serde_json::Value) -> QwenConfig {
+        let mut all = serde_json::json!({
+            "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 8, "hidden_act": "silu", "max_position_embeddings": 64, "rms_norm_eps": 1e-6
+        });
+        all.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        serde_json::from_value(all).unwrap()
+    }
+
+    #[test]
+    fn the_first_of_key_code_and_pooling_that_speaks_decides_the_attention() {
+        use serde_json::json;
+        let stellas = |prefix: &str| json!({"AutoModel": format!("{prefix}modeling_qwen.Qwen2Model")});
+        let own = config(json!({"auto_map": stellas("")}));
+        let copied = config(json!({"auto_map": stellas("owner/name--")}));
+        let other = config(json!({"auto_map": {"AutoModel": "modeling_other.Model"}}));
+        for (config, pooling, expected) in [
+            (&own, Pooling::LastToken, Attention::Bidirectional),
+            (&copied, Pooling::LastToken, Attention::Bidirectional),
+            (&other, Pooling::LastToken, Attention::Causal),
+            (&other, Pooling::Mean, Attention::Bidirectional),
+            (&config(json!({"is_causal": true, "auto_map": stellas("")})), Pooling::Mean, Attention::Causal),
+            (&config(json!({"is_causal": false})), Pooling::LastToken, Attention::Bidirectional),
+        ] {
+            assert_eq!(config.attention(pooling), expected, "{config:?} {pooling:?}");
+        }
+    }
+
+    #[test]
+    fn theta_is_found_where_either_transformers_puts_it_and_scaling_refused() {
+        use serde_json::json;
+        let theta = |extra| config(extra).theta(Path::new("config.json"));
+        assert_eq!(theta(json!({"rope_theta": 5.0, "rope_scaling": null})).unwrap(), 5.0);
+        let new = json!({"rope_parameters": {"rope_theta": 6.0, "rope_type": "default"}});
+        assert_eq!(theta(new).unwrap(), 6.0);
+        assert_eq!(theta(json!({})).unwrap(), 10_000.0);
+        for bad in [
+            json!({"rope_scaling": {"type": "yarn", "factor": 4.0}}),
+            json!({"rope_parameters": {"rope_theta": 6.0, "rope_type": "linear"}}),
+            json!({"rope_scaling": {}}),
+            json!({"rope_theta": 0.0}),
+        ] {
+            let error = theta(bad.clone()).unwrap_err().to_string();
+            assert!(error.contains("rope"), "{bad}: {error}");
+        }
+    }
 }
