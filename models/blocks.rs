@@ -227,7 +227,9 @@ impl Block {
     fn feed_forward(&self, x_BTH: &Tensor) -> Result<Tensor> {
         let gate_up = x_BTH.f_linear(&self.gate_up, None::<Tensor>)?;
         let (gate, up) = split(&gate_up, [self.config.ffn; 2], -1)?;
-        Ok(gate.f_silu()?.f_mul(&up)?.f_linear(&self.down, None::<Tensor>)?)
+        let mut inner = gate.f_silu()?;
+        inner = if inner.requires_grad() { inner.f_mul(&up)? } else { inner.f_mul_(&up)? };
+        Ok(inner.f_linear(&self.down, None::<Tensor>)?)
     }
 }
 

@@ -33,7 +33,8 @@ pub trait Embed {
     }
 
     /// The vectors of texts, `[N, dim]`, f32 on the CPU, in the order given. A text over
-    /// [`max_tokens`](Self::max_tokens) is cut as sentence-transformers cuts it.
+    /// [`max_tokens`](Self::max_tokens) is cut as sentence-transformers cuts it. A text of no tokens, which there is
+    /// only where the tokenizer adds no special ones, has the vector zero.
     ///
     /// # Errors
     /// [`crate::Error::Tokenize`], [`crate::Error::Torch`] or [`crate::Error::NonFinite`].

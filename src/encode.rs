@@ -38,6 +38,9 @@ pub(crate) struct EncodeArgs {
 struct Encoded<'a> {
     n: usize,
     dim: usize,
+    /// Texts longer than the encoder's maximum, which were cut, and texts without any token.
+    #[serde(flatten)]
+    odd: models::encoder::OddTexts,
     seconds: f64,
     texts_per_s: f64,
     space: &'a models::Space,
@@ -59,11 +62,13 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
     let encoded = Encoded {
         n: texts.len(),
         dim: encoder.space().dim,
+        odd: encoder.odd_texts(),
         seconds,
         texts_per_s: texts.len() as f64 / seconds.max(1e-9),
         space: encoder.space(),
         output: &args.output,
     };
+    warn_of_odd_texts(&encoder);
     if args.json {
         return output::json(&encoded);
     }
@@ -76,4 +81,16 @@ pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
         encoder.space().id()
     );
     Ok(())
+}
+
+/// Texts that were not taken as they are.
+fn warn_of_odd_texts(encoder: &models::Encoder) {
+    let models::encoder::OddTexts { cut, empty } = encoder.odd_texts();
+    if cut > 0 {
+        let limit = encoder.max_tokens();
+        tracing::warn!("texts with more than {limit} tokens, cut there: {cut}");
+    }
+    if empty > 0 {
+        tracing::warn!("texts without any token, whose vectors are zero: {empty}");
+    }
 }

@@ -54,6 +54,31 @@ fn prompt_head_and_scale_are_chosen_and_recorded() {
 }
 
 #[test]
+fn long_and_empty_texts_keep_their_rows_and_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, output) = (folder.path().join("odd.txt"), folder.path().join("v.npy"));
+    write_lines(&input, &["a b ".repeat(2000), String::new(), "a dog".to_owned()]);
+    let done = inverse_stella()
+        .args(["encode", "--encoder", STELLA, "--json", "--input"])
+        .arg(&input)
+        .arg("--output")
+        .arg(&output)
+        .assert()
+        .success()
+        .stderr(contains("more than 512 tokens, cut there: 1").and(contains("without any token, whose vectors are zero: 1")));
+    let printed: serde_json::Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!((&printed["cut"], &printed["empty"], &printed["n"]), (&1.into(), &1.into(), &3.into()));
+    let bytes = fs_err::read(&output).unwrap();
+    let numbers: Vec<f32> = bytes[bytes.len() - 3 * 12 * 4..]
+        .chunks(4)
+        .map(|four| f32::from_le_bytes(four.try_into().unwrap()))
+        .collect();
+    let norm = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>().sqrt();
+    let norms: Vec<f32> = numbers.chunks(12).map(norm).collect();
+    assert!((norms[0] - 1.0).abs() < 1e-5 && norms[1] == 0.0 && (norms[2] - 1.0).abs() < 1e-5, "{norms:?}");
+}
+
+#[test]
 fn what_the_encoder_does_not_have_is_refused_with_what_it_has() {
     let refused = |flags: &[&str]| {
         let folder = tempfile::tempdir().unwrap();

@@ -168,7 +168,7 @@ impl Layer {
         let attended_BTH = self.output.forward(&self.attend(x_BTH, rotation, mask)?)?;
         let x_BTH = self.attention_norm.forward(&attended_BTH.f_add(x_BTH)?)?;
         let up_gate = self.up_gate.forward(&x_BTH)?.f_chunk(2, -1)?;
-        let inner_BTF = self.activation.apply(up_gate[1].f_contiguous()?)?.f_mul(&up_gate[0])?;
+        let inner_BTF = self.activation.apply(up_gate[1].f_contiguous()?)?.f_mul_(&up_gate[0])?;
         self.output_norm.forward(&self.down.forward(&inner_BTF)?.f_add(&x_BTH)?)
     }
 

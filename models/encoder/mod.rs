@@ -14,8 +14,10 @@ mod prompts;
 mod qwen;
 mod tokens;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
+use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 use tokenizers::Tokenizer;
 
@@ -37,6 +39,16 @@ pub struct Encoder {
     space: Space,
     network: Rc<Network>,
     batch_tokens: usize,
+    odd: Cell<OddTexts>,
+}
+
+/// How many texts were not taken as they are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct OddTexts {
+    /// Longer than the maximum length, and cut there.
+    pub cut: usize,
+    /// Without a single token, not even a special one; their vectors are zero.
+    pub empty: usize,
 }
 
 /// What encoders of one model under several prompts share.
@@ -104,7 +116,11 @@ impl Encoder {
         };
         let network = Network { tokens, backbone, dense, device, kind, prompts: folder.prompts };
         network.require_room(&space)?;
-        Ok(Self { space, network: Rc::new(network), batch_tokens: options.batch_tokens.max(1) })
+        Ok(Self::new(space, Rc::new(network), options.batch_tokens.max(1)))
+    }
+
+    fn new(space: Space, network: Rc<Network>, batch_tokens: usize) -> Self {
+        Self { space, network, batch_tokens, odd: Cell::default() }
     }
 
     /// The same encoder under another prompt; the weights are shared.
@@ -115,7 +131,7 @@ impl Encoder {
         let prompt = self.network.prompts.find(&self.space.encoder, Some(prompt))?;
         let space = Space { prompt, ..self.space.clone() };
         self.network.require_room(&space)?;
-        Ok(Self { space, network: self.network.clone(), batch_tokens: self.batch_tokens })
+        Ok(Self::new(space, self.network.clone(), self.batch_tokens))
     }
 
     /// The device that it computes on.
@@ -153,7 +169,12 @@ impl Encoder {
     /// # Errors
     /// [`Error::Tokenize`].
     pub fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
-        self.network.tokens.ids(texts, &self.space.prompt.text, self.space.max_tokens)
+        Ok(self.network.tokens.ids(texts, &self.space.prompt.text, self.space.max_tokens)?.0)
+    }
+
+    /// How many of the texts embedded so far were cut or empty.
+    pub fn odd_texts(&self) -> OddTexts {
+        self.odd.get()
     }
 
     /// Last hidden states of one text, `[T, H]` f32 on the CPU: what is pooled.
@@ -163,6 +184,12 @@ impl Encoder {
     pub fn hidden_states(&self, text: &str) -> Result<Tensor> {
         let _no_grad = tch::no_grad_guard();
         let ids = self.tokenize(&[text])?;
+        if ids[0].is_empty() {
+            return Ok(Tensor::f_zeros(
+                [0, self.network.backbone.hidden_size()],
+                (Kind::Float, Device::Cpu),
+            )?);
+        }
         let batch = Batch { rows: vec![0], length: ids[0].len(), ragged: false };
         let states_BTH = self.network.hidden(&ids, &batch)?.0;
         Ok(states_BTH.f_squeeze_dim(0)?.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)
@@ -179,19 +206,29 @@ impl Encoder {
     }
 
     fn embed_window(&self, texts: &[&str], progress: &mut dyn FnMut(usize)) -> Result<Tensor> {
-        let ids = self.tokenize(texts)?;
+        let (ids, cut) = self.network.tokens.ids(texts, &self.space.prompt.text, self.space.max_tokens)?;
+        let (ids, rows): (Vec<_>, Vec<_>) =
+            ids.into_iter().zip(0..texts.len()).filter(|(ids, _)| !ids.is_empty()).unzip();
         let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
         let mut parts = vec![];
-        let mut positions = vec![0i64; texts.len()];
+        // a text without tokens has the row behind all others, which is zero
+        let mut positions = vec![ids.len() as i64; texts.len()];
         let mut next = 0;
         for batch in self.batches(&lengths) {
             parts.push(self.embed_batch(&ids, &batch)?);
             for &row in &batch.rows {
-                positions[row] = next;
+                positions[rows[row]] = next;
                 next += 1;
             }
             progress(batch.rows.len());
         }
+        let empty = texts.len() - ids.len();
+        if empty > 0 {
+            parts.push(Tensor::f_zeros([1, self.space.dim as i64], (Kind::Float, Device::Cpu))?);
+            progress(empty);
+        }
+        let odd = self.odd.get();
+        self.odd.set(OddTexts { cut: odd.cut + cut, empty: odd.empty + empty });
         // row i of the result is where text i was put
         let sorted_ND = Tensor::f_cat(&parts, 0)?;
         Ok(sorted_ND.f_index_select(0, &Tensor::f_from_slice(&positions)?)?)

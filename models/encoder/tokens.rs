@@ -45,23 +45,30 @@ impl TextTokens {
         TokenCounter { tokenizer: &self.tokenizer, prompt, lower_case: self.lower_case }
     }
 
-    /// Token ids of texts with prompt and special tokens, cut to `max_tokens`.
+    /// Token ids of texts with prompt and special tokens, cut to `max_tokens`, and how many texts were.
     ///
     /// # Errors
     /// [`Error::Tokenize`].
-    pub(super) fn ids(&self, texts: &[&str], prompt: &str, max_tokens: usize) -> Result<Vec<Vec<u32>>> {
+    pub(super) fn ids(
+        &self,
+        texts: &[&str],
+        prompt: &str,
+        max_tokens: usize,
+    ) -> Result<(Vec<Vec<u32>>, usize)> {
         let counter = self.counter(prompt);
         let prepared: Vec<_> = texts.iter().map(|text| counter.prepared(text)).collect();
         // in parallel; without character offsets, which nothing here needs
         let encodings = self.tokenizer.encode_batch_fast(prepared.iter().map(|text| &**text).collect(), true);
-        let cut = |(encoding, text): (Encoding, &Cow<'_, str>)| {
+        let mut cut = 0;
+        let within = |(encoding, text): (Encoding, &Cow<'_, str>)| {
             if encoding.len() <= max_tokens {
-                Ok(encoding.get_ids().to_vec())
-            } else {
-                self.cut(text, max_tokens)
+                return Ok(encoding.get_ids().to_vec());
             }
+            cut += 1;
+            self.cut(text, max_tokens)
         };
-        encodings.map_err(tokenize_error)?.into_iter().zip(&prepared).map(cut).collect()
+        let ids = encodings.map_err(tokenize_error)?.into_iter().zip(&prepared).map(within);
+        Ok((ids.collect::<Result<_>>()?, cut))
     }
 
     /// The ids of a text too long: its first tokens, with the special tokens around them as around any other text.

@@ -192,6 +192,21 @@ fn an_end_of_text_that_the_tokenizer_adds_is_recorded() {
 }
 
 #[test]
+fn a_text_without_tokens_has_the_vector_zero_and_moves_no_other() {
+    let stella = open("qwen2_stella", &options(Dtype::F32));
+    let found = stella.embed(&["", "a dog", "", "two dogs"]).unwrap();
+    assert_eq!(found.get(0).abs().max().double_value(&[]) + found.get(2).abs().max().double_value(&[]), 0.0);
+    let alone = stella.embed(&["a dog", "two dogs"]).unwrap();
+    assert!(relative(&found.index_select(0, &Tensor::from_slice(&[1i64, 3])), &alone) < 1e-5);
+    assert_eq!(stella.odd_texts(), models::encoder::OddTexts { cut: 0, empty: 2 });
+    assert_eq!(stella.embed(&[""]).unwrap().size(), [1, 12]);
+    assert_eq!(stella.hidden_states("").unwrap().size()[0], 0);
+    let bert = open("bert", &options(Dtype::F32));
+    assert!(bert.embed(&[""]).unwrap().abs().max().double_value(&[]) > 0.0, "its special tokens are tokens");
+    assert_eq!(bert.odd_texts().empty, 0);
+}
+
+#[test]
 fn one_encoder_serves_several_prompts() {
     let golden = Golden::of("qwen2_stella");
     let none = open("qwen2_stella", &options(Dtype::F32));
