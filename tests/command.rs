@@ -99,3 +99,72 @@ fn a_reader_that_hangs_up_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_training_is_planned_where_neither_pairs_nor_encoder_are() {
+    let plan = ["train", "--recipe", "configs/stella-en-1.5b-v5.toml", "--dry-run"];
+    // a pair set of that name may be there; the plan is to be made without
+    let away = ["--set", "pairs.dir=runs/no-such-pairs"];
+    inverse_stella()
+        .args(plan)
+        .args(away)
+        .assert()
+        .success()
+        .stdout(contains("fits on H200").and(contains("arXiv 2001.08361")).and(contains("no-such-pairs")));
+    let json = inverse_stella()
+        .args(plan)
+        .args(away)
+        .args(["--json", "--pairs", "30000000", "--tokens-per-text", "32", "--mfu", "0.3", "--gpu", "h100"])
+        .output()
+        .unwrap();
+    assert!(json.status.success(), "{}", String::from_utf8_lossy(&json.stderr));
+    let plan: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    for key in ["parameters", "memory", "fits", "cost", "notes", "max_steps", "device", "compute", "vocabulary"] {
+        assert!(!plan[key].is_null(), "{key} is missing from {plan}");
+    }
+    // what only pairs can tell is there and null
+    for key in ["texts", "texts_too_long", "dev_texts", "tokens_per_epoch", "steps_per_epoch", "padding_percent"] {
+        assert!(plan.get(key).is_some_and(serde_json::Value::is_null), "{key} is not null in {plan}");
+    }
+    assert!(plan.get("first_step").is_some_and(serde_json::Value::is_null));
+    let cost = &plan["cost"];
+    assert_eq!(cost["pairs"], 30_000_000);
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let seconds = number(&cost["pass_flops"]) / (989e12 * 0.3);
+    assert!((number(&cost["pass_seconds"]) / seconds - 1.0).abs() < 1e-9, "{cost}");
+}
+
+#[test]
+fn a_plan_refuses_what_cannot_be() {
+    let plan = |more: &[&str]| {
+        inverse_stella()
+            .args(["train", "--recipe", "configs/stella-small.toml", "--dry-run"])
+            .args(["--set", "pairs.dir=runs/no-such-pairs"])
+            .args(more)
+            .assert()
+    };
+    plan(&["--mfu", "1.5"]).code(2).stderr(contains("utilization"));
+    plan(&["--tokens-per-text", "4000"]).code(2).stderr(contains("decoder.max_tokens"));
+    plan(&["--pairs", "0"]).code(2).stderr(contains("pairs"));
+    plan(&["--gpu", "h300"]).code(2).stderr(contains("h200"));
+    inverse_stella()
+        .args(["train", "--recipe", "configs/stella-small.toml", "--on-paper"])
+        .assert()
+        .code(2)
+        .stderr(contains("--dry-run"));
+    inverse_stella()
+        .args(["train", "--recipe", "configs/captions.toml", "--dry-run", "--set", "pairs.dir=runs/no-such-pairs"])
+        .assert()
+        .code(1)
+        .stderr(contains("runs/no-such-pairs").and(contains("encoder.dim")));
+}
+
+#[test]
+fn a_plan_reads_like_this() {
+    let plan = inverse_stella()
+        .args(["train", "--recipe", "configs/stella-small.toml", "--dry-run"])
+        .args(["--set", "pairs.dir=runs/no-such-pairs"])
+        .output()
+        .unwrap();
+    insta::assert_snapshot!(String::from_utf8(plan.stdout).unwrap(), @"");
+}
