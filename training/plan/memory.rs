@@ -1,7 +1,7 @@
 //! What a training holds in memory at its fullest.
 
 use models::DecoderConfig;
-use models::blocks::PRODUCTS_UP_TO_IN_TRAINING;
+use models::attention::PRODUCTS_UP_TO_IN_TRAINING;
 use serde::Serialize;
 use tch::{Device, Kind};
 
