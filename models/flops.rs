@@ -157,7 +157,8 @@ mod tests {
             {
                 c[key] = value.into();
             }
-            for (key, value) in [("ffn", 8192), ("vocab", 50_000), ("dim", 1024), ("projector_hidden", 2048)] {
+            for (key, value) in [("ffn", 8192), ("vocab", 50_000), ("dim", 1024), ("projector_hidden", 2048)]
+            {
                 c[key] = value.into();
             }
         });

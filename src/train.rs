@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use clap::Args;
-use training::{Gpu, PlanOptions};
 use training::metric_sink::{DevMetrics, Event, MetricSink, StepMetrics};
+use training::{Gpu, PlanOptions};
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;

@@ -119,11 +119,15 @@ fn a_training_is_planned_where_neither_pairs_nor_encoder_are() {
         .unwrap();
     assert!(json.status.success(), "{}", String::from_utf8_lossy(&json.stderr));
     let plan: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
-    for key in ["parameters", "memory", "fits", "cost", "notes", "max_steps", "device", "compute", "vocabulary"] {
+    for key in
+        ["parameters", "memory", "fits", "cost", "notes", "max_steps", "device", "compute", "vocabulary"]
+    {
         assert!(!plan[key].is_null(), "{key} is missing from {plan}");
     }
     // what only pairs can tell is there and null
-    for key in ["texts", "texts_too_long", "dev_texts", "tokens_per_epoch", "steps_per_epoch", "padding_percent"] {
+    for key in
+        ["texts", "texts_too_long", "dev_texts", "tokens_per_epoch", "steps_per_epoch", "padding_percent"]
+    {
         assert!(plan.get(key).is_some_and(serde_json::Value::is_null), "{key} is not null in {plan}");
     }
     assert!(plan.get("first_step").is_some_and(serde_json::Value::is_null));
@@ -153,7 +157,14 @@ fn a_plan_refuses_what_cannot_be() {
         .code(2)
         .stderr(contains("--dry-run"));
     inverse_stella()
-        .args(["train", "--recipe", "configs/captions.toml", "--dry-run", "--set", "pairs.dir=runs/no-such-pairs"])
+        .args([
+            "train",
+            "--recipe",
+            "configs/captions.toml",
+            "--dry-run",
+            "--set",
+            "pairs.dir=runs/no-such-pairs",
+        ])
         .assert()
         .code(1)
         .stderr(contains("runs/no-such-pairs").and(contains("encoder.dim")));

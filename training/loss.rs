@@ -39,7 +39,10 @@ pub fn cross_entropy_with_gradients(
         let (h_NH, head_VH) = (h_NH.detach(), head_VH.detach());
         let mut total = Tensor::f_zeros([] as [i64; 0], (Kind::Float, h_NH.device()))?;
         let h_grad_NH = h_NH.f_empty_like()?;
-        for (start, length) in chunks(h_NH.size()[0], options.chunk.unwrap_or_else(|| chunk_of(head_VH.size()[0], head_VH.kind()))) {
+        for (start, length) in chunks(
+            h_NH.size()[0],
+            options.chunk.unwrap_or_else(|| chunk_of(head_VH.size()[0], head_VH.kind())),
+        ) {
             let h_CH = h_NH.f_narrow(0, start, length)?;
             let targets_C1 = targets_N.f_narrow(0, start, length)?.f_unsqueeze(1)?;
             let scores_CV = h_CH.f_linear(&head_VH, None::<&Tensor>)?;

@@ -71,7 +71,8 @@ impl Cost {
         let peak = gpu.peak(kind);
         let tokens_per_s = peak * mfu * (1.0 - texts.padding_percent / 100.0) / per_token.training;
         let tokens = texts.pairs as f64 * texts.tokens_per_text;
-        let of_steps = recipe.training.max_steps.map(|steps| steps as f64 * texts.tokens_per_step / tokens_per_s);
+        let of_steps =
+            recipe.training.max_steps.map(|steps| steps as f64 * texts.tokens_per_step / tokens_per_s);
         let of_minutes = recipe.training.max_minutes.map(|minutes| minutes * 60.0);
         // a recipe has one of them at least
         let run_seconds = of_steps.into_iter().chain(of_minutes).fold(f64::INFINITY, f64::min);

@@ -67,11 +67,16 @@ pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, averaged: bool
 /// Bytes that the backward pass finds: counted from `models::blocks` and [`crate::loss`], in the manner of
 /// Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1), whose 34 bytes a position and hidden number are those of
 /// a block with layer norm, dropout and a feed-forward layer without a gate.
+///
+/// Against the rise of the resident memory in real steps on a CPU (libtorch 2.11, 4 to 8 layers, hidden 256 to 1024,
+/// 2,000 to 8,000 positions, 277 to 3,460 MB) the sum was at most 6 % too low and 7 % too high in f32, 1 to 8 % too high
+/// in bf16. On a GPU it has not been measured.
 fn activations(c: &DecoderConfig, place: Place, part: Part) -> u64 {
     let [hidden, layers, heads, ffn, vocab] =
         [c.hidden, c.layers, c.heads, c.ffn, c.vocab].map(|size| size as u64);
     let [q, kv] = [c.heads, c.kv_heads].map(|heads| (heads * c.head_dim) as u64);
     let bytes = place.kind.elt_size_in_bytes() as u64;
+    let copy = if place.kind == Kind::Float { 0 } else { 4 };
     let products = place.device == Device::Cpu && part.width <= PRODUCTS_UP_TO_IN_TRAINING as u64;
     let attention = if products {
         // query, key, value stacked by heads, the shares of each key, the heads' sums
@@ -81,16 +86,18 @@ fn activations(c: &DecoderConfig, place: Place, part: Part) -> u64 {
         // sums; the logarithm of each head's sum in f32
         bytes * (3 * q + 3 * kv) + 4 * heads
     };
-    // of each norm the input, the input scaled and the product with the gain; gate and up, the activation and the
-    // product
-    let block = bytes * (6 * hidden + 4 * ffn) + attention;
-    // the backward pass of a block holds about as much again as the block kept, before it frees that
-    let blocks = (layers + 1) * block * part.positions();
+    // of a norm the input, the input scaled and the product with the gain; where these are no f32, an f32
+    // copy of the input stays too, by what was measured: the square sum is taken in f32
+    let norm = (3 * bytes + copy) * hidden;
+    // gate and up, the activation and the product
+    let block = (2 * norm + bytes * 4 * ffn + attention) * part.positions();
     let targets = part.texts * part.width.saturating_sub(c.prefix_tokens as u64);
-    let states = bytes * hidden * (part.positions() + 3 * targets);
+    let states = hidden * (bytes * part.positions() + (3 * bytes + copy) * targets);
     let projector = bytes * part.texts * (c.dim + 2 * c.projector_hidden) as u64;
     let chunk = (chunk_of(c.vocab, place.kind) as u64).min(targets);
     // scores and their softmax; or that and the head's gradient
     let scores = bytes * (chunk * vocab + (chunk * vocab).max(vocab * hidden));
-    blocks + states + projector + scores
+    // on top come the scores or, when they are gone, the backward pass of the last block, which holds about as much
+    // again as that block kept before it frees it
+    layers * block + states + projector + scores.max(block)
 }

@@ -196,14 +196,19 @@ fn check(recipe: &Recipe, options: &PlanOptions) -> Result<()> {
     let refuse = |what, value: String, wanted: String| Err(Error::Assumption { what, value, wanted });
     let most = recipe.decoder.max_tokens;
     if let Some(tokens) = options.tokens_per_text.filter(|tokens| !(1.0..=most as f64).contains(tokens)) {
-        let wanted = format!("at least 1 and at most decoder.max_tokens = {most}, since longer texts are left out");
+        let wanted =
+            format!("at least 1 and at most decoder.max_tokens = {most}, since longer texts are left out");
         return refuse("the number of tokens of a text", tokens.to_string(), wanted);
     }
     if options.pairs == Some(0) {
         return refuse("the number of pairs", "0".into(), "at least 1".into());
     }
     if !(options.mfu > 0.0 && options.mfu <= 1.0) {
-        return refuse("the model FLOPs utilization", options.mfu.to_string(), "above 0 and at most 1".into());
+        return refuse(
+            "the model FLOPs utilization",
+            options.mfu.to_string(),
+            "above 0 and at most 1".into(),
+        );
     }
     Ok(())
 }

@@ -50,7 +50,11 @@ fn the_stella_recipes_share_encoder_pairs_and_vocabulary() {
         assert_eq!((&recipe.encoder, &recipe.tokenizer), (&main.encoder, &main.tokenizer), "{name}");
         let shape = &recipe.decoder;
         assert_eq!((shape.prefix_tokens, shape.max_tokens), (8, 512), "{name}");
-        assert_eq!((shape.ffn % 128, shape.hidden % 128), (0, 0), "{name}: matrix units like multiples of 128");
+        assert_eq!(
+            (shape.ffn % 128, shape.hidden % 128),
+            (0, 0),
+            "{name}: matrix units like multiples of 128"
+        );
     }
 }
 

@@ -228,7 +228,8 @@ fn a_plan_without_a_step_measures_the_same_texts() {
 fn a_plan_without_pairs_needs_the_dimension() {
     let small = Small::new();
     let away = format!("pairs.dir={}", small.run("no-pairs").display());
-    let of = |sets: &[&str], options: &PlanOptions| training::plan(&small.recipe("away", sets).recipe, options);
+    let of =
+        |sets: &[&str], options: &PlanOptions| training::plan(&small.recipe("away", sets).recipe, options);
     let error = of(&[&away], &PlanOptions::default()).unwrap_err();
     assert!(matches!(error, Error::UnknownDim { .. }), "{error}");
     assert!(error.hint().unwrap().contains("encoder.dim"));
