@@ -46,7 +46,12 @@ fn the_stella_recipes_share_encoder_pairs_and_vocabulary() {
         let total = recipe.decoder_config(1024, 50_000, 1, 2, 0).parameters().total as f64;
         assert!(parameters.contains(&total), "{name}: {total} parameters");
         assert_eq!(recipe.run.dir, Path::new("runs").join(name));
-        assert_eq!(recipe.pairs_config(), main.pairs_config(), "{name} has its own pairs");
+        assert_eq!((&recipe.pairs, &recipe.corpus), (&main.pairs, &main.corpus), "{name} has its own pairs");
+        assert_eq!(
+            (&recipe.curation, recipe.split),
+            (&main.curation, main.split),
+            "{name} has its own pairs"
+        );
         assert_eq!((&recipe.encoder, &recipe.tokenizer), (&main.encoder, &main.tokenizer), "{name}");
         let shape = &recipe.decoder;
         assert_eq!((shape.prefix_tokens, shape.max_tokens), (8, 512), "{name}");
