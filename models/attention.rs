@@ -18,7 +18,7 @@ pub enum Attend<'a> {
 
 /// Up to this length the plain products beat libtorch's fused attention in the backward pass on a CPU: five times
 /// at 20 positions, equal at about 260.
-const PRODUCTS_UP_TO_IN_TRAINING: i64 = 256;
+pub const PRODUCTS_UP_TO_IN_TRAINING: i64 = 256;
 /// The same for the forward pass alone.
 const PRODUCTS_UP_TO: i64 = 64;
 

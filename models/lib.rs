@@ -1,7 +1,7 @@
 //! The networks of the project: the encoder (text to vector), the decoder (vector to text), and what both need:
 //! spaces, weights on disk, devices.
 
-mod attention;
+pub mod attention;
 pub mod blocks;
 pub mod decoder;
 pub mod device;
@@ -10,6 +10,7 @@ pub mod encoder;
 pub mod error;
 pub mod export;
 pub mod files;
+pub mod flops;
 pub mod generate;
 pub mod hub;
 pub mod inverter;
@@ -27,6 +28,7 @@ pub use embed::{Embed, TokenCounter};
 pub use encoder::{Encoder, EncoderOptions};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, check_golden, write_export};
+pub use flops::Flops;
 pub use generate::{GenerateOptions, Generated, Strategy, generate};
 pub use inverter::{Inverted, Inverter, Origin, OriginKind};
 pub use params::ParamStore;

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use training::metric_sink::{DevMetrics, Event, MetricSink, StepMetrics};
+use training::{Gpu, PlanOptions};
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
@@ -14,6 +15,7 @@ use crate::{output, signals};
 Examples:
   inverse-stella train --recipe configs/captions.toml
   inverse-stella train --recipe configs/captions.toml --dry-run
+  inverse-stella train --recipe configs/stella-en-1.5b-v5.toml --dry-run --pairs 30000000 --tokens-per-text 80
   inverse-stella train --recipe configs/captions.toml --max-minutes 20 --set run.dir=runs/try
   inverse-stella train --recipe configs/captions.toml --resume
 
@@ -24,9 +26,25 @@ pub(crate) struct TrainArgs {
     /// Go on from the run folder's latest checkpoint
     #[arg(long)]
     resume: bool,
-    /// Print parameters, memory, tokens and steps per epoch, run one step, and leave no run behind
+    /// Print parameters, memory, work and time, tokens and steps per epoch, run one step, and leave no run behind;
+    /// without a pair set, plan on paper
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: build no model and take no step, even where there are pairs
+    #[arg(long, requires = "dry_run")]
+    on_paper: bool,
+    /// With --dry-run: reckon the time for this many pairs [default: those of the pair set, else 10000000]
+    #[arg(long, value_name = "N", requires = "dry_run")]
+    pairs: Option<u64>,
+    /// With --dry-run: tokens of a text, <eos> included [default: the mean of the pair set, else 64]
+    #[arg(long, value_name = "X", requires = "dry_run")]
+    tokens_per_text: Option<f64>,
+    /// With --dry-run: the GPU to reckon the time for, h200 or h100
+    #[arg(long, value_name = "GPU", default_value = "h200", requires = "dry_run")]
+    gpu: Gpu,
+    /// With --dry-run: share of the GPU's peak that is reached (model FLOPs utilization)
+    #[arg(long, value_name = "SHARE", default_value_t = training::plan::MFU, requires = "dry_run")]
+    mfu: f64,
     /// Stop after this many minutes of training; the learning rate is annealed to end there
     #[arg(long, value_name = "N")]
     max_minutes: Option<f64>,
@@ -38,6 +56,18 @@ pub(crate) struct TrainArgs {
     json: bool,
 }
 
+impl TrainArgs {
+    fn plan_options(&self) -> PlanOptions {
+        PlanOptions {
+            on_paper: self.on_paper,
+            pairs: self.pairs,
+            tokens_per_text: self.tokens_per_text,
+            gpu: self.gpu,
+            mfu: self.mfu,
+        }
+    }
+}
+
 /// Trains, or says what training would be.
 pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     let mut sets = args.recipe.sets.clone();
@@ -46,7 +76,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     sets.extend(args.max_steps.map(|steps| format!("training.max_steps={steps}")));
     let resolved = training::recipe::load(&args.recipe.recipe, &sets)?;
     if args.dry_run {
-        let plan = training::plan(&resolved.recipe)?;
+        let plan = training::plan(&resolved.recipe, &args.plan_options())?;
+        if let Some(warning) = plan.warning() {
+            tracing::warn!("{warning}");
+        }
         return if args.json { output::json(&plan) } else { output::write(|out| write!(out, "{plan}")) };
     }
     let options = training::TrainOptions {

@@ -101,3 +101,98 @@ fn a_reader_that_hangs_up_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_training_is_planned_where_neither_pairs_nor_encoder_are() {
+    let plan = ["train", "--recipe", "configs/stella-en-1.5b-v5.toml", "--dry-run"];
+    // a pair set of that name may be there; the plan is to be made without
+    let away = ["--set", "pairs.dir=runs/no-such-pairs"];
+    inverse_stella()
+        .args(plan)
+        .args(away)
+        .assert()
+        .success()
+        .stdout(contains("fits on H200").and(contains("arXiv 2001.08361")).and(contains("no-such-pairs")));
+    let json = inverse_stella()
+        .args(plan)
+        .args(away)
+        .args(["--json", "--pairs", "30000000", "--tokens-per-text", "32", "--mfu", "0.3", "--gpu", "h100"])
+        .output()
+        .unwrap();
+    assert!(json.status.success(), "{}", String::from_utf8_lossy(&json.stderr));
+    let plan: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    for key in
+        ["parameters", "memory", "fits", "cost", "notes", "max_steps", "device", "compute", "vocabulary"]
+    {
+        assert!(!plan[key].is_null(), "{key} is missing from {plan}");
+    }
+    // what only pairs can tell is there and null
+    for key in
+        ["texts", "texts_too_long", "dev_texts", "tokens_per_epoch", "steps_per_epoch", "padding_percent"]
+    {
+        assert!(plan.get(key).is_some_and(serde_json::Value::is_null), "{key} is not null in {plan}");
+    }
+    assert!(plan.get("first_step").is_some_and(serde_json::Value::is_null));
+    let cost = &plan["cost"];
+    assert_eq!(cost["pairs"], 30_000_000);
+    let number = |value: &serde_json::Value| value.as_f64().unwrap();
+    let seconds = number(&cost["pass_flops"]) / (989e12 * 0.3);
+    assert!((number(&cost["pass_seconds"]) / seconds - 1.0).abs() < 1e-9, "{cost}");
+}
+
+#[test]
+fn a_plan_refuses_what_cannot_be() {
+    let plan = |more: &[&str]| {
+        inverse_stella()
+            .args(["train", "--recipe", "configs/stella-small.toml", "--dry-run"])
+            .args(["--set", "pairs.dir=runs/no-such-pairs"])
+            .args(more)
+            .assert()
+    };
+    plan(&["--mfu", "1.5"]).code(2).stderr(contains("utilization"));
+    plan(&["--tokens-per-text", "4000"]).code(2).stderr(contains("decoder.max_tokens"));
+    plan(&["--pairs", "0"]).code(2).stderr(contains("pairs"));
+    plan(&["--gpu", "h300"]).code(2).stderr(contains("h200"));
+    inverse_stella()
+        .args(["train", "--recipe", "configs/stella-small.toml", "--on-paper"])
+        .assert()
+        .code(2)
+        .stderr(contains("--dry-run"));
+    inverse_stella()
+        .args([
+            "train",
+            "--recipe",
+            "configs/captions.toml",
+            "--dry-run",
+            "--set",
+            "pairs.dir=runs/no-such-pairs",
+        ])
+        .assert()
+        .code(1)
+        .stderr(contains("runs/no-such-pairs").and(contains("encoder.dim")));
+}
+
+#[test]
+fn a_plan_reads_like_this() {
+    let plan = inverse_stella()
+        .args(["train", "--recipe", "configs/stella-small.toml", "--dry-run"])
+        .args(["--set", "pairs.dir=runs/no-such-pairs"])
+        .output()
+        .unwrap();
+    insta::assert_snapshot!(String::from_utf8(plan.stdout).unwrap(), @r"
+    device       H200 (BFloat16)
+    vectors      1024 numbers
+    vocabulary   50000 tokens
+    parameters   54449664 = embedding 25600000 + blocks 23601664 + head 0 + projector 5248000
+    memory       24.9 GB = weights 327 MB + gradients 378 MB + optimizer 436 MB + averages 218 MB + activations 23.6 GB
+    one GPU      fits on H200 (18 % of 141 GB); fits on H100 (31 % of 80.0 GB)
+    FLOPs/token  105 M forward = blocks 53.1 M + attention 673 k + head 51.2 M + projector 164 k; 315 M with the backward pass
+    a step       65536 tokens at most, in 1 parts
+    time         8.5 minutes for one pass over 10000000 pairs of 64.0 tokens: 202 PFLOP on one H200 at 0.4 of 989 TFLOP/s, 1254430 tokens/s
+    ends after   30000 steps: on that H200 3.1 passes, 26.1 minutes
+    note         on paper: there is no pair set at runs/no-such-pairs; vocabulary, texts and their lengths are assumed, padding is left out, and memory is that of a step of the shortest texts
+    note         time: FLOPs / (peak of NVIDIA's data sheet, dense x 0.4 utilization), the utilization (MFU as in arXiv 2204.02311, appendix B) being an assumption, not a measurement; evaluations and the making of the vectors come on top
+    note         FLOPs: 2 x matrix weights a position + 4 x heads x head_dim x visible keys a layer, backward twice the forward (Kaplan et al. 2020, arXiv 2001.08361, table 1)
+    note         activations: what each block keeps for its backward pass (in the manner of Korthikanti et al. 2022, arXiv 2205.05198), and the scores of a chunk of positions; it fits where nine tenths of the memory are enough
+    ");
+}

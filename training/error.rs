@@ -118,6 +118,22 @@ pub enum Error {
         /// Those with too many tokens.
         too_long: usize,
     },
+    /// A plan on paper, for vectors of which nobody says how many numbers they have.
+    #[error("the dimension of the vectors is not known: there is no pair set at {}, and the recipe has no encoder.dim", dir.display())]
+    UnknownDim {
+        /// Where the pair set would be.
+        dir: PathBuf,
+    },
+    /// An assumption of a plan that cannot be.
+    #[error("{what} is {value}; it must be {wanted}")]
+    Assumption {
+        /// What is assumed.
+        what: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        wanted: String,
+    },
     /// A loss or a gradient that is no number.
     #[error("step {step} gave a loss of {loss} and a gradient norm of {grad_norm}; its data are kept in {}", folder.display())]
     NonFinite {
@@ -205,6 +221,10 @@ impl Error {
                 "`inverse-stella pairs inspect DIR` shows what is in it; split.dev and split.test may take too much".into()
             }
             Self::NoTrainingPairs { .. } => "raise decoder.max_tokens".into(),
+            Self::UnknownDim { .. } => {
+                "make the pairs (`inverse-stella pairs build`), or plan with --set encoder.dim=N: 384 for all-MiniLM-L6-v2, 1024 for STELLA"
+                    .into()
+            }
             Self::NonFinite { .. } => {
                 "look at the kept data, or lower optimizer.learning_rate or training.clip_norm, or raise schedule.warmup_steps; with these changed --resume goes on from the last checkpoint"
                     .into()
@@ -235,7 +255,7 @@ impl Error {
     /// Whether the command line is to blame, and not a file: the exit status is 2 then.
     pub fn is_about_arguments(&self) -> bool {
         match self {
-            Self::Set { .. } => true,
+            Self::Set { .. } | Self::Assumption { .. } => true,
             Self::Recipe { problems, .. } => problems.iter().all(|problem| problem.origin.is_set()),
             _ => false,
         }

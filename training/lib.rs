@@ -26,6 +26,6 @@ pub mod trainer;
 
 pub use error::{Error, Result};
 pub use metric_sink::{DevMetrics, Event, MetricSink, NullSink, StepMetrics};
-pub use plan::{Plan, plan};
+pub use plan::{Gpu, Plan, PlanOptions, plan};
 pub use recipe::Recipe;
 pub use trainer::{Outcome, Reason, TrainOptions, train};

@@ -39,7 +39,10 @@ pub fn cross_entropy_with_gradients(
         let (h_NH, head_VH) = (h_NH.detach(), head_VH.detach());
         let mut total = Tensor::f_zeros([] as [i64; 0], (Kind::Float, h_NH.device()))?;
         let h_grad_NH = h_NH.f_empty_like()?;
-        for (start, length) in chunks(h_NH.size()[0], options.chunk.unwrap_or_else(|| chunk_of(&head_VH))) {
+        for (start, length) in chunks(
+            h_NH.size()[0],
+            options.chunk.unwrap_or_else(|| chunk_of(head_VH.size()[0], head_VH.kind())),
+        ) {
             let h_CH = h_NH.f_narrow(0, start, length)?;
             let targets_C1 = targets_N.f_narrow(0, start, length)?.f_unsqueeze(1)?;
             let scores_CV = h_CH.f_linear(&head_VH, None::<&Tensor>)?;
@@ -112,8 +115,8 @@ fn into_gradient(scores_CV: Tensor, targets_C1: &Tensor, smoothing: f64) -> Resu
 
 /// Positions whose scores take 31 MiB, at least 1024: below that the head's products slow down, and from 32 MiB on
 /// glibc takes fresh pages from the system for every tensor, which doubles the time of the softmax.
-fn chunk_of(head_VH: &Tensor) -> i64 {
-    let bytes = head_VH.size()[0] * head_VH.kind().elt_size_in_bytes() as i64;
+pub(crate) fn chunk_of(vocab: i64, kind: Kind) -> i64 {
+    let bytes = vocab * kind.elt_size_in_bytes() as i64;
     ((31 << 20) / bytes.max(1)).max(1024)
 }
 
@@ -192,9 +195,8 @@ mod tests {
             assert_eq!(lengths.iter().sum::<i64>(), total);
             assert!(lengths.iter().all(|length| (1..=most).contains(length)), "{lengths:?}");
         }
-        let head = Tensor::zeros([13312, 1], (Kind::BFloat16, Device::Cpu));
-        assert_eq!(chunk_of(&head), 1220);
-        assert_eq!(chunk_of(&Tensor::zeros([100_000, 1], (Kind::BFloat16, Device::Cpu))), 1024);
+        assert_eq!(chunk_of(13_312, Kind::BFloat16), 1220);
+        assert_eq!(chunk_of(100_000, Kind::BFloat16), 1024);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use training::PlanOptions;
 use training::recipe::{Recipe, load};
 
 fn configs() -> PathBuf {
@@ -22,6 +23,82 @@ fn the_recipes_load() {
         let total = recipe.decoder_config(384, vocab, 1, 2, 0).parameters().total as f64;
         assert!(parameters.contains(&total), "{name}: {total} parameters");
     }
+}
+
+/// Their name, the range of their parameters.
+const STELLA: [(&str, std::ops::Range<f64>); 4] = [
+    ("stella-small", 30e6..60e6),
+    ("stella-base", 100e6..160e6),
+    ("stella-large", 300e6..500e6),
+    ("stella-en-1.5b-v5", 0.9e9..1.2e9),
+];
+
+#[test]
+fn the_stella_recipes_share_encoder_pairs_and_vocabulary() {
+    let of = |name: &str| load(configs().join(format!("{name}.toml")), &[]).unwrap().recipe;
+    let main = of("stella-en-1.5b-v5");
+    assert_eq!(main.encoder.source, "NovaSearch/stella_en_1.5B_v5@d03be74b361d4eb24f42a2fe5bd2e29917df4604");
+    assert_eq!((main.encoder.dim, main.encoder.max_tokens), (Some(1024), Some(512)));
+    assert_eq!((main.tokenizer.vocab, main.decoder.hidden, main.decoder.max_tokens), (50_000, 2048, 512));
+    assert_eq!(main.pairs.dir, Path::new("runs/stella-en-1.5b-v5-pairs"));
+    for (name, parameters) in STELLA {
+        let recipe = of(name);
+        let total = recipe.decoder_config(1024, 50_000, 1, 2, 0).parameters().total as f64;
+        assert!(parameters.contains(&total), "{name}: {total} parameters");
+        assert_eq!(recipe.run.dir, Path::new("runs").join(name));
+        assert_eq!((&recipe.pairs, &recipe.corpus), (&main.pairs, &main.corpus), "{name} has its own pairs");
+        assert_eq!(
+            (&recipe.curation, recipe.split),
+            (&main.curation, main.split),
+            "{name} has its own pairs"
+        );
+        assert_eq!((&recipe.encoder, &recipe.tokenizer), (&main.encoder, &main.tokenizer), "{name}");
+        let shape = &recipe.decoder;
+        assert_eq!((shape.prefix_tokens, shape.max_tokens), (8, 512), "{name}");
+        assert_eq!(
+            (shape.ffn % 128, shape.hidden % 128),
+            (0, 0),
+            "{name}: matrix units like multiples of 128"
+        );
+    }
+}
+
+#[test]
+fn the_stella_recipes_can_be_planned_where_nothing_is_there() {
+    let (mut work, mut memory) = (0.0, 0);
+    for (name, _) in STELLA {
+        // tests run in the crate's folder, which has no runs/
+        let recipe = load(configs().join(format!("{name}.toml")), &[]).unwrap().recipe;
+        let plan = training::plan(&recipe, &PlanOptions::default()).unwrap();
+        assert!(!plan.measured && plan.first_step.is_none());
+        assert_eq!((plan.dim, plan.vocabulary), (1024, 50_000));
+        assert!(plan.fits.iter().all(|fit| fit.fits), "{name}: {:?}", plan.fits);
+        assert_eq!(plan.warning(), None);
+        let m = plan.memory;
+        let parts = m.weights + m.gradients + m.optimizer + m.averages + m.activations;
+        assert_eq!(m.total, parts);
+        // masters and bf16 copies, moments, averages
+        let total = plan.parameters.total as u64;
+        assert_eq!((m.weights, m.optimizer, m.averages), (6 * total, 8 * total, 4 * total));
+        // 6 operations a weight, but the projector is used once a text and the prefix is computed too
+        let per_weight = plan.cost.flops_per_token.training / plan.parameters.total as f64;
+        assert!((5.5..7.0).contains(&per_weight), "{name}: {per_weight}");
+        assert!(plan.cost.flops_per_token.training > work && m.weights > memory, "{name} is no larger");
+        (work, memory) = (plan.cost.flops_per_token.training, m.weights);
+    }
+}
+
+#[test]
+fn a_plan_says_what_does_not_fit() {
+    let of = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let recipe = load(configs().join("stella-en-1.5b-v5.toml"), &sets).unwrap().recipe;
+        training::plan(&recipe, &PlanOptions::default()).unwrap().warning()
+    };
+    let warning = of(&["training.accumulate=1"]).unwrap();
+    assert!(warning.contains("141 GB") && warning.contains("training.accumulate"), "{warning}");
+    let warning = of(&["decoder.layers=80", "training.accumulate=64"]).unwrap();
+    assert!(warning.contains("a smaller decoder"), "{warning}");
 }
 
 #[test]

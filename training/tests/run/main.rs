@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use small::{Small, bytes};
 use training::metric_sink::{Event, StepMetrics};
-use training::{Error, NullSink, Reason, TrainOptions, train};
+use training::{Error, NullSink, PlanOptions, Reason, TrainOptions, train};
 
 fn resume() -> TrainOptions {
     TrainOptions { resume: true, ..TrainOptions::default() }
@@ -189,12 +189,60 @@ fn a_damaged_checkpoint_is_named() {
 fn a_plan_says_what_would_be_and_leaves_nothing() {
     let small = Small::new();
     let recipe = small.recipe("plan", &[]).recipe;
-    let plan = training::plan(&recipe).unwrap();
-    assert!((plan.first_step.loss - (plan.vocabulary as f64).ln()).abs() < 0.3, "{}", plan.first_step.loss);
-    assert!(plan.steps_per_epoch > 5 && plan.padding_percent < 20.0);
+    let plan = training::plan(&recipe, &PlanOptions::default()).unwrap();
+    let step = plan.first_step.unwrap();
+    assert!((step.loss - (plan.vocabulary as f64).ln()).abs() < 0.3, "{}", step.loss);
+    assert!(plan.measured && plan.steps_per_epoch.unwrap() > 5 && plan.padding_percent.unwrap() < 20.0);
     assert_eq!(plan.memory.optimizer, plan.parameters.total as u64 * 8);
     assert!(plan.to_string().contains("tokens/s"));
     assert!(!small.run("plan").exists());
+}
+
+#[test]
+fn a_plan_without_a_step_measures_the_same_texts() {
+    let small = Small::new();
+    let recipe = small.recipe("paper", &[]).recipe;
+    let with = training::plan(&recipe, &PlanOptions::default()).unwrap();
+    let on_paper = PlanOptions { on_paper: true, ..PlanOptions::default() };
+    let without = training::plan(&recipe, &on_paper).unwrap();
+    assert!(without.first_step.is_none() && without.device == "H200", "{}", without.device);
+    assert_eq!(
+        (with.texts, with.tokens_per_epoch, with.cost, &with.fits),
+        (without.texts, without.tokens_per_epoch, without.cost, &without.fits)
+    );
+    // the time is reckoned for the texts that are there, with their padding
+    let cost = with.cost;
+    assert_eq!(cost.pairs, with.texts.unwrap() as u64);
+    let tokens = with.tokens_per_epoch.unwrap() as f64;
+    assert!((cost.tokens_per_text - tokens / cost.pairs as f64).abs() < 1e-9);
+    let padded = cost.pass_flops / (cost.peak * cost.mfu) / (1.0 - with.padding_percent.unwrap() / 100.0);
+    assert!((cost.pass_seconds / padded - 1.0).abs() < 1e-9);
+
+    // or for those that are asked for
+    let more = PlanOptions { pairs: Some(1_000_000), tokens_per_text: Some(10.0), ..on_paper };
+    let cost = training::plan(&recipe, &more).unwrap().cost;
+    assert_eq!((cost.pairs, cost.tokens_per_text), (1_000_000, 10.0));
+}
+
+#[test]
+fn a_plan_without_pairs_needs_the_dimension() {
+    let small = Small::new();
+    let away = format!("pairs.dir={}", small.run("no-pairs").display());
+    let of =
+        |sets: &[&str], options: &PlanOptions| training::plan(&small.recipe("away", sets).recipe, options);
+    let error = of(&[&away], &PlanOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::UnknownDim { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("encoder.dim"));
+
+    let sets = [away.as_str(), "encoder.dim=16", "tokenizer.vocab=400"];
+    let plan = of(&sets, &PlanOptions::default()).unwrap();
+    assert!(!plan.measured && plan.texts.is_none() && plan.first_step.is_none());
+    assert_eq!((plan.dim, plan.vocabulary, plan.cost.pairs), (16, 400, training::plan::PAIRS));
+    assert!(plan.notes[0].contains("no-pairs"), "{:?}", plan.notes);
+
+    let too_long = PlanOptions { tokens_per_text: Some(1e4), ..PlanOptions::default() };
+    let error = of(&sets, &too_long).unwrap_err();
+    assert!(error.is_about_arguments() && error.to_string().contains("decoder.max_tokens"), "{error}");
 }
 
 /// The checkpoint that a pointer names.
