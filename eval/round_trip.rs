@@ -52,11 +52,7 @@ impl Invert for Inverter {
     }
 
     fn record(&self) -> DecoderRecord {
-        let device = match self.decoder.head_weight().device() {
-            tch::Device::Cpu => "cpu".to_owned(),
-            tch::Device::Cuda(index) => format!("cuda:{index}"),
-            other => format!("{other:?}").to_lowercase(),
-        };
+        let device = models::device::device_name(self.decoder.head_weight().device());
         DecoderRecord {
             kind: format!("{:?}", self.origin.kind).to_lowercase(),
             path: self.origin.path.clone(),
@@ -67,12 +63,7 @@ impl Invert for Inverter {
     }
 
     fn dtype(&self) -> String {
-        match self.decoder.head_weight().kind() {
-            tch::Kind::Float => "f32".to_owned(),
-            tch::Kind::BFloat16 => "bf16".to_owned(),
-            tch::Kind::Half => "f16".to_owned(),
-            other => format!("{other:?}").to_lowercase(),
-        }
+        models::device::kind_name(self.decoder.head_weight().kind()).to_owned()
     }
 }
 

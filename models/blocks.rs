@@ -6,10 +6,12 @@
 #![allow(non_snake_case)]
 
 use crate::Result;
+pub use crate::attention::Attend;
+use crate::attention::{Mask, attend};
 use crate::kv_cache::LayerCache;
 use crate::params::{Group, Init, ParamStore};
-use crate::rope::{Rope, Rotation};
-use tch::{Device, Kind, Tensor};
+use crate::rope::{self, Rope, Rotation};
+use tch::{Kind, Tensor};
 
 /// Shape of a stack of blocks.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,25 +32,9 @@ pub struct BlockConfig {
     pub rope_theta: f64,
     /// Whether query, key and value have biases (Qwen2).
     pub qkv_bias: bool,
+    /// Whether each head's query and key are normed before they are turned (Qwen3).
+    pub qk_norm: bool,
 }
-
-/// Which positions attend to which.
-#[derive(Debug, Clone, Copy)]
-pub enum Attend<'a> {
-    /// Every position to itself and those before it.
-    Causal,
-    /// Every position to all; a single new position against a cache.
-    Full,
-    /// Every position to those whose entry is true in a mask (B, T) of bools: bidirectional with padding. Every row
-    /// needs one true entry.
-    Keys(&'a Tensor),
-}
-
-/// Up to this length the plain products beat libtorch's fused attention in the backward pass on a CPU: five times
-/// at 20 positions, equal at about 260.
-const PRODUCTS_UP_TO_IN_TRAINING: i64 = 256;
-/// The same for the forward pass alone.
-const PRODUCTS_UP_TO: i64 = 64;
 
 /// Blocks and the final norm.
 #[derive(Debug)]
@@ -67,8 +53,9 @@ impl Stack {
         let blocks = (0..layers)
             .map(|i| Block::new(config, layers, &format!("{prefix}layers.{i}."), store))
             .collect::<Result<_>>()?;
-        let norm = RmsNorm::new(&format!("{prefix}norm.weight"), config, store)?;
-        let rope = Rope::new(config.head_dim, config.rope_theta, store.compute_kind(), store.device())?;
+        let norm = RmsNorm::new(&format!("{prefix}norm.weight"), config.hidden, config.rms_norm_eps, store)?;
+        let frequencies = rope::frequencies(config.head_dim, config.rope_theta)?;
+        let rope = Rope::new(frequencies, store.compute_kind(), store.device())?;
         Ok(Self { blocks, norm, rope })
     }
 
@@ -117,9 +104,8 @@ pub struct RmsNorm {
 }
 
 impl RmsNorm {
-    fn new(name: &str, config: &BlockConfig, store: &mut ParamStore) -> Result<Self> {
-        let gain_H = store.tensor(name, &[config.hidden], Init::Ones, Group::Gain)?;
-        Ok(Self { gain_H, eps: config.rms_norm_eps })
+    fn new(name: &str, width: i64, eps: f64, store: &mut ParamStore) -> Result<Self> {
+        Ok(Self { gain_H: store.tensor(name, &[width], Init::Ones, Group::Gain)?, eps })
     }
 
     /// The square sum is taken in f32, the products in the type of `x`. libtorch's `rms_norm` goes through f32
@@ -132,34 +118,6 @@ impl RmsNorm {
     }
 }
 
-/// What is added to attention scores, made once for all layers.
-enum Mask {
-    /// Nothing hidden.
-    None,
-    /// (T, T), 0 or -inf.
-    Causal(Tensor),
-    /// (B, 1, 1, T), 0 or -inf.
-    Keys(Tensor),
-}
-
-impl Mask {
-    fn new(attend: Attend<'_>, x_BTH: &Tensor) -> Result<Self> {
-        let (length, options) = (x_BTH.size()[1], (x_BTH.kind(), x_BTH.device()));
-        Ok(match attend {
-            Attend::Full => Self::None,
-            Attend::Causal if length == 1 => Self::None,
-            Attend::Causal => {
-                Self::Causal(Tensor::f_full([length, length], f64::NEG_INFINITY, options)?.f_triu(1)?)
-            }
-            Attend::Keys(mask_BT) => {
-                let zeros = Tensor::f_zeros(mask_BT.size(), options)?;
-                let mask = zeros.f_masked_fill(&mask_BT.f_logical_not()?, f64::NEG_INFINITY)?;
-                Self::Keys(mask.f_unsqueeze(1)?.f_unsqueeze(1)?)
-            }
-        })
-    }
-}
-
 /// One pre-norm block: x += attention(norm(x)); x += feed-forward(norm(x)).
 #[derive(Debug)]
 struct Block {
@@ -168,6 +126,8 @@ struct Block {
     /// (N D + 2 K D, H): query, key, value
     qkv: Tensor,
     qkv_bias: Option<Tensor>,
+    /// Of queries and keys, over the width of a head.
+    qk_norm: Option<[RmsNorm; 2]>,
     /// (H, N D)
     out: Tensor,
     norm2: RmsNorm,
@@ -190,20 +150,29 @@ impl Block {
         fn parts(named: &[(String, i64)]) -> Vec<(&str, i64)> {
             named.iter().map(|(name, rows)| (name.as_str(), *rows)).collect()
         }
-        let norm1 = RmsNorm::new(&name("input_layernorm.weight"), c, store)?;
+        let norm1 = RmsNorm::new(&name("input_layernorm.weight"), c.hidden, c.rms_norm_eps, store)?;
         let qkv = store.fused(&parts(&rows("weight")), Some(c.hidden), inner, Group::Matrix)?;
         let qkv_bias = if c.qkv_bias {
             Some(store.fused(&parts(&rows("bias")), None, Init::Zeros, Group::Gain)?)
         } else {
             None
         };
+        let qk_norm = if c.qk_norm {
+            let mut norm = |part: &str| {
+                let name = format!("{prefix}self_attn.{part}_norm.weight");
+                RmsNorm::new(&name, c.head_dim, c.rms_norm_eps, store)
+            };
+            Some([norm("q")?, norm("k")?])
+        } else {
+            None
+        };
         let out = store.tensor(&name("self_attn.o_proj.weight"), &[c.hidden, q], residual, Group::Matrix)?;
-        let norm2 = RmsNorm::new(&name("post_attention_layernorm.weight"), c, store)?;
+        let norm2 = RmsNorm::new(&name("post_attention_layernorm.weight"), c.hidden, c.rms_norm_eps, store)?;
         let gate_up = ["gate", "up"].map(|p| (name(&format!("mlp.{p}_proj.weight")), c.ffn));
         let gate_up = store.fused(&parts(&gate_up), Some(c.hidden), inner, Group::Matrix)?;
         let down =
             store.tensor(&name("mlp.down_proj.weight"), &[c.hidden, c.ffn], residual, Group::Matrix)?;
-        Ok(Self { config: config.clone(), norm1, qkv, qkv_bias, out, norm2, gate_up, down })
+        Ok(Self { config: config.clone(), norm1, qkv, qkv_bias, qk_norm, out, norm2, gate_up, down })
     }
 
     fn forward(
@@ -229,7 +198,14 @@ impl Block {
         let qkv = x_BTH.f_linear(&self.qkv, self.qkv_bias.as_ref())?;
         let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
         let (qk, v_BTKD) = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
-        let (q_BTND, k_BTKD) = split(&rope.apply(&qk)?, [heads, kv_heads], 2)?;
+        let qk = match &self.qk_norm {
+            None => rope.apply(&qk)?,
+            Some([q_norm, k_norm]) => {
+                let (q_BTND, k_BTKD) = split(&qk, [heads, kv_heads], 2)?;
+                rope.apply(&Tensor::f_cat(&[q_norm.forward(&q_BTND)?, k_norm.forward(&k_BTKD)?], 2)?)?
+            }
+        };
+        let (q_BTND, k_BTKD) = split(&qk, [heads, kv_heads], 2)?;
         let (q_BNTD, k_BKTD) = (q_BTND.f_transpose(1, 2)?, k_BTKD.f_transpose(1, 2)?);
         let v_BKTD = v_BTKD.f_transpose(1, 2)?;
         let y_BNTD = match cache {
@@ -258,78 +234,15 @@ fn split(x: &Tensor, sizes: [i64; 2], dim: i64) -> Result<(Tensor, Tensor)> {
     Ok((parts.remove(0), second))
 }
 
-/// softmax(q k^T / sqrt(D) + mask) v for (B, N, T, D) queries against (B, K, S, D) keys and values.
-fn attend(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Result<Tensor> {
-    let (queries, keys) = (q_BNTD.size()[2], k_BKSD.size()[2]);
-    let limit = if q_BNTD.requires_grad() { PRODUCTS_UP_TO_IN_TRAINING } else { PRODUCTS_UP_TO };
-    if q_BNTD.device() == Device::Cpu && queries > 1 && keys <= limit {
-        attend_by_products(q_BNTD, k_BKSD, v_BKSD, mask)
-    } else {
-        attend_fused(q_BNTD, k_BKSD, v_BKSD, mask)
-    }
-}
-
-/// Attention as two batched products. Heads that share keys are stacked along the queries, so that keys and values
-/// are never copied.
-fn attend_by_products(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Result<Tensor> {
-    let shape = q_BNTD.size();
-    let (batch, heads, queries, dim) = (shape[0], shape[1], shape[2], shape[3]);
-    let (kv_heads, keys) = (k_BKSD.size()[1], k_BKSD.size()[2]);
-    let (groups, rows) = (heads / kv_heads, batch * kv_heads);
-    let stacked = [rows, groups * queries, dim];
-    let q = q_BNTD.f_reshape(stacked)?;
-    let k = k_BKSD.f_reshape([rows, keys, dim])?.f_transpose(1, 2)?;
-    let scale = (dim as f64).powf(-0.5);
-    let (kind, device) = (q.kind(), q.device());
-    let scores = match mask {
-        Mask::None => Tensor::f_zeros([1], (kind, device))?.f_baddbmm(&q, &k, 0.0, scale)?,
-        Mask::Causal(mask_TS) if groups == 1 => mask_TS.f_baddbmm(&q, &k, 1.0, scale)?,
-        Mask::Causal(mask_TS) => mask_TS.f_repeat([groups, 1])?.f_baddbmm(&q, &k, 1.0, scale)?,
-        Mask::Keys(mask_B11S) => {
-            let mask = mask_B11S.f_expand([batch, kv_heads, 1, keys], false)?.f_reshape([rows, 1, keys])?;
-            mask.f_baddbmm(&q, &k, 1.0, scale)?
-        }
-    };
-    let y = scores.f_softmax(-1, kind)?.f_bmm(&v_BKSD.f_reshape([rows, keys, dim])?)?;
-    Ok(y.f_view([batch, heads, queries, dim])?)
-}
-
-/// libtorch's fused attention: flash, memory-efficient or cuDNN, as the device offers.
-fn attend_fused(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) -> Result<Tensor> {
-    let grouped = q_BNTD.size()[1] != k_BKSD.size()[1];
-    let (mask, causal) = match mask {
-        Mask::None => (None, false),
-        Mask::Causal(_) => (None, true),
-        Mask::Keys(mask) => (Some(mask), false),
-    };
-    Ok(Tensor::f_scaled_dot_product_attention(q_BNTD, k_BKSD, v_BKSD, mask, 0.0, causal, None, grouped)?)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
         let difference = (a - b).abs().max().double_value(&[]);
         assert!(difference < tolerance, "differs by {difference}");
-    }
-
-    #[test]
-    fn products_equal_fused_attention() {
-        tch::manual_seed(1);
-        let random = |heads: i64| Tensor::randn([3, heads, 9, 8], (Kind::Float, Device::Cpu));
-        for (heads, kv_heads) in [(4, 4), (4, 2), (4, 1)] {
-            let (q, k, v) = (random(heads), random(kv_heads), random(kv_heads));
-            let x_BTH = Tensor::zeros([3, 9, 1], (Kind::Float, Device::Cpu));
-            let keep_BT = Tensor::ones([3, 9], (Kind::Bool, Device::Cpu));
-            let _ = keep_BT.get(1).narrow(0, 4, 5).fill_(0);
-            for attend in [Attend::Causal, Attend::Full, Attend::Keys(&keep_BT)] {
-                let mask = Mask::new(attend, &x_BTH).unwrap();
-                let products = attend_by_products(&q, &k, &v, &mask).unwrap();
-                close(&products, &attend_fused(&q, &k, &v, &mask).unwrap(), 1e-5);
-            }
-        }
     }
 
     #[test]

@@ -175,6 +175,7 @@ impl DecoderConfig {
             rms_norm_eps: self.rms_norm_eps,
             rope_theta: self.rope_theta,
             qkv_bias: self.qkv_bias,
+            qk_norm: false,
         }
     }
 }

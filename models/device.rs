@@ -136,6 +136,26 @@ impl FromStr for Dtype {
     }
 }
 
+/// The word for a format of numbers: `f32`, `bf16`, `f16`, `f64`, or `another`.
+pub fn kind_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Float => "f32",
+        Kind::BFloat16 => "bf16",
+        Kind::Half => "f16",
+        Kind::Double => "f64",
+        _ => "another",
+    }
+}
+
+/// The word for a device: `cpu` or `cuda:N`.
+pub fn device_name(device: Device) -> String {
+    match device {
+        Device::Cpu => "cpu".to_owned(),
+        Device::Cuda(index) => format!("cuda:{index}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
 macro_rules! string_serde {
     ($type:ty) => {
         impl From<$type> for String {

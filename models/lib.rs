@@ -1,6 +1,7 @@
 //! The networks of the project: the encoder (text to vector), the decoder (vector to text), and what both need:
 //! spaces, weights on disk, devices.
 
+mod attention;
 pub mod blocks;
 pub mod decoder;
 pub mod device;

@@ -13,6 +13,7 @@ use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashSet;
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 /// How a parameter is filled before training.
@@ -81,10 +82,11 @@ impl Param {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 enum Mode {
     Train { compute: Kind, seed: u64 },
     Inference { kind: Kind },
+    Read { kind: Kind, weights: Rc<Weights> },
 }
 
 /// Parameters and buffers of a model, in the order in which the model asked for them.
@@ -109,6 +111,14 @@ impl ParamStore {
         Self { device, mode: Mode::Inference { kind }, params: Vec::new(), buffers: Vec::new() }
     }
 
+    /// A store for the inference of a model that lies in one set of files: each parameter is read as the model asks
+    /// for it, without gradients. In the files' own type it is a view of the mapped file (copied only where several
+    /// tensors on disk are one in memory), otherwise it is converted; never is more than one tensor in memory twice.
+    /// Tensors that the model does not ask for are left alone.
+    pub fn read(device: Device, kind: Kind, weights: Rc<Weights>) -> Self {
+        Self { device, mode: Mode::Read { kind, weights }, params: Vec::new(), buffers: Vec::new() }
+    }
+
     /// Device of all tensors.
     pub fn device(&self) -> Device {
         self.device
@@ -116,16 +126,16 @@ impl ParamStore {
 
     /// Type in which the forward pass computes.
     pub fn compute_kind(&self) -> Kind {
-        match self.mode {
-            Mode::Train { compute, .. } => compute,
-            Mode::Inference { kind } => kind,
+        match &self.mode {
+            Mode::Train { compute, .. } => *compute,
+            Mode::Inference { kind } | Mode::Read { kind, .. } => *kind,
         }
     }
 
     /// Adds a parameter and returns the tensor that the forward pass uses.
     ///
     /// # Errors
-    /// A name that is taken already.
+    /// A name that is taken already; for a store that [reads](Self::read), a tensor that is missing or misshapen.
     pub fn tensor(&mut self, name: &str, shape: &[i64], init: Init, group: Group) -> Result<Tensor> {
         let rows = shape.first().copied().unwrap_or(1);
         self.add(&[(name, rows)], shape.to_vec(), init, group).map(|param| param.compute.shallow_clone())
@@ -190,12 +200,23 @@ impl ParamStore {
         }
         let parts: Vec<Part> =
             parts.iter().map(|&(name, rows)| Part { name: name.to_owned(), rows }).collect();
-        let (master, compute) = match self.mode {
-            Mode::Inference { kind } => {
+        let (master, compute) = match &self.mode {
+            &Mode::Inference { kind } => {
                 let tensor = Tensor::f_zeros(&shape, (kind, self.device))?;
                 (tensor.shallow_clone(), tensor)
             }
-            Mode::Train { compute, seed } => {
+            Mode::Read { kind, weights } => {
+                let tensor = match parts.as_slice() {
+                    [part] => weights.load(&part.name, &shape, *kind, self.device)?,
+                    _ => {
+                        let named: Vec<_> =
+                            parts.iter().map(|part| (part.name.as_str(), part.rows)).collect();
+                        weights.load_stacked(&named, &shape[1..], *kind, self.device)?
+                    }
+                };
+                (tensor.shallow_clone(), tensor)
+            }
+            &Mode::Train { compute, seed } => {
                 let master = initial(&parts, &shape, init, seed)?.f_to_device(self.device)?;
                 let copy = if compute == Kind::Float {
                     master.f_set_requires_grad(true)?

@@ -8,8 +8,8 @@ use tch::{Device, Kind, Tensor};
 /// Tables of the rotary position embedding, rotate-half form.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    head_dim: i64,
-    theta: f64,
+    /// Radians a position, (D/2) f32 on the CPU.
+    frequencies: Tensor,
     kind: Kind,
     device: Device,
     /// cos and signed sin, (positions, 1, D); grown on demand.
@@ -24,28 +24,18 @@ pub(crate) struct Rotation {
 }
 
 impl Rope {
-    /// Tables for heads of an even width, in the type and on the device of what will be turned.
+    /// Tables for the [`frequencies`] of heads, in the type and on the device of what will be turned.
     ///
     /// # Errors
     /// libtorch's own.
-    pub(crate) fn new(head_dim: i64, theta: f64, kind: Kind, device: Device) -> Result<Self> {
-        let tables = RefCell::new(Self::table(head_dim, theta, 64, kind, device)?);
-        Ok(Self { head_dim, theta, kind, device, tables })
+    pub(crate) fn new(frequencies: Tensor, kind: Kind, device: Device) -> Result<Self> {
+        let tables = RefCell::new(Self::table(&frequencies, 64, kind, device)?);
+        Ok(Self { frequencies, kind, device, tables })
     }
 
-    fn table(
-        head_dim: i64,
-        theta: f64,
-        positions: i64,
-        kind: Kind,
-        device: Device,
-    ) -> Result<(Tensor, Tensor)> {
-        let options = (Kind::Double, Device::Cpu);
-        let even = Tensor::f_arange_start_step(0, head_dim, 2, options)?;
+    fn table(frequencies: &Tensor, positions: i64, kind: Kind, device: Device) -> Result<(Tensor, Tensor)> {
         // f32 angles, as transformers computes them
-        let frequencies =
-            even.f_mul_scalar(-theta.ln() / head_dim as f64)?.f_exp()?.f_to_kind(Kind::Float)?;
-        let half = Tensor::f_arange(positions, (Kind::Float, Device::Cpu))?.f_outer(&frequencies)?;
+        let half = Tensor::f_arange(positions, (Kind::Float, Device::Cpu))?.f_outer(frequencies)?;
         let (cos, sin) = (half.f_cos()?, half.f_sin()?);
         let finish = |left: &Tensor, right: &Tensor| -> Result<Tensor> {
             Ok(Tensor::f_cat(&[left, right], -1)?.f_unsqueeze(1)?.f_to_kind(kind)?.f_to_device(device)?)
@@ -63,11 +53,19 @@ impl Rope {
         let have = tables.0.size()[0];
         if start + length > have {
             let positions = (start + length).max(2 * have);
-            *tables =
-                tch::no_grad(|| Self::table(self.head_dim, self.theta, positions, self.kind, self.device))?;
+            *tables = tch::no_grad(|| Self::table(&self.frequencies, positions, self.kind, self.device))?;
         }
         Ok(Rotation { cos: tables.0.f_narrow(0, start, length)?, sin: tables.1.f_narrow(0, start, length)? })
     }
+}
+
+/// The frequencies of heads of an even width D: theta^(-2i/D), (D/2) f32.
+///
+/// # Errors
+/// libtorch's own.
+pub(crate) fn frequencies(head_dim: i64, theta: f64) -> Result<Tensor> {
+    let even = Tensor::f_arange_start_step(0, head_dim, 2, (Kind::Double, Device::Cpu))?;
+    Ok(even.f_mul_scalar(-theta.ln() / head_dim as f64)?.f_exp()?.f_to_kind(Kind::Float)?)
 }
 
 impl Rotation {
@@ -88,7 +86,7 @@ mod tests {
 
     #[test]
     fn it_grows_and_depends_on_distance_only() {
-        let rope = Rope::new(8, 1e4, Kind::Float, Device::Cpu).unwrap();
+        let rope = Rope::new(frequencies(8, 1e4).unwrap(), Kind::Float, Device::Cpu).unwrap();
         let x = Tensor::randn([1, 1, 1, 8], (Kind::Float, Device::Cpu));
         let y = Tensor::randn([1, 1, 1, 8], (Kind::Float, Device::Cpu));
         let turned = |x: &Tensor, position| rope.at(position, 1).unwrap().apply(x).unwrap();

@@ -316,7 +316,10 @@ mod tests {
         };
         let (query, passage) = (under("query"), under("passage"));
         let both = Space::union(&[&query, &passage, &query]).unwrap().unwrap();
-        assert_eq!(both.prompts().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>(), ["query", "passage"]);
+        assert_eq!(
+            both.prompts().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>(),
+            ["query", "passage"]
+        );
         passage.require_within(&both, "the vectors", "the decoder").unwrap();
         let error = passage.require_same(&both, "the vectors", "the decoder").unwrap_err().to_string();
         assert!(error.contains("(prompt)") && error.contains("passage: "), "{error}");

@@ -17,6 +17,7 @@ use crate::files;
 
 /// The tensors of one safetensors file, or of all the shards that a `*.safetensors.index.json` lists. Nothing is read
 /// before it is used; tensors are views of the mapped file.
+#[derive(Debug)]
 pub struct Weights {
     path: PathBuf,
     shards: Vec<Shard>,
@@ -24,11 +25,13 @@ pub struct Weights {
     metadata: HashMap<String, String>,
 }
 
+#[derive(Debug)]
 struct Shard {
     path: PathBuf,
     map: Arc<MappedFile>,
 }
 
+#[derive(Debug)]
 struct Entry {
     shard: usize,
     dtype: Dtype,
@@ -145,12 +148,51 @@ impl Weights {
         Ok(torch_ext::tensor_over(&shard.map, entry.offset, &entry.shape, kind)?)
     }
 
-    /// A tensor as [`get`](Self::get) gives it, converted to a format on a device. Where neither changes, it stays a view.
+    /// A tensor as [`get`](Self::get) gives it, converted to a format on a device. Where neither changes, it stays a
+    /// view; where one does, the file's pages are given back, so that no tensor is in memory twice.
     ///
     /// # Errors
     /// As [`get`](Self::get), and [`Error::Torch`] (out of memory).
     pub fn load(&self, name: &str, shape: &[i64], kind: Kind, device: Device) -> Result<Tensor> {
-        Ok(self.get(name, shape)?.f_to_device(device)?.f_to_kind(kind)?)
+        let view = self.get(name, shape)?;
+        if (view.kind(), view.device()) == (kind, device) {
+            return Ok(view);
+        }
+        let loaded = view.f_to_device(device)?.f_to_kind(kind)?;
+        self.release(name);
+        Ok(loaded)
+    }
+
+    /// Tensors of these names and numbers of rows, one below the other: a copy of shape `[all rows, ...]`. The file's
+    /// pages are given back one tensor after the other.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), for every tensor.
+    pub fn load_stacked(
+        &self,
+        parts: &[(&str, i64)],
+        columns: &[i64],
+        kind: Kind,
+        device: Device,
+    ) -> Result<Tensor> {
+        let shape = |rows: i64| std::iter::once(rows).chain(columns.iter().copied()).collect::<Vec<_>>();
+        let stacked = Tensor::f_empty(shape(parts.iter().map(|(_, rows)| rows).sum()), (kind, device))?;
+        let mut start = 0;
+        for &(name, rows) in parts {
+            stacked.f_narrow(0, start, rows)?.f_copy_(&self.get(name, &shape(rows))?)?;
+            self.release(name);
+            start += rows;
+        }
+        Ok(stacked)
+    }
+
+    /// Gives back the memory of a tensor's pages: it is read from the file again when it is looked at again.
+    fn release(&self, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            let width = kind_of(entry.dtype).map_or(0, |kind| kind.elt_size_in_bytes());
+            let length = entry.shape.iter().product::<i64>() as usize * width;
+            self.shards[entry.shard].map.release(entry.offset..entry.offset + length);
+        }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry> {
@@ -177,11 +219,18 @@ impl Weights {
     }
 }
 
+/// Bytes that are digested before their memory is given back.
+const DIGEST_PIECE: usize = 64 << 20;
+
 /// `blake3:HEX` over the bytes of several weight files one after the other; for one file it is the file's own digest.
 pub fn digest_of(all: &[&Weights]) -> String {
     let mut hasher = blake3::Hasher::new();
     for shard in all.iter().flat_map(|weights| &weights.shards) {
-        hasher.update_rayon(shard.map.bytes());
+        // piece by piece, so that a file larger than the memory does not fill it
+        for (piece, start) in shard.map.bytes().chunks(DIGEST_PIECE).zip((0..).step_by(DIGEST_PIECE)) {
+            hasher.update_rayon(piece);
+            shard.map.release(start..start + piece.len());
+        }
     }
     format!("blake3:{}", hasher.finalize().to_hex())
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions};
+use models::Embed as _;
 
+use crate::encoder_flags::EncoderFlags;
 use crate::progress::Progress;
 use crate::{output, vectors};
 
@@ -16,29 +17,17 @@ use crate::{output, vectors};
 #[command(after_help = "\
 Examples:
   inverse-stella encode --encoder .venv/all-MiniLM-L6-v2 --input texts.txt --output vectors.npy
-  inverse-stella encode --encoder sentence-transformers/all-MiniLM-L6-v2 --input texts.txt.gz --output vectors.npy --dtype bf16")]
+  inverse-stella encode --encoder sentence-transformers/all-MiniLM-L6-v2 --input texts.txt.gz --output vectors.npy --dtype bf16
+  inverse-stella encode --encoder NovaSearch/stella_en_1.5B_v5 --prompt s2p --dim 1024 --input queries.txt --output queries.npy")]
 pub(crate) struct EncodeArgs {
-    /// A sentence-transformers folder, or a hub name with an optional @revision
-    #[arg(long, value_name = "DIR|HUB")]
-    encoder: String,
+    #[command(flatten)]
+    encoder: EncoderFlags,
     /// One text a line (.gz, .xz and .zst too)
     #[arg(long, value_name = "TEXTS")]
     input: PathBuf,
     /// Where the vectors go, row by row as the lines; X.space.json beside X.npy says which space they are of
     #[arg(long, value_name = "X.npy")]
     output: PathBuf,
-    /// The encoder's prompt, by name
-    #[arg(long, value_name = "NAME")]
-    prompt: Option<String>,
-    /// Numbers to compute with: auto (bf16 where the hardware has it), f32, bf16 or f16
-    #[arg(long, value_name = "DTYPE", default_value = "f32")]
-    dtype: Dtype,
-    /// auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: DeviceChoice,
-    /// Tokens in a batch, padding included
-    #[arg(long, value_name = "N", default_value_t = EncoderOptions::default().batch_tokens)]
-    batch_tokens: usize,
     /// Print what was done as one JSON object
     #[arg(long)]
     json: bool,
@@ -59,14 +48,7 @@ struct Encoded<'a> {
 pub(crate) fn run(args: &EncodeArgs) -> Result<()> {
     output::require_folder(&args.output)?;
     let texts = data::read_lines(&args.input)?;
-    let options = EncoderOptions {
-        device: args.device,
-        dtype: args.dtype,
-        prompt: args.prompt.clone(),
-        batch_tokens: args.batch_tokens,
-        ..EncoderOptions::default()
-    };
-    let encoder = Encoder::open(&args.encoder, &options)?;
+    let encoder = args.encoder.open()?;
     let started = Instant::now();
     let mut progress = Progress::start("encoding", "texts", Some(texts.len() as u64));
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod bench;
 mod card;
 mod cli;
 mod completions;
@@ -14,6 +15,7 @@ mod config;
 mod decoding;
 mod doctor;
 mod encode;
+mod encoder_flags;
 mod encoder_source;
 mod eval_verb;
 mod export;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args),
         Command::Invert(args) => invert::run(args),
         Command::Roundtrip(args) => roundtrip::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(args),
     };

@@ -2,12 +2,16 @@
 
 use crate::error::{Error, Result};
 use crate::ffi;
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{MmapMut, MmapOptions, UncheckedAdvice};
 use std::ffi::c_void;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tch::{Kind, Tensor};
+
+/// A multiple of the size of a memory page on the systems that are supported.
+const PAGE: usize = 64 << 10;
 
 /// A file mapped into memory, privately: nothing written through it reaches the file.
 ///
@@ -46,6 +50,20 @@ impl MappedFile {
     /// The file's bytes.
     pub fn bytes(&self) -> &[u8] {
         self.map.as_deref().unwrap_or_default()
+    }
+
+    /// Gives the memory of the whole pages within a range back: who looks there again finds what the file says. For
+    /// bytes that have been copied elsewhere, so that a file is not in memory twice. What was written to these pages
+    /// through a tensor is lost.
+    pub fn release(&self, range: Range<usize>) {
+        let Some(map) = &self.map else { return };
+        let start = range.start.next_multiple_of(PAGE);
+        let end = range.end.min(map.len()) / PAGE * PAGE;
+        if start < end {
+            // SAFETY: the pages stay mapped and are read from the file anew. The advice can be refused, and the pages
+            // then stay where they are, which harms nothing.
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, end - start) };
+        }
     }
 
     /// Where the file lies.
@@ -155,6 +173,28 @@ mod tests {
         let _ = tensor.fill_(9.0);
         assert_eq!(Vec::<f32>::try_from(&tensor).unwrap(), [9.0, 9.0]);
         assert_eq!(std::fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn released_pages_are_read_anew() {
+        let length = 5 * PAGE + 12;
+        let before: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+        let (_folder, path) = file_of(&before);
+        let map = MappedFile::open(&path).unwrap();
+        assert_eq!(map.bytes(), before);
+        let resident = || {
+            let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+            let mut lines = smaps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+            let rss = lines.find(|line| line.starts_with("Rss:"))?;
+            rss.split_whitespace().nth(1)?.parse::<usize>().ok()
+        };
+        let whole = resident();
+        map.release(10..length);
+        map.release(length..usize::MAX);
+        if let (Some(whole), Some(left)) = (whole, resident()) {
+            assert_eq!(whole - left, 4 * PAGE >> 10, "the pages that lie within the range went");
+        }
+        assert_eq!(map.bytes(), before);
     }
 
     #[test]

@@ -2,13 +2,17 @@
 #![allow(non_snake_case)]
 
 use std::path::Path;
+use std::rc::Rc;
 
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
-use super::bert::Bert;
+use super::bert::{Bert, Family};
+use super::gte::Gte;
+use super::qwen::Qwen;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::space::{Attention, Pooling};
 use crate::weights::Weights;
 
 /// Token ids to hidden states.
@@ -22,32 +26,86 @@ pub(super) trait Backbone {
     /// The longest text that the positions allow, where there is such a limit.
     fn max_positions(&self) -> Option<usize>;
 
+    /// Which tokens see which.
+    fn attention(&self) -> Attention {
+        Attention::Bidirectional
+    }
+
+    /// Operations of the matrix products for one text of so many tokens: two a weight and token, and those of queries with
+    /// keys and of scores with values.
+    fn flops(&self, tokens: usize) -> f64;
+
     /// Last hidden states `[B, T, H]` in the compute format, of ids `[B, T]` (i64), padded on the right. The mask (bool, true
     /// for tokens) is given only where some row is padded.
     fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor>;
 }
 
-const ARCHITECTURES: [&str; 1] = ["bert"];
+/// What a backbone is made from.
+pub(super) struct Source<'a> {
+    /// `config.json`.
+    pub(super) config: &'a Path,
+    pub(super) weights: Rc<Weights>,
+    pub(super) device: Device,
+    /// Format of the matrix products.
+    pub(super) kind: Kind,
+    /// How its states will be pooled; it tells which attention is meant where nothing else does.
+    pub(super) pooling: Pooling,
+    /// The attention asked for.
+    pub(super) attention: Option<Attention>,
+}
 
-/// Loads the backbone that `config.json` names.
-pub(super) fn load(
-    config: &Path,
-    weights: &Weights,
-    device: Device,
-    kind: Kind,
-) -> Result<Box<dyn Backbone>> {
+/// [`Backbone::flops`] of layers that are alike: `weights` of one layer's matrices, `width` of all its query heads.
+pub(super) fn layer_flops(layers: i64, weights: i64, width: i64, tokens: usize) -> f64 {
+    let (layers, weights, width, tokens) = (layers as f64, weights as f64, width as f64, tokens as f64);
+    layers * (2.0 * weights * tokens + 4.0 * width * tokens * tokens)
+}
+
+/// Every `model_type` that is known, for the refusal of others.
+const ARCHITECTURES: [&str; 6] = ["bert", "roberta", "xlm-roberta", "new (gte)", "qwen2", "qwen3"];
+
+/// The `model_type` of a `config.json`.
+///
+/// # Errors
+/// [`Error::Io`] or [`Error::Json`].
+pub(super) fn model_type(config: &Path) -> Result<String> {
     #[derive(Deserialize)]
     struct Architecture {
         model_type: String,
     }
-    let architecture: Architecture = files::read_json(config)?;
-    match architecture.model_type.as_str() {
-        "bert" => Ok(Box::new(Bert::load(config, weights, device, kind)?)),
-        _ => Err(Error::Unsupported {
-            path: config.to_owned(),
-            what: "architecture",
-            name: architecture.model_type,
-            supported: ARCHITECTURES.to_vec(),
-        }),
+    Ok(files::read_json::<Architecture>(config)?.model_type)
+}
+
+/// Whether STELLA is of this architecture: 1.5B is a Qwen2, 400M is what its config calls `new`.
+pub(super) fn is_stellas(model_type: &str) -> bool {
+    matches!(model_type, "qwen2" | "new")
+}
+
+/// Loads the backbone that `config.json` names.
+///
+/// # Errors
+/// [`Error::Unsupported`] for another architecture or for an attention that it does not have.
+pub(super) fn load(model_type: &str, source: &Source<'_>) -> Result<Box<dyn Backbone>> {
+    let backbone: Box<dyn Backbone> = match model_type {
+        "bert" => Box::new(Bert::load(Family::Bert, source)?),
+        "roberta" | "xlm-roberta" => Box::new(Bert::load(Family::Roberta, source)?),
+        "new" => Box::new(Gte::load(source)?),
+        "qwen2" | "qwen3" => Box::new(Qwen::load(model_type, source)?),
+        _ => {
+            return Err(Error::Unsupported {
+                path: source.config.to_owned(),
+                what: "architecture",
+                name: model_type.to_owned(),
+                supported: ARCHITECTURES.to_vec(),
+            });
+        }
+    };
+    if let Some(asked) = source.attention.filter(|asked| *asked != backbone.attention()) {
+        return Err(Error::Unsupported {
+            path: source.config.to_owned(),
+            what: "attention",
+            name: format!("{} for the architecture {model_type}", asked.name()),
+            supported: vec![backbone.attention().name()],
+        });
     }
+    Ok(backbone)
 }

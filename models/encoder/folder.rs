@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use serde::Deserialize;
 
+use super::backbone;
+use super::prompts::Prompts;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::Repository;
-use crate::space::{Pooling, Prompt};
+use crate::space::Pooling;
 use crate::weights::{self, Weights};
 
 /// What a sentence-transformers folder says, checked: a Transformer, a Pooling, dense heads, perhaps a Normalize.
@@ -18,23 +21,21 @@ pub(super) struct ModelFolder {
     /// `tokenizer.json`.
     pub(super) tokenizer: PathBuf,
     /// The transformer's weights.
-    pub(super) weights: Weights,
+    pub(super) weights: Rc<Weights>,
     /// How states become one vector.
     pub(super) pooling: Pooling,
     /// Whether the prompt's tokens take part in pooling.
     pub(super) pool_prompt: bool,
     /// Dense heads in order.
     pub(super) dense: Vec<DenseFolder>,
-    /// Whether there is a Normalize module.
-    pub(super) normalize: bool,
     /// Maximum length that the model asks for, if it does.
     pub(super) max_tokens: Option<usize>,
     /// Whether texts are lower-cased before the tokenizer sees them.
     pub(super) lower_case: bool,
-    /// Prompts by name.
-    pub(super) prompts: BTreeMap<String, String>,
-    /// The prompt that is used when none is asked for.
-    pub(super) default_prompt: Option<String>,
+    /// Its prompts.
+    pub(super) prompts: Prompts,
+    /// `model_type` of the transformer.
+    pub(super) model_type: String,
 }
 
 /// One dense head on disk.
@@ -109,6 +110,7 @@ impl ModelFolder {
             optional(repository, &join(transformer, "tokenizer_config.json"))?;
         let prompts: PromptConfig = optional(repository, "config_sentence_transformers.json")?;
         let config = repository.require(&join(transformer, "config.json"), "it describes the transformer")?;
+        let model_type = backbone::model_type(&config)?;
         let tokenizer = repository.require(&join(transformer, "tokenizer.json"), "it is the tokenizer")?;
         let (pooling, pool_prompt) = read_pooling(repository, &modules[1].path)?;
         let mut dense = vec![];
@@ -120,38 +122,34 @@ impl ModelFolder {
         Ok(Self {
             config,
             tokenizer,
-            weights: open_weights(repository, transformer)?,
+            weights: Rc::new(open_weights(repository, transformer)?),
             pooling,
             pool_prompt,
             dense,
-            normalize: kinds.iter().any(|kind| kind == "Normalize"),
             // huge values stand for "no limit" in transformers
             max_tokens: transformer_config.max_seq_length.or_else(|| {
                 tokenizer_config.model_max_length.filter(|&length| length < 1e6).map(|length| length as usize)
             }),
             lower_case: transformer_config.do_lower_case,
-            prompts: prompts.prompts,
-            default_prompt: prompts.default_prompt_name,
+            prompts: Prompts::new(
+                prompts.prompts,
+                prompts.default_prompt_name,
+                backbone::is_stellas(&model_type),
+            ),
+            model_type,
         })
     }
 
-    /// The prompt of a name; `none`, or no name where the model has no default, is the empty one. A name that stands before
-    /// an underscore in exactly one prompt will do (`s2p` for `s2p_query`).
-    pub(super) fn prompt(&self, encoder: &str, name: Option<&str>) -> Result<Prompt> {
-        let Some(name) = name.or(self.default_prompt.as_deref()) else { return Ok(Prompt::none()) };
-        let exact = self.prompts.get_key_value(name);
-        let prefix = format!("{name}_");
-        let mut longer = self.prompts.iter().filter(|(known, _)| known.starts_with(&prefix));
-        let found = exact.or_else(|| longer.next().filter(|_| longer.next().is_none()));
-        match found {
-            Some((name, text)) => Ok(Prompt { name: name.clone(), text: text.clone() }),
-            None if name == "none" => Ok(Prompt::none()),
-            None => Err(Error::UnknownPrompt {
-                encoder: encoder.to_owned(),
-                name: name.to_owned(),
-                known: std::iter::once("none".to_owned()).chain(self.prompts.keys().cloned()).collect(),
-            }),
-        }
+    /// `blake3:HEX` over the weights, those of the dense heads behind the transformer's.
+    pub(super) fn digest(&self) -> String {
+        let heads = self.dense.iter().map(|dense| &dense.weights);
+        weights::digest_of(&std::iter::once(&*self.weights).chain(heads).collect::<Vec<_>>())
+    }
+
+    /// The folders of the dense heads, where there are any.
+    pub(super) fn dense_name(&self) -> Option<String> {
+        let names: Vec<_> = self.dense.iter().map(|dense| dense.name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join("+"))
     }
 }
 

@@ -6,71 +6,47 @@ mod backbone;
 mod batching;
 mod bert;
 mod folder;
+mod gte;
 mod head;
+mod options;
+mod parts;
+mod prompts;
+mod qwen;
+mod tokens;
 
-use std::borrow::Cow;
-use std::path::Path;
+use std::rc::Rc;
 
 use tch::{Device, Kind, Tensor};
-use tokenizers::{Encoding, Tokenizer};
+use tokenizers::Tokenizer;
 
 pub use batching::{Batch, batches, padding_percent};
+pub use options::EncoderOptions;
 
-use crate::device::{DeviceChoice, Dtype};
 use crate::embed::{Embed, TokenCounter};
 use crate::error::{Error, Result};
 use crate::hub::Repository;
-use crate::space::Space;
-use crate::weights::digest_of;
-use backbone::Backbone;
+use crate::space::{Prompt, Space};
+use backbone::{Backbone, Source};
 use folder::ModelFolder;
 use head::Dense;
+use prompts::Prompts;
+use tokens::TextTokens;
 
-/// How to open an encoder.
-#[derive(Debug, Clone)]
-pub struct EncoderOptions {
-    /// Where to compute.
-    pub device: DeviceChoice,
-    /// Format of the matrix products; pooling and what follows is in f32 always.
-    pub dtype: Dtype,
-    /// Name of the prompt; `None` is the model's default, which mostly is no prompt.
-    pub prompt: Option<String>,
-    /// Padded tokens in a batch.
-    pub batch_tokens: usize,
-    /// Cut texts at this many tokens instead of the model's own maximum.
-    pub max_tokens: Option<usize>,
-    /// Scale vectors to length 1, whatever the model's modules say.
-    pub normalize: Option<bool>,
-    /// Numbers in a vector, where the model has a dense head for several sizes.
-    pub dim: Option<usize>,
-}
-
-impl Default for EncoderOptions {
-    fn default() -> Self {
-        Self {
-            device: DeviceChoice::Auto,
-            dtype: Dtype::Auto,
-            prompt: None,
-            batch_tokens: 8192,
-            max_tokens: None,
-            normalize: None,
-            dim: None,
-        }
-    }
-}
-
-/// A frozen model that turns texts into vectors.
+/// A frozen model that turns texts into vectors, under one prompt.
 pub struct Encoder {
     space: Space,
-    tokenizer: Tokenizer,
-    lower_case: bool,
-    /// Special tokens that the tokenizer puts around one text.
-    special_tokens: usize,
+    network: Rc<Network>,
+    batch_tokens: usize,
+}
+
+/// What encoders of one model under several prompts share.
+struct Network {
+    tokens: TextTokens,
     backbone: Box<dyn Backbone>,
     dense: Vec<Dense>,
     device: Device,
     kind: Kind,
-    batch_tokens: usize,
+    prompts: Prompts,
 }
 
 /// Texts that are tokenized and sorted together; more would cost memory and gain nothing.
@@ -91,37 +67,65 @@ impl Encoder {
     /// As [`open`](Self::open).
     pub fn from_repository(repository: &Repository, options: &EncoderOptions) -> Result<Self> {
         let folder = ModelFolder::read(repository, options.dim)?;
+        // before the weights are looked at: a mistyped name should not cost minutes
+        let prompt = folder.prompts.find(repository.name(), options.prompt.as_deref())?;
         let device = options.device.resolve()?;
         let kind = options.dtype.resolve(device);
         let _no_grad = tch::no_grad_guard();
-        let backbone = backbone::load(&folder.config, &folder.weights, device, kind)?;
-        let tokenizer = read_tokenizer(&folder.tokenizer, backbone.vocab_size())?;
-        let mut dense = vec![];
-        let mut dim = backbone.hidden_size();
-        for part in &folder.dense {
-            dense.push(Dense::load(part, dim, device)?);
-            dim = part.config.out_features;
-        }
-        let dim = dim as usize;
+        let source = Source {
+            config: &folder.config,
+            weights: folder.weights.clone(),
+            device,
+            kind,
+            pooling: folder.pooling,
+            attention: options.attention,
+        };
+        let backbone = backbone::load(&folder.model_type, &source)?;
+        let tokens = TextTokens::read(&folder.tokenizer, folder.lower_case, backbone.vocab_size())?;
+        let (dense, dim) = load_dense(&folder, backbone.hidden_size(), device)?;
         if let Some(asked) = options.dim.filter(|asked| *asked != dim) {
             return Err(Error::UnknownDim { encoder: repository.name().to_owned(), found: dim, asked });
         }
-        let special_tokens = tokenizer.encode("", true).map_err(tokenize_error)?.len();
-        let max_tokens = max_tokens(&folder, backbone.as_ref(), options.max_tokens, special_tokens)?;
-        let space = space(repository, &folder, options, dim, max_tokens)?;
-        let lower_case = folder.lower_case;
-        let batch_tokens = options.batch_tokens.max(1);
-        Ok(Self { space, tokenizer, lower_case, special_tokens, backbone, dense, device, kind, batch_tokens })
+        let max_tokens = max_tokens(&folder, backbone.as_ref(), options.max_tokens, tokens.special_count())?;
+        require_pooled_prompt(&folder, &prompt)?;
+        let space = Space {
+            encoder: repository.name().to_owned(),
+            revision: repository.revision().map(str::to_owned),
+            weights_digest: folder.digest(),
+            prompt,
+            other_prompts: vec![],
+            special_tokens: Some(tokens.special.clone()),
+            attention: backbone.attention(),
+            pooling: folder.pooling,
+            dense: folder.dense_name(),
+            dim,
+            normalize: options.normalize.unwrap_or(true),
+            max_tokens,
+        };
+        let network = Network { tokens, backbone, dense, device, kind, prompts: folder.prompts };
+        network.require_room(&space)?;
+        Ok(Self { space, network: Rc::new(network), batch_tokens: options.batch_tokens.max(1) })
+    }
+
+    /// The same encoder under another prompt; the weights are shared.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPrompt`], or [`Error::Config`] for a prompt that leaves no room for a text.
+    pub fn under(&self, prompt: &str) -> Result<Self> {
+        let prompt = self.network.prompts.find(&self.space.encoder, Some(prompt))?;
+        let space = Space { prompt, ..self.space.clone() };
+        self.network.require_room(&space)?;
+        Ok(Self { space, network: self.network.clone(), batch_tokens: self.batch_tokens })
     }
 
     /// The device that it computes on.
     pub fn device(&self) -> Device {
-        self.device
+        self.network.device
     }
 
     /// The format that it computes in.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.network.kind
     }
 
     /// [`Embed::embed`], with a call after each batch that says how many texts are done.
@@ -149,26 +153,29 @@ impl Encoder {
     /// # Errors
     /// [`Error::Tokenize`].
     pub fn tokenize(&self, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
-        let counter = self.token_counter();
-        let prepared: Vec<_> = texts.iter().map(|text| counter.prepared(text)).collect();
-        // in parallel; without character offsets, which nothing here needs
-        let encodings = self.tokenizer.encode_batch_fast(prepared.iter().map(|text| &**text).collect(), true);
-        let cut = |(encoding, text): (Encoding, &Cow<'_, str>)| {
-            if encoding.len() <= self.space.max_tokens {
-                Ok(encoding.get_ids().to_vec())
-            } else {
-                self.cut(text)
-            }
-        };
-        encodings.map_err(tokenize_error)?.into_iter().zip(&prepared).map(cut).collect()
+        self.network.tokens.ids(texts, &self.space.prompt.text, self.space.max_tokens)
     }
 
-    /// The ids of a text too long: its first tokens, with the special tokens around them as around any other text.
-    fn cut(&self, text: &str) -> Result<Vec<u32>> {
-        let mut encoding = self.tokenizer.encode_fast(text, false).map_err(tokenize_error)?;
-        let room = self.space.max_tokens - self.special_tokens;
-        encoding.truncate(room, 0, tokenizers::TruncationDirection::Right);
-        Ok(self.tokenizer.post_process(encoding, None, true).map_err(tokenize_error)?.get_ids().to_vec())
+    /// Last hidden states of one text, `[T, H]` f32 on the CPU: what is pooled.
+    ///
+    /// # Errors
+    /// As [`Embed::embed`].
+    pub fn hidden_states(&self, text: &str) -> Result<Tensor> {
+        let _no_grad = tch::no_grad_guard();
+        let ids = self.tokenize(&[text])?;
+        let batch = Batch { rows: vec![0], length: ids[0].len(), ragged: false };
+        let states_BTH = self.network.hidden(&ids, &batch)?.0;
+        Ok(states_BTH.f_squeeze_dim(0)?.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?)
+    }
+
+    /// Operations of the matrix products for one text of so many tokens, dense heads aside.
+    pub fn flops(&self, tokens: usize) -> f64 {
+        self.network.backbone.flops(tokens)
+    }
+
+    /// The batches that texts of the given lengths (in tokens) go through the network in.
+    pub fn batches(&self, lengths: &[usize]) -> Vec<Batch> {
+        batches(lengths, self.batch_tokens)
     }
 
     fn embed_window(&self, texts: &[&str], progress: &mut dyn FnMut(usize)) -> Result<Tensor> {
@@ -177,7 +184,7 @@ impl Encoder {
         let mut parts = vec![];
         let mut positions = vec![0i64; texts.len()];
         let mut next = 0;
-        for batch in batches(&lengths, self.batch_tokens) {
+        for batch in self.batches(&lengths) {
             parts.push(self.embed_batch(&ids, &batch)?);
             for &row in &batch.rows {
                 positions[row] = next;
@@ -192,6 +199,21 @@ impl Encoder {
 
     /// The vectors of one batch, `[B, dim]`, f32 on the CPU.
     fn embed_batch(&self, ids: &[Vec<u32>], batch: &Batch) -> Result<Tensor> {
+        let (states_BTH, mask_BT) = self.network.hidden(ids, batch)?;
+        let mut x_BD = head::pool(self.space.pooling, &states_BTH, mask_BT.as_ref())?;
+        for dense in &self.network.dense {
+            x_BD = dense.forward(&x_BD)?;
+        }
+        if self.space.normalize {
+            x_BD = head::normalize(&x_BD)?;
+        }
+        Ok(x_BD.f_to_device(Device::Cpu)?)
+    }
+}
+
+impl Network {
+    /// Last hidden states of a batch, `[B, T, H]`, and its mask `[B, T]` where some row is padded.
+    fn hidden(&self, ids: &[Vec<u32>], batch: &Batch) -> Result<(Tensor, Option<Tensor>)> {
         let shape = [batch.rows.len() as i64, batch.length as i64];
         let mut flat = vec![0i64; batch.rows.len() * batch.length];
         let mut mask = vec![false; if batch.ragged { flat.len() } else { 0 }];
@@ -208,15 +230,22 @@ impl Encoder {
         } else {
             None
         };
-        let states_BTH = self.backbone.hidden(&ids_BT, mask_BT.as_ref())?;
-        let mut x_BD = head::pool(self.space.pooling, &states_BTH, mask_BT.as_ref())?;
-        for dense in &self.dense {
-            x_BD = dense.forward(&x_BD)?;
+        Ok((self.backbone.hidden(&ids_BT, mask_BT.as_ref())?, mask_BT))
+    }
+
+    /// Refuses a prompt that fills the maximum length by itself: all texts would have one vector.
+    fn require_room(&self, space: &Space) -> Result<()> {
+        let tokens = self.tokens.counter(&space.prompt.text).count("")?;
+        if tokens < space.max_tokens {
+            return Ok(());
         }
-        if self.space.normalize {
-            x_BD = head::normalize(&x_BD)?;
-        }
-        Ok(x_BD.f_to_device(Device::Cpu)?)
+        let name = &space.prompt.name;
+        Err(Error::Config {
+            path: space.encoder.clone().into(),
+            key: "max_seq_length".into(),
+            value: space.max_tokens.to_string(),
+            reason: format!("the prompt `{name}` and the special tokens are {tokens} tokens already"),
+        })
     }
 }
 
@@ -226,7 +255,7 @@ impl Embed for Encoder {
     }
 
     fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.network.tokens.tokenizer
     }
 
     fn max_tokens(&self) -> usize {
@@ -234,8 +263,7 @@ impl Embed for Encoder {
     }
 
     fn token_counter(&self) -> TokenCounter<'_> {
-        let lower_case = self.lower_case;
-        TokenCounter { tokenizer: &self.tokenizer, prompt: &self.space.prompt.text, lower_case }
+        self.network.tokens.counter(&self.space.prompt.text)
     }
 
     fn embed(&self, texts: &[&str]) -> Result<Tensor> {
@@ -243,17 +271,15 @@ impl Embed for Encoder {
     }
 }
 
-fn read_tokenizer(path: &Path, rows: i64) -> Result<Tokenizer> {
-    let mut tokenizer = Tokenizer::from_bytes(fs_err::read(path)?)
-        .map_err(|error| Error::Tokenizer { path: path.to_owned(), reason: error.to_string() })?;
-    let largest = tokenizer.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
-    if let Some((token, id)) = largest.filter(|(_, id)| i64::from(*id) >= rows) {
-        return Err(Error::TokenizerFit { path: path.to_owned(), token, id, rows });
+/// The dense heads in their order, and the numbers that the last one gives.
+fn load_dense(folder: &ModelFolder, hidden: i64, device: Device) -> Result<(Vec<Dense>, usize)> {
+    let mut dim = hidden;
+    let mut dense = vec![];
+    for part in &folder.dense {
+        dense.push(Dense::load(part, dim, device)?);
+        dim = part.config.out_features;
     }
-    // cutting and padding is done here, to the model's length and to the batch's
-    tokenizer.with_padding(None);
-    tokenizer.with_truncation(None).map_err(tokenize_error)?;
-    Ok(tokenizer)
+    Ok((dense, dim as usize))
 }
 
 fn max_tokens(
@@ -279,35 +305,15 @@ fn max_tokens(
     Ok(length)
 }
 
-fn space(
-    repository: &Repository,
-    folder: &ModelFolder,
-    options: &EncoderOptions,
-    dim: usize,
-    max_tokens: usize,
-) -> Result<Space> {
-    let prompt = folder.prompt(repository.name(), options.prompt.as_deref())?;
-    if !folder.pool_prompt && !prompt.text.is_empty() {
-        return Err(Error::Unsupported {
-            path: folder.config.clone(),
-            what: "pooling",
-            name: "without the prompt's tokens (include_prompt: false)".into(),
-            supported: vec!["include_prompt: true"],
-        });
+fn require_pooled_prompt(folder: &ModelFolder, prompt: &Prompt) -> Result<()> {
+    if folder.pool_prompt || prompt.text.is_empty() {
+        return Ok(());
     }
-    let weights: Vec<_> =
-        std::iter::once(&folder.weights).chain(folder.dense.iter().map(|dense| &dense.weights)).collect();
-    let dense: Vec<_> = folder.dense.iter().map(|dense| dense.name.as_str()).collect();
-    Ok(Space {
-        encoder: repository.name().to_owned(),
-        revision: repository.revision().map(str::to_owned),
-        weights_digest: digest_of(&weights),
-        prompt,
-        pooling: folder.pooling,
-        dense: (!dense.is_empty()).then(|| dense.join("+")),
-        dim,
-        normalize: options.normalize.unwrap_or(folder.normalize),
-        max_tokens,
+    Err(Error::Unsupported {
+        path: folder.config.clone(),
+        what: "pooling",
+        name: "without the prompt's tokens (include_prompt: false)".into(),
+        supported: vec!["include_prompt: true"],
     })
 }
 
@@ -318,8 +324,4 @@ fn require_finite(vectors_ND: &Tensor, first: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::NonFinite { index: first + bad.f_int64_value(&[0, 0])? as usize })
-}
-
-fn tokenize_error(error: tokenizers::Error) -> Error {
-    Error::Tokenize(error.to_string())
 }

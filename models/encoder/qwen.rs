@@ -1,0 +1,204 @@
+//! Qwen2 (arXiv 2407.10671) and Qwen3 (arXiv 2505.09388) as encoders, on the decoder's own blocks. STELLA 1.5B is a Qwen2
+//! without the causal mask. Tensor names are those of Hugging Face's `Qwen2Model` and `Qwen3Model`.
+#![allow(non_snake_case)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Deserialize;
+use tch::{Kind, Tensor};
+
+use super::backbone::{Backbone, Source, layer_flops};
+use crate::blocks::{Attend, BlockConfig, Stack};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::params::ParamStore;
+use crate::space::{Attention, Pooling};
+
+/// The part of `config.json` that decides the numbers.
+#[derive(Debug, Deserialize)]
+struct QwenConfig {
+    vocab_size: i64,
+    hidden_size: i64,
+    num_hidden_layers: i64,
+    num_attention_heads: i64,
+    num_key_value_heads: Option<i64>,
+    head_dim: Option<i64>,
+    intermediate_size: i64,
+    hidden_act: String,
+    max_position_embeddings: i64,
+    rms_norm_eps: f64,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<serde_json::Value>,
+    /// Where transformers 5 puts theta and scaling.
+    rope_parameters: Option<RopeParameters>,
+    #[serde(default)]
+    use_sliding_window: bool,
+    /// Qwen3 has biases only where this says so.
+    #[serde(default)]
+    attention_bias: bool,
+    is_causal: Option<bool>,
+    /// Code that comes with the repository, by class.
+    #[serde(default)]
+    auto_map: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RopeParameters {
+    rope_theta: Option<f64>,
+    rope_type: Option<String>,
+}
+
+/// The network. The table of words stays in the file's format and is converted row by row; all else is in the compute format.
+pub(super) struct Qwen {
+    config: QwenConfig,
+    words_VH: Tensor,
+    stack: Stack,
+    blocks: BlockConfig,
+    attention: Attention,
+    kind: Kind,
+}
+
+impl Qwen {
+    pub(super) fn load(model_type: &str, source: &Source<'_>) -> Result<Self> {
+        let config: QwenConfig = files::read_json(source.config)?;
+        let blocks = config.blocks(model_type, source.config)?;
+        // files written from a model with a language head have `model.` before every name
+        let prefix = if source.weights.contains("model.embed_tokens.weight") { "model." } else { "" };
+        let words_VH = source
+            .weights
+            .get(&format!("{prefix}embed_tokens.weight"), &[config.vocab_size, config.hidden_size])?
+            .f_to_device(source.device)?;
+        let mut store = ParamStore::read(source.device, source.kind, source.weights.clone());
+        let stack = Stack::new(&blocks, config.num_hidden_layers, prefix, &mut store)?;
+        let attention = source.attention.unwrap_or_else(|| config.attention(source.pooling));
+        Ok(Self { config, words_VH, stack, blocks, attention, kind: source.kind })
+    }
+}
+
+impl Backbone for Qwen {
+    fn hidden_size(&self) -> i64 {
+        self.config.hidden_size
+    }
+
+    fn vocab_size(&self) -> i64 {
+        self.config.vocab_size
+    }
+
+    fn max_positions(&self) -> Option<usize> {
+        Some(self.config.max_position_embeddings as usize)
+    }
+
+    fn attention(&self) -> Attention {
+        self.attention
+    }
+
+    fn flops(&self, tokens: usize) -> f64 {
+        let BlockConfig { hidden, heads, kv_heads, head_dim, ffn, .. } = self.blocks;
+        let weights = hidden * head_dim * (2 * heads + 2 * kv_heads) + 3 * hidden * ffn;
+        layer_flops(self.config.num_hidden_layers, weights, heads * head_dim, tokens)
+    }
+
+    fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        let x_BTH = Tensor::f_embedding(&self.words_VH, ids_BT, -1, false, false)?.f_to_kind(self.kind)?;
+        let attend = match (self.attention, mask_BT) {
+            // what is padded on the right, no token sees
+            (Attention::Causal, _) => Attend::Causal,
+            (Attention::Bidirectional, Some(mask_BT)) => Attend::Keys(mask_BT),
+            (Attention::Bidirectional, None) => Attend::Full,
+        };
+        self.stack.norm(&self.stack.forward(&x_BTH, attend)?)
+    }
+}
+
+impl QwenConfig {
+    /// Which attention is meant: what `is_causal` says; where it is absent (as in STELLA's file), bidirectional for the
+    /// code that comes with STELLA and gte-Qwen2, and for pooling by the mean, which makes no sense of states that have
+    /// not seen the text; else causal, as transformers runs these models. docs/stella.md has the evidence.
+    fn attention(&self, pooling: Pooling) -> Attention {
+        let own_code = self.auto_map.get("AutoModel").and_then(|class| class.as_str());
+        let bidirectional = match self.is_causal {
+            Some(causal) => !causal,
+            None => own_code == Some("modeling_qwen.Qwen2Model") || pooling == Pooling::Mean,
+        };
+        if bidirectional { Attention::Bidirectional } else { Attention::Causal }
+    }
+
+    fn blocks(&self, model_type: &str, path: &Path) -> Result<BlockConfig> {
+        let qwen3 = model_type == "qwen3";
+        let heads = self.num_attention_heads;
+        let blocks = BlockConfig {
+            hidden: self.hidden_size,
+            heads,
+            kv_heads: self.num_key_value_heads.unwrap_or(heads),
+            head_dim: self.head_dim.unwrap_or(self.hidden_size / heads.max(1)),
+            ffn: self.intermediate_size,
+            rms_norm_eps: self.rms_norm_eps,
+            rope_theta: self.theta(path)?,
+            qkv_bias: !qwen3,
+            qk_norm: qwen3,
+        };
+        let bad = |key: &str, value: String, reason: &str| Error::Config {
+            path: path.to_owned(),
+            key: key.to_owned(),
+            value,
+            reason: reason.to_owned(),
+        };
+        let positive = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", blocks.hidden),
+            ("num_attention_heads", blocks.heads),
+            ("num_key_value_heads", blocks.kv_heads),
+            ("head_dim", blocks.head_dim),
+            ("intermediate_size", blocks.ffn),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value < 1) {
+            return Err(bad(key, value.to_string(), "it must be at least 1"));
+        }
+        if blocks.heads % blocks.kv_heads != 0 {
+            let reason = format!("it must divide num_attention_heads, {heads}");
+            return Err(bad("num_key_value_heads", blocks.kv_heads.to_string(), &reason));
+        }
+        if blocks.head_dim % 2 != 0 {
+            return Err(bad("head_dim", blocks.head_dim.to_string(), "rotary positions need an even width"));
+        }
+        if self.hidden_act != "silu" {
+            return Err(unsupported(path, "activation", &self.hidden_act, "silu"));
+        }
+        if self.use_sliding_window {
+            return Err(unsupported(path, "attention", "sliding window", "use_sliding_window: false"));
+        }
+        if qwen3 && self.attention_bias {
+            return Err(unsupported(path, "attention", "attention_bias: true", "attention_bias: false"));
+        }
+        Ok(blocks)
+    }
+
+    /// Base of the rotary frequencies, which nothing may scale.
+    fn theta(&self, path: &Path) -> Result<f64> {
+        let scaled = self.rope_scaling.as_ref().filter(|scaling| !scaling.is_null());
+        let kind = match scaled {
+            Some(scaling) => ["rope_type", "type"].iter().find_map(|key| scaling[key].as_str()),
+            None => self.rope_parameters.as_ref().and_then(|p| p.rope_type.as_deref()),
+        };
+        if let Some(other) = kind.or(scaled.map(|_| "unknown")).filter(|kind| *kind != "default") {
+            return Err(unsupported(path, "rope scaling", other, "default"));
+        }
+        let theta = self.rope_theta.or(self.rope_parameters.as_ref().and_then(|p| p.rope_theta));
+        let theta = theta.unwrap_or(10_000.0);
+        if theta > 0.0 {
+            return Ok(theta);
+        }
+        Err(Error::Config {
+            path: path.to_owned(),
+            key: "rope_theta".into(),
+            value: theta.to_string(),
+            reason: "it must be more than 0".into(),
+        })
+    }
+}
+
+fn unsupported(path: &Path, what: &'static str, name: &str, supported: &'static str) -> Error {
+    Error::Unsupported { path: path.to_owned(), what, name: name.to_owned(), supported: vec![supported] }
+}

@@ -1,0 +1,27 @@
+//! `bench`: how fast this machine does the work, and how far from the rate of its matrix products that is.
+
+mod encode;
+mod machine;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+/// Flags of `bench`.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    verb: BenchVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchVerb {
+    /// Texts -> vectors: texts and tokens a second, padding, memory
+    Encode(encode::BenchEncodeArgs),
+}
+
+/// Measures, and prints what was found.
+pub(crate) fn run(args: &BenchArgs) -> Result<()> {
+    match &args.verb {
+        BenchVerb::Encode(args) => encode::run(args),
+    }
+}
