@@ -30,6 +30,8 @@ pub(super) struct HubFiles {
     progress: Option<ProgressHandler>,
     cache: Cache,
     offline: bool,
+    /// Set by the first answer of the hub.
+    reached: AtomicBool,
     /// Set when the hub could not be reached and the cache stood in for it.
     cut_off: AtomicBool,
     /// Set by the first answer, so that all files are of one commit even if the branch moves meanwhile.
@@ -56,6 +58,7 @@ impl HubFiles {
             progress: settings.progress.clone(),
             cache: Cache::new(settings.cache(), kind, owner, repository),
             offline: settings.offline,
+            reached: AtomicBool::new(false),
             cut_off: AtomicBool::new(false),
             commit: OnceLock::new(),
             requests: OnceLock::new(),
@@ -90,7 +93,7 @@ impl HubFiles {
             return self.find_here(file);
         }
         match self.fetch(file) {
-            Err(failure) if failure.is_of_the_moment() && self.commit.get().is_none() => {
+            Err(failure) if failure.is_of_the_moment() && !self.reached.load(Ordering::Relaxed) => {
                 self.find_instead(file, failure)
             }
             found => found.map_err(|failure| self.error(file, failure)),
@@ -176,15 +179,16 @@ impl HubFiles {
 
     /// The hub is not well: what it gave last time does, if it is here.
     fn find_instead(&self, file: &str, failure: Failure) -> Result<Option<PathBuf>> {
-        let here = self.commit_here().and_then(|commit| {
-            let path = self.cache.file(&commit, file)?;
-            Some((commit, path))
-        });
-        let Some((commit, path)) = here else { return Err(self.error(file, failure)) };
+        let Some(commit) = self.commit_here() else { return Err(self.error(file, failure)) };
+        let here = self.cache.file(&commit, file);
+        // without any file of the commit, the cache stands in for nothing
+        if here.is_none() && self.commit.get().is_none() {
+            return Err(self.error(file, failure));
+        }
         tracing::warn!("{}: {}; going on with commit {commit} from the cache", self.name(), failure.detail);
         self.cut_off.store(true, Ordering::Relaxed);
         self.commit.get_or_init(|| commit);
-        Ok(Some(path))
+        Ok(here)
     }
 
     fn fetch(&self, file: &str) -> std::result::Result<Option<PathBuf>, Failure> {
@@ -192,7 +196,9 @@ impl HubFiles {
         let known = self.known_commit();
         let revision = known.as_deref().unwrap_or_else(|| self.revision());
         tracing::debug!(repository = self.name(), file, revision, "asking the hub for a file");
-        let promise = match self.patience.ask(file, || requests.ask(revision, file))? {
+        let asked = self.patience.ask(file, || requests.ask(revision, file))?;
+        self.reached.store(true, Ordering::Relaxed);
+        let promise = match asked {
             Asked::There(promise) => promise,
             Asked::Missing { commit } => {
                 if let Some(commit) = commit.or(known) {
