@@ -297,7 +297,8 @@ fn hub_cache_check(cache: Option<&Path>, free: Option<u64>) -> Check {
     let Some(free) = free.map(|free| free as f64 / GB) else { return Check::ok(NAME, found, data) };
     found.push_str(&format!(", {free:.1} GB free"));
     if free < 8.0 {
-        let fix = "the largest encoders are 6 GB: free some space, or set HF_HOME to a folder on another disk";
+        let fix =
+            "the largest encoders are 6 GB: free some space, or set HF_HOME to a folder on another disk";
         return Check::not_ok(NAME, Status::Warn, found, fix, data);
     }
     Check::ok(NAME, found, data)

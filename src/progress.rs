@@ -114,7 +114,12 @@ impl Fetch {
         let whole = at.total == Some(at.done) && at.done > self.had;
         if whole && !QUIET.load(Ordering::Relaxed) && at.done >= WORTH_TELLING {
             let seconds = self.begun.elapsed().as_secs_f64();
-            tracing::info!("fetched {}: {} ({}, {seconds:.1} s)", at.repository, at.file, DecimalBytes(at.done));
+            tracing::info!(
+                "fetched {}: {} ({}, {seconds:.1} s)",
+                at.repository,
+                at.file,
+                DecimalBytes(at.done)
+            );
         }
     }
 }

@@ -292,7 +292,8 @@ impl CorpusConfig {
         }
         if let Some(hub) = &self.hub {
             if let Some(path) = self.path.as_slice().iter().find(|path| !is_within(path)) {
-                let reason = "with `hub`, a path lies within the repository: no leading /, no .., no ~ and no $";
+                let reason =
+                    "with `hub`, a path lies within the repository: no leading /, no .., no ~ and no $";
                 return wrong("path", format!("{:?}", path.display().to_string()), reason);
             }
             if format == Format::Rustdoc {

@@ -31,11 +31,7 @@ pub(super) struct Inputs {
 #[serde(untagged)]
 enum CorpusFiles {
     /// Of a hub repository, whose commit never changes.
-    Hub {
-        corpus: String,
-        hub: String,
-        commit: String,
-    },
+    Hub { corpus: String, hub: String, commit: String },
     Here {
         corpus: String,
         files: u64,
@@ -113,8 +109,12 @@ impl CorpusFiles {
             (Hub { commit: there, hub, .. }, Hub { commit, corpus, .. }) => {
                 format!("corpus {corpus:?}: commit {there} of {hub} there, {commit} now")
             }
-            (Here { files: a, bytes: b, .. }, Here { files, bytes, corpus, .. }) if (a, b) != (files, bytes) => {
-                format!("the files of corpus {corpus:?}: {b} bytes in {a} files there, {bytes} bytes in {files} files now")
+            (Here { files: a, bytes: b, .. }, Here { files, bytes, corpus, .. })
+                if (a, b) != (files, bytes) =>
+            {
+                format!(
+                    "the files of corpus {corpus:?}: {b} bytes in {a} files there, {bytes} bytes in {files} files now"
+                )
             }
             (_, Here { corpus, .. }) => format!("the files of corpus {corpus:?}: other names or lengths now"),
             (_, Hub { corpus, .. }) => format!("the files of corpus {corpus:?}: from the hub now"),
@@ -173,9 +173,8 @@ impl Inputs {
     pub(super) fn differences(&self, now: &Inputs) -> Vec<String> {
         let mut differences = Vec::new();
         // corpora of other number or names are a difference of the recipe
-        differences.extend(
-            self.corpora.iter().zip(&now.corpora).filter_map(|(there, now)| there.difference(now)),
-        );
+        differences
+            .extend(self.corpora.iter().zip(&now.corpora).filter_map(|(there, now)| there.difference(now)));
         let changed = |name: &String| match (self.exclude.get(name), now.exclude.get(name)) {
             (Some(a), Some(b)) if a == b => None,
             (Some(_), Some(_)) => Some(format!("pairs.exclude: {name} has other contents now")),

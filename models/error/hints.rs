@@ -85,9 +85,9 @@ impl HubFailure {
             Self::Damaged => Some(
                 "run it again; if it comes to this each time, the hub or what lies between (HF_ENDPOINT, a proxy) changes files",
             ),
-            Self::NoSpace => {
-                Some("free some space, or set HF_HOME (or HF_HUB_CACHE) to a folder on another disk, and run it again")
-            }
+            Self::NoSpace => Some(
+                "free some space, or set HF_HOME (or HF_HUB_CACHE) to a folder on another disk, and run it again",
+            ),
             Self::Cache => Some("check who may write to the hub's cache (HF_HOME, HF_HUB_CACHE)"),
             Self::Offline => {
                 Some("unset HF_HUB_OFFLINE once to fetch it, or give the path of a folder that has it")

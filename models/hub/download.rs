@@ -67,7 +67,9 @@ impl Download<'_> {
         }
         let mut body = self.requests.body(&self.promise.commit, self.file, have)?;
         if body.from != 0 && body.from != have {
-            return Err(self.damaged(&format!("bytes from {have} on were asked for, from {} came", body.from)));
+            return Err(
+                self.damaged(&format!("bytes from {have} on were asked for, from {} came", body.from))
+            );
         }
         let announced = body.length.map(|length| body.from + length);
         if let (Some(size), Some(announced)) = (self.promise.size, announced)
@@ -112,7 +114,8 @@ impl Download<'_> {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        let differs = digest::difference(self.partial, &self.promise.etag).map_err(|e| Failure::of_disk(&e))?;
+        let differs =
+            digest::difference(self.partial, &self.promise.etag).map_err(|e| Failure::of_disk(&e))?;
         match differs {
             None => Ok(()),
             Some(found) => {

@@ -73,21 +73,23 @@ impl Failure {
         let gated = code == Some("GatedRepo");
         match status.as_u16() {
             401 | 403 if gated => Self::new(HubFailure::Forbidden, said("access must be asked for")),
-            401 => Self::new(HubFailure::Unauthorized, said("not allowed without a token, or no such repository")),
+            401 => Self::new(
+                HubFailure::Unauthorized,
+                said("not allowed without a token, or no such repository"),
+            ),
             403 => Self::new(HubFailure::Forbidden, said("this token may not read the repository")),
             404 => match code {
                 Some("RepoNotFound") => Self::new(HubFailure::NoRepository, said("no such repository")),
                 Some("RevisionNotFound") => Self::new(HubFailure::NoRevision, said("no such revision")),
                 Some("EntryNotFound") => Self::new(HubFailure::NotFound, said("no such file")),
-                _ if html => Self::new(HubFailure::NotAHub, said("an HTML page, where a hub would say what is missing")),
+                _ if html => Self::new(
+                    HubFailure::NotAHub,
+                    said("an HTML page, where a hub would say what is missing"),
+                ),
                 _ => Self::new(HubFailure::NotFound, said("no such file, revision or repository")),
             },
-            429 => {
-                Self { kind: HubFailure::RateLimited, detail: said("too many requests"), again }
-            }
-            408 | 500..=599 => {
-                Self { kind: HubFailure::Server, detail: said("the hub is not well"), again }
-            }
+            429 => Self { kind: HubFailure::RateLimited, detail: said("too many requests"), again },
+            408 | 500..=599 => Self { kind: HubFailure::Server, detail: said("the hub is not well"), again },
             _ => Self::new(HubFailure::Other, said("the hub refuses")),
         }
     }

@@ -107,7 +107,8 @@ impl HubFiles {
     }
 
     pub(super) fn not_here(&self, file: &str) -> Error {
-        let why = if self.offline { "HF_HUB_OFFLINE forbids to fetch it" } else { "the hub cannot be reached" };
+        let why =
+            if self.offline { "HF_HUB_OFFLINE forbids to fetch it" } else { "the hub cannot be reached" };
         self.error(file, Failure::new(HubFailure::Offline, format!("not in the cache, and {why}")))
     }
 

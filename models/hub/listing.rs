@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use hf_hub::{HFClient, HFClientSync, HFError, RepoTreeEntry, RepoTypeDataset, RepoTypeModel};
+use hf_hub::repository::RepoTreeEntry;
+use hf_hub::{HFClient, HFClientSync, HFError, RepoTypeDataset, RepoTypeModel};
 use walkdir::WalkDir;
 
 use super::Kind;
@@ -36,9 +37,7 @@ impl Lister<'_> {
         let [owner, name] = self.id;
         let commit = self.ask("the commit", || {
             let sha = match self.kind {
-                Kind::Model => {
-                    hub.model(owner, name).info().revision(revision).send().map(|info| info.sha)
-                }
+                Kind::Model => hub.model(owner, name).info().revision(revision).send().map(|info| info.sha),
                 Kind::Dataset => {
                     hub.dataset(owner, name).info().revision(revision).send().map(|info| info.sha)
                 }
@@ -57,12 +56,18 @@ impl Lister<'_> {
         let [owner, name] = self.id;
         let entries = self.ask("the list of files", || {
             let entries = match self.kind {
-                Kind::Model => {
-                    hub.repository(RepoTypeModel, owner, name).list_tree().revision(commit).recursive(true).send()
-                }
-                Kind::Dataset => {
-                    hub.repository(RepoTypeDataset, owner, name).list_tree().revision(commit).recursive(true).send()
-                }
+                Kind::Model => hub
+                    .repository(RepoTypeModel, owner, name)
+                    .list_tree()
+                    .revision(commit)
+                    .recursive(true)
+                    .send(),
+                Kind::Dataset => hub
+                    .repository(RepoTypeDataset, owner, name)
+                    .list_tree()
+                    .revision(commit)
+                    .recursive(true)
+                    .send(),
             };
             entries.map_err(|error| self.repository_or_revision(&error))
         })?;
@@ -112,7 +117,9 @@ pub(super) fn walk(folder: &Path) -> std::io::Result<Vec<RepositoryFile>> {
         let entry = match entry {
             Ok(entry) => entry,
             // a link that leads nowhere is no file
-            Err(error) if error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => continue,
+            Err(error) if error.io_error().is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound) => {
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         if let (true, Ok(below)) = (entry.file_type().is_file(), entry.path().strip_prefix(folder)) {

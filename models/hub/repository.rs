@@ -152,11 +152,9 @@ impl Repository {
         match (self.find(file)?, &self.files) {
             (Some(path), _) => Ok(path),
             (None, Files::Hub(hub)) if hub.may_have(file) => Err(hub.not_here(file)),
-            (None, _) => Err(Error::MissingFile {
-                folder: self.place(),
-                file: file.to_owned(),
-                why: why.to_owned(),
-            }),
+            (None, _) => {
+                Err(Error::MissingFile { folder: self.place(), file: file.to_owned(), why: why.to_owned() })
+            }
         }
     }
 }
@@ -184,7 +182,8 @@ mod tests {
     #[test]
     fn sources_are_told_apart() {
         let settings = HubSettings { offline: true, ..HubSettings::default() };
-        for bad in ["nothing-here", "a/b/c", "a/b@", "/no/such/folder", "a b/c", "../x", "a/b@../x", "a/b@/x"] {
+        for bad in ["nothing-here", "a/b/c", "a/b@", "/no/such/folder", "a b/c", "../x", "a/b@../x", "a/b@/x"]
+        {
             assert!(
                 matches!(Repository::open_with(bad, &settings), Err(Error::NotASource { .. })),
                 "{bad} was taken for a source"

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE, TRANSFER_ENCODING};
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, LOCATION, RANGE, TRANSFER_ENCODING,
+};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, RequestBuilder, Response, StatusCode, Url, Version};
 use tokio::runtime::Runtime;
@@ -70,8 +72,9 @@ impl Requests {
         kind: Kind,
         id: [&str; 2],
     ) -> Result<Self, Failure> {
-        let unusable =
-            |reason: String| Failure::new(HubFailure::NotAHub, format!("the endpoint {endpoint:?}: {reason}"));
+        let unusable = |reason: String| {
+            Failure::new(HubFailure::NotAHub, format!("the endpoint {endpoint:?}: {reason}"))
+        };
         let mut root = Url::parse(endpoint).map_err(|error| unusable(error.to_string()))?;
         {
             let mut segments =
@@ -189,7 +192,8 @@ impl Said {
     fn hear(&mut self, status: StatusCode, headers: &HeaderMap) {
         let commit = || text(headers, "x-repo-commit").filter(|commit| is_name(commit)).map(str::to_owned);
         self.commit = self.commit.take().or_else(commit);
-        let etag = || text(headers, "x-linked-etag").or_else(|| text(headers, ETAG.as_str())).and_then(plain_tag);
+        let etag =
+            || text(headers, "x-linked-etag").or_else(|| text(headers, ETAG.as_str())).and_then(plain_tag);
         self.etag = self.etag.take().or_else(etag);
         // the length of a redirect is that of its own text
         let length = || number(headers, CONTENT_LENGTH.as_str()).filter(|_| status.is_success());

@@ -28,9 +28,11 @@ fn fetch(settings: &HubSettings) -> models::Result<Vec<u8>> {
     Ok(fs_err::read(path).unwrap())
 }
 
-fn failure<T: std::fmt::Debug>(result: models::Result<T>) -> (HubFailure, String) {
-    match result.expect_err("it was had") {
-        error @ Error::Hub { kind, .. } => (kind, format!("{error} / hint: {}", error.hint().unwrap_or_default())),
+fn failure<T>(result: models::Result<T>) -> (HubFailure, String) {
+    match result.err().expect("it was had") {
+        error @ Error::Hub { kind, .. } => {
+            (kind, format!("{error} / hint: {}", error.hint().unwrap_or_default()))
+        }
         error => panic!("another error: {error}"),
     }
 }
@@ -103,7 +105,7 @@ fn a_server_without_ranges_sends_all_again() {
 #[test]
 fn silence_is_not_waited_for_for_ever() {
     let content = bytes(50_000);
-    for at in [None, Some(0), Some(20_000)] {
+    for at in [None, Some(0), Some(5_000)] {
         let (hub, cache) = (Hub::of_file(&content), tempfile::tempdir().unwrap());
         hub.trouble(move |request, answer| match (at, request.method.as_str()) {
             // HEAD is not answered at all
@@ -466,7 +468,9 @@ fn a_token_stays_with_the_hub() {
 fn a_renamed_repository_is_followed_on_the_hub() {
     let (hub, cache) = (Hub::of_file(b"content"), tempfile::tempdir().unwrap());
     hub.trouble(|request, answer| match request.target.strip_prefix("/old/name/") {
-        Some(rest) => Answer::new("307 Temporary Redirect", "moved").with("Location", format!("/org/tiny/{rest}")),
+        Some(rest) => {
+            Answer::new("307 Temporary Redirect", "moved").with("Location", format!("/org/tiny/{rest}"))
+        }
         None => answer,
     });
     let repository = Repository::open_with("old/name", &hub.settings(cache.path())).unwrap();
@@ -477,7 +481,8 @@ fn a_renamed_repository_is_followed_on_the_hub() {
 fn a_data_set_lies_among_data_sets() {
     let files = [("data/a b.jsonl", "1"), ("data/c.jsonl", "22"), ("README.md", "333")]
         .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()));
-    let (hub, cache) = (Hub::with(&[("datasets/org/texts", files.into())], None), tempfile::tempdir().unwrap());
+    let (hub, cache) =
+        (Hub::with(&[("datasets/org/texts", files.into())], None), tempfile::tempdir().unwrap());
     let settings = hub.settings(cache.path());
     let texts = Repository::dataset_with("org/texts@v1", &settings).unwrap();
     assert_eq!(texts.list().unwrap(), ["README.md", "data/a b.jsonl", "data/c.jsonl"]);
@@ -486,15 +491,23 @@ fn a_data_set_lies_among_data_sets() {
     let path = texts.require("data/a b.jsonl", "the test reads it").unwrap();
     let snapshot = cache.path().join("datasets--org--texts/snapshots").join(COMMIT);
     assert_eq!(path, snapshot.join("data/a b.jsonl"));
-    assert!(hub.requests().iter().any(|r| r.target == format!("/datasets/org/texts/resolve/{COMMIT}/data/a%20b.jsonl")));
-    assert!(!hub.requests().iter().any(|r| r.target.contains("c.jsonl")), "a file was fetched that nobody wanted");
+    assert!(
+        hub.requests()
+            .iter()
+            .any(|r| r.target == format!("/datasets/org/texts/resolve/{COMMIT}/data/a%20b.jsonl"))
+    );
+    assert!(
+        !hub.requests().iter().any(|r| r.target.contains("c.jsonl")),
+        "a file was fetched that nobody wanted"
+    );
 
     let (kind, message) = failure(Repository::open_with("org/texts", &settings).unwrap().list());
     assert!(kind == HubFailure::NoRepository, "as a model: {message}");
     let (kind, message) = failure(Repository::dataset_with("org/texts@nowhere", &settings).unwrap().list());
     assert!(kind == HubFailure::NoRevision && message.contains("org/texts@nowhere"), "{message}");
 
-    let offline = Repository::dataset_with("org/texts@v1", &HubSettings { offline: true, ..settings }).unwrap();
+    let offline =
+        Repository::dataset_with("org/texts@v1", &HubSettings { offline: true, ..settings }).unwrap();
     assert_eq!(offline.list().unwrap(), ["data/a b.jsonl"]);
 }
 

@@ -29,7 +29,8 @@ fn the_five_corpora_are_a_recipe_that_others_extend() {
     let sets = ["encoder.source=x".to_owned(), "training.max_steps=1".to_owned()];
     let folder = tempfile::tempdir().unwrap();
     let mine = folder.path().join("mine.toml");
-    fs_err::write(&mine, format!("extends = {:?}\nname = \"mine\"\n", configs().join("corpora.toml"))).unwrap();
+    fs_err::write(&mine, format!("extends = {:?}\nname = \"mine\"\n", configs().join("corpora.toml")))
+        .unwrap();
     let recipe = load(&mine, &sets).unwrap().recipe;
     let corpora = load(&configs().join("corpora.toml"), &sets).unwrap().recipe.corpus;
     assert_eq!(recipe.corpus, corpora);

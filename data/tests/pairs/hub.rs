@@ -34,7 +34,7 @@ fn hub() -> Hub {
 }
 
 /// Runs `child` of this file in a process that knows this hub; what it printed behind `:: `.
-fn child(task: &Value, hub: &Hub, cache: &Path, offline: bool) -> String {
+fn in_child(task: &Value, hub: &Hub, cache: &Path, offline: bool) -> String {
     let done = Command::new(std::env::current_exe().unwrap())
         .args(["hub::child", "--exact", "--nocapture", "--ignored"])
         .env(TASK, task.to_string())
@@ -80,7 +80,7 @@ fn corpus(path: &str, format: &str) -> Value {
 }
 
 fn read(hub: &Hub, cache: &Path, corpus: &Value) -> String {
-    child(&json!({"corpus": corpus}), hub, cache, false)
+    in_child(&json!({"corpus": corpus}), hub, cache, false)
 }
 
 #[test]
@@ -90,7 +90,8 @@ fn files_are_chosen_by_a_pattern_and_fetched_when_they_are_read() {
     assert_eq!(said, format!("300 | {} | {}", sentence(0), sentence(299)));
     let fetched = |hub: &Hub| -> Vec<String> {
         let all = hub.fetched().into_iter();
-        all.filter_map(|target| target.split_once(&format!("/resolve/{COMMIT}/")).map(|(_, f)| f.to_owned())).collect()
+        all.filter_map(|target| target.split_once(&format!("/resolve/{COMMIT}/")).map(|(_, f)| f.to_owned()))
+            .collect()
     };
     assert_eq!(fetched(&hub), ["data/train-0.jsonl", "data/train-1.jsonl"]);
 
@@ -118,7 +119,7 @@ fn what_is_not_there_is_named() {
     assert!(said.contains("org/texts@nowhere") && said.contains("no such revision"), "{said}");
     let said = read(&hub, cache.path(), &corpus("../data", "jsonl"));
     assert!(said.contains("corpus.texts.path") && said.contains("within the repository"), "{said}");
-    let said = child(&json!({"corpus": corpus("data", "jsonl")}), &hub, &cache.path().join("other"), true);
+    let said = in_child(&json!({"corpus": corpus("data", "jsonl")}), &hub, &cache.path().join("other"), true);
     assert!(said.contains("HF_HUB_OFFLINE"), "{said}");
 }
 
@@ -127,13 +128,11 @@ fn a_resumed_build_goes_on_with_the_commit_it_began_with() {
     const NEXT: &str = "fedcba9876543210fedcba9876543210fedcba98";
     let (hub, cache) = (hub(), tempfile::tempdir().unwrap());
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let task = |folder: &Path, fail: Option<u64>| {
-        json!({"build": folder, "corpus": corpus("data/train-*.jsonl", "jsonl"), "fail": fail})
-    };
-    let whole = child(&task(folders[0].path(), None), &hub, cache.path(), false);
+    let task = |folder: &Path, fail: Option<u64>| json!({"build": folder, "corpus": corpus("data/train-*.jsonl", "jsonl"), "fail": fail});
+    let whole = in_child(&task(folders[0].path(), None), &hub, cache.path(), false);
     assert!(whole.starts_with("Built "), "{whole}");
 
-    let broken = child(&task(folders[1].path(), Some(1)), &hub, cache.path(), false);
+    let broken = in_child(&task(folders[1].path(), Some(1)), &hub, cache.path(), false);
     assert!(!broken.starts_with("Built"), "{broken}");
     hub.change("datasets/org/texts", |site| {
         site.branches.insert("main".into(), NEXT.into());
@@ -142,10 +141,10 @@ fn a_resumed_build_goes_on_with_the_commit_it_began_with() {
     // the first stage again, from the start
     let set = folders[1].path().join("set");
     fs_err::remove_file(set.join(".build/curated.json")).unwrap();
-    let resumed = child(&task(folders[1].path(), None), &hub, cache.path(), false);
+    let resumed = in_child(&task(folders[1].path(), None), &hub, cache.path(), false);
     assert_eq!(resumed, whole.replace("Built", "Resumed"));
     let asked = hub.requests().len();
-    let again = child(&task(folders[1].path(), None), &hub, cache.path(), false);
+    let again = in_child(&task(folders[1].path(), None), &hub, cache.path(), false);
     assert!(again.starts_with("AlreadyBuilt"), "{again}");
     assert_eq!(hub.requests().len(), asked, "the hub was asked for a pair set that is there");
 
@@ -158,7 +157,7 @@ fn a_resumed_build_goes_on_with_the_commit_it_began_with() {
     assert_eq!(inputs["corpora"][0], json!({"corpus": "texts", "hub": "org/texts", "commit": COMMIT}));
     // and a new build reads the new commit
     let fresh = tempfile::tempdir().unwrap();
-    child(&task(fresh.path(), None), &hub, cache.path(), false);
+    in_child(&task(fresh.path(), None), &hub, cache.path(), false);
     let inputs: PathBuf = fresh.path().join("set/inputs.json");
     assert!(fs_err::read_to_string(inputs).unwrap().contains(NEXT));
 }
