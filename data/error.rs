@@ -71,6 +71,26 @@ pub enum Error {
         /// The pattern, variables and `~` expanded.
         pattern: PathBuf,
     },
+    /// A path within a hub repository that fits none of its files.
+    #[error("{what}: nothing in {repository} fits {pattern}; it has {found}")]
+    NoHubFiles {
+        /// Who asked.
+        what: String,
+        /// The repository, or the folder that stands for it.
+        repository: String,
+        /// The pattern.
+        pattern: String,
+        /// The first few files there are.
+        found: String,
+    },
+    /// A Parquet file that cannot be read.
+    #[error("{}: {reason}", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What the reader found.
+        reason: String,
+    },
     /// A path names an environment variable that is not set.
     #[error("the path {path:?} needs the environment variable {variable}, which is not set")]
     UnsetVariable {
@@ -300,7 +320,7 @@ pub enum Error {
 }
 
 /// The formats of a corpus, for messages.
-pub const FORMATS: &str = "text, tsv, csv, jsonl, json, sts, beir, trec, smart, arxiv, rustdoc";
+pub const FORMATS: &str = "text, tsv, csv, jsonl, json, parquet, sts, beir, trec, smart, arxiv, rustdoc";
 
 impl Error {
     /// What the user can do about it.
@@ -321,6 +341,14 @@ impl Error {
                     .into()
             }
             Error::NothingMatches { .. } => "check `path`; a * stands for any part of one file or folder name".into(),
+            Error::NoHubFiles { .. } => {
+                "check `path`: a file or folder of the repository, where * stands for any part of one name and ** for any \
+                 folders; offline, only what is in the cache is seen"
+                    .into()
+            }
+            Error::Parquet { .. } => {
+                "the file is damaged, cut short or no Parquet: fetch or make it again, or check `format`".into()
+            }
             Error::UnsetVariable { variable, .. } => format!("set {variable}, or write the path out"),
             Error::NoFiles { .. } => {
                 format!("name the files in `path`, or set `format` to what they are; the formats: {FORMATS}")

@@ -94,7 +94,8 @@ fn examine() -> Vec<Check> {
         threads(tch::get_num_threads(), std::thread::available_parallelism().map_or(1, usize::from)),
         memory(available_memory()),
         disk(free_space(Path::new("."))),
-        hub_cache_check(cache.as_deref()),
+        hub_endpoint(&|name| env::var(name).ok()),
+        hub_cache_check(cache.as_deref(), cache.as_deref().and_then(space_for)),
         hub_token(&|name| env::var(name).ok()),
         offline(env::var("HF_HUB_OFFLINE").ok().as_deref(), cache.as_deref().is_some_and(Path::is_dir)),
         stella(env::var_os("INVERSE_STELLA_WEIGHTS").map(PathBuf::from), cache.as_deref()),
@@ -248,7 +249,29 @@ fn hub_cache(lookup: Lookup<'_>) -> Option<PathBuf> {
     set("HF_HUB_CACHE").or_else(|| Some(hub_home(lookup)?.join("hub")))
 }
 
-fn hub_cache_check(cache: Option<&Path>) -> Check {
+/// The hub that is asked; whether it answers is not tried.
+fn hub_endpoint(lookup: Lookup<'_>) -> Check {
+    const NAME: &str = "HF endpoint";
+    let given = lookup("HF_ENDPOINT").filter(|value| !value.trim().is_empty());
+    let Some(given) = given else {
+        let usual = "https://huggingface.co";
+        return Check::ok(NAME, usual, json!({ "endpoint": usual }));
+    };
+    let data = json!({ "endpoint": given });
+    if given.starts_with("https://") || given.starts_with("http://") {
+        return Check::ok(NAME, format!("{given} (HF_ENDPOINT)"), data);
+    }
+    let fix = "HF_ENDPOINT must be the root address of a hub, with https:// before it; or unset it";
+    Check::not_ok(NAME, Status::Warn, format!("{given:?} is no address"), fix, data)
+}
+
+/// Bytes that can be fetched into a folder that may not be there yet.
+fn space_for(folder: &Path) -> Option<u64> {
+    folder.ancestors().find(|above| above.is_dir()).and_then(free_space)
+}
+
+/// The cache, with the free bytes on its disk.
+fn hub_cache_check(cache: Option<&Path>, free: Option<u64>) -> Check {
     const NAME: &str = "HF cache";
     let Some(cache) = cache else {
         let fix = "set HF_HOME to a folder that models can be kept in";
@@ -260,15 +283,26 @@ fn hub_cache_check(cache: Option<&Path>) -> Check {
             json!({ "path": null }),
         );
     };
-    let models = fs_err::read_dir(cache).map_or(0, |entries| {
-        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("models--")).count()
-    });
-    let found = match (cache.is_dir(), models) {
-        (false, _) => format!("{} (not there yet)", cache.display()),
-        (true, 1) => format!("{} (1 model)", cache.display()),
-        (true, n) => format!("{} ({n} models)", cache.display()),
+    let count = |kind: &str| {
+        fs_err::read_dir(cache).map_or(0, |entries| {
+            entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(kind)).count()
+        })
     };
-    Check::ok(NAME, found, json!({ "path": cache, "models": models }))
+    let (models, datasets) = (count("models--"), count("datasets--"));
+    let said = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let mut found = match cache.is_dir() {
+        false => format!("{} (not there yet)", cache.display()),
+        true => format!("{} ({}, {})", cache.display(), said(models, "model"), said(datasets, "data set")),
+    };
+    let data = json!({ "path": cache, "models": models, "datasets": datasets, "free_bytes": free });
+    let Some(free) = free.map(|free| free as f64 / GB) else { return Check::ok(NAME, found, data) };
+    found.push_str(&format!(", {free:.1} GB free"));
+    if free < 8.0 {
+        let fix =
+            "the largest encoders are 6 GB: free some space, or set HF_HOME to a folder on another disk";
+        return Check::not_ok(NAME, Status::Warn, found, fix, data);
+    }
+    Check::ok(NAME, found, data)
 }
 
 /// Whether there is a token, and where; never the token.
@@ -359,6 +393,12 @@ mod tests {
             (disk(Some(5_000_000_000)), Status::Warn),
             (disk(Some(50_000_000_000)), Status::Ok),
             (disk(None), Status::Ok),
+            (hub_endpoint(&|_| None), Status::Ok),
+            (hub_endpoint(&|_| Some("http://127.0.0.1:8080".to_owned())), Status::Ok),
+            (hub_endpoint(&|_| Some("hub.example".to_owned())), Status::Warn),
+            (hub_cache_check(Some(Path::new("/nowhere")), Some(1_000_000_000)), Status::Warn),
+            (hub_cache_check(Some(Path::new("/nowhere")), Some(50_000_000_000)), Status::Ok),
+            (hub_cache_check(None, None), Status::Warn),
             (offline(Some("1"), false), Status::Warn),
             (offline(Some("true"), true), Status::Ok),
             (offline(Some("0"), false), Status::Ok),

@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     torch_ext::load_cuda();
     let cli = Cli::parse();
     progress::init_logging(cli.verbose, cli.quiet);
+    progress::show_fetches();
     if let Some(threads) = cli.threads {
         tch::set_num_threads(threads);
     }

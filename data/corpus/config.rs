@@ -1,7 +1,7 @@
 //! What a recipe says about a corpus.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,15 +16,22 @@ pub struct CorpusConfig {
     pub name: String,
     /// A file, a folder or a list of them. `~`, `$VARIABLE` and `${VARIABLE}` are filled in (`CARGO_HOME` is `~/.cargo`
     /// where it is not set), and a `*` stands for any part of one name. Of a folder, every file of the format is read,
-    /// in the order of the names.
+    /// in the order of the names. With `hub`, paths within that repository, where `**` also stands for any folders.
     pub path: Paths,
+    /// A data set repository on the hub that the files are in, `organisation/name[@revision]`; they are fetched as they
+    /// are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hub: Option<String>,
+    /// The commit of `hub` that a build began with; it is no part of the recipe.
+    #[serde(skip)]
+    pub(crate) commit: Option<String>,
     /// What the files are.
     pub format: Format,
     /// The `domain` of its pairs; absent: the name, for Rust documentation `documentation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
     /// The columns (keys, for JSON) that hold text, by name or by number counted from 0. For `arxiv`, absent means
-    /// `abstract, title`; for `jsonl` and `json`, `text`; for `beir`, `trec` and `smart`, `title, text, query`.
+    /// `abstract, title`; for `jsonl`, `json` and `parquet`, `text`; for `beir`, `trec` and `smart`, `title, text, query`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
     /// Whether the first row names the columns; absent: it does where a column is asked for by name.
@@ -98,7 +105,8 @@ impl<P: Into<PathBuf>> From<P> for Paths {
     }
 }
 
-/// What the files of a corpus are. Each may be compressed with gzip, xz or Zstandard.
+/// What the files of a corpus are. Each but Parquet, which is compressed within, may be compressed with gzip, xz or
+/// Zstandard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -112,6 +120,8 @@ pub enum Format {
     Jsonl,
     /// One JSON array of objects.
     Json,
+    /// Apache Parquet: text columns, lists of texts, and fields of structs by keys between dots.
+    Parquet,
     /// Scored sentence pairs: STS-B (CSV), SICK (TSV with a header) or SemEval STS (TSV: score, sentence, sentence).
     Sts,
     /// A BEIR folder: `corpus.jsonl`, `queries.jsonl`, `qrels/*.tsv`.
@@ -135,6 +145,7 @@ impl Format {
             Format::Csv => "csv",
             Format::Jsonl => "jsonl",
             Format::Json => "json",
+            Format::Parquet => "parquet",
             Format::Sts => "sts",
             Format::Beir => "beir",
             Format::Trec => "trec",
@@ -148,8 +159,9 @@ impl Format {
         matches!(self, Format::Tsv | Format::Csv | Format::Arxiv)
     }
 
-    fn is_json(self) -> bool {
-        matches!(self, Format::Jsonl | Format::Json)
+    /// Formats whose columns have names alone.
+    fn is_keyed(self) -> bool {
+        matches!(self, Format::Jsonl | Format::Json | Format::Parquet)
     }
 
     /// Formats of retrieval collections, whose rows are documents and queries.
@@ -170,7 +182,7 @@ impl fmt::Display for Format {
 pub enum Column {
     /// Counted from 0.
     Number(usize),
-    /// As the header has it; for JSON a key, or keys between dots.
+    /// As the header has it; for JSON and Parquet a key, or keys between dots.
     Name(String),
 }
 
@@ -203,6 +215,8 @@ impl CorpusConfig {
         CorpusConfig {
             name: name.into(),
             path: path.into(),
+            hub: None,
+            commit: None,
             format,
             domain: None,
             columns: Vec::new(),
@@ -232,7 +246,7 @@ impl CorpusConfig {
         let names: &[&str] = match self.format {
             _ if !self.columns.is_empty() => return self.columns.clone(),
             Format::Arxiv => &["abstract", "title"],
-            Format::Jsonl | Format::Json => &["text"],
+            Format::Jsonl | Format::Json | Format::Parquet => &["text"],
             Format::Beir | Format::Trec | Format::Smart => &["title", "text", "query"],
             _ => &[],
         };
@@ -276,6 +290,17 @@ impl CorpusConfig {
         if self.path.as_slice().is_empty() {
             return wrong("path", "[]".into(), "no file is named");
         }
+        if let Some(hub) = &self.hub {
+            if let Some(path) = self.path.as_slice().iter().find(|path| !is_within(path)) {
+                let reason =
+                    "with `hub`, a path lies within the repository: no leading /, no .., no ~ and no $";
+                return wrong("path", format!("{:?}", path.display().to_string()), reason);
+            }
+            if format == Format::Rustdoc {
+                let reason = "source trees are not read from a hub";
+                return wrong("hub", format!("{hub:?}"), reason);
+            }
+        }
         if self.max_line_bytes == 0 {
             return wrong("max_line_bytes", "0".into(), "no line fits into nothing");
         }
@@ -283,7 +308,7 @@ impl CorpusConfig {
             let reason = "say which columns hold text, by name or by number counted from 0";
             return wrong("columns", "[]".into(), reason);
         }
-        let has_columns = format.is_table() || format.is_json() || format.is_collection();
+        let has_columns = format.is_table() || format.is_keyed() || format.is_collection();
         if !(has_columns || self.columns.is_empty()) {
             return wrong(
                 "columns",
@@ -322,7 +347,7 @@ impl CorpusConfig {
         }
         match &self.group_by {
             Some(GroupBy::Lines(0)) => wrong("group_by.lines", "0".into(), "a group needs lines"),
-            Some(GroupBy::Column(column)) if !(format.is_table() || format.is_json()) => wrong(
+            Some(GroupBy::Column(column)) if !(format.is_table() || format.is_keyed()) => wrong(
                 "group_by.column",
                 column.to_string(),
                 &format!("the format {format} has no such columns"),
@@ -330,6 +355,13 @@ impl CorpusConfig {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a path stays within a repository.
+fn is_within(path: &Path) -> bool {
+    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let text = path.to_string_lossy();
+    path.components().all(plain) && !text.starts_with('~') && !text.contains('$')
 }
 
 fn name(text: &str) -> Column {

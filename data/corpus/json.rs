@@ -55,7 +55,7 @@ impl Keys {
     }
 }
 
-fn key(column: &Column) -> String {
+pub(super) fn key(column: &Column) -> String {
     match column {
         Column::Name(name) => name.clone(),
         Column::Number(number) => number.to_string(),

@@ -5,9 +5,11 @@
 
 mod beir;
 mod config;
+mod hub;
 mod ir;
 mod json;
 mod markdown;
+mod parquet;
 mod paths;
 mod record;
 mod rustdoc;
@@ -30,6 +32,7 @@ pub use paths::expand;
 pub use sentences::sentences;
 pub use sts::{StsPair, read_sts};
 
+pub(crate) use hub::HubCorpus;
 pub(crate) use ir::read_ir_texts;
 pub(crate) use json::strings_of;
 pub(crate) use paths::{Found, corpus_files};
@@ -57,7 +60,7 @@ pub struct Document {
 pub struct Origin {
     /// The file.
     pub file: Arc<Path>,
-    /// The line at which its record begins, counted from 1.
+    /// The line at which its record begins, counted from 1; of a Parquet file, its row.
     pub line: u64,
 }
 
@@ -107,10 +110,19 @@ impl From<Error> for Fault {
 
 type Rows = Box<dyn Iterator<Item = Result<Row, Fault>> + Send>;
 
+/// A file that is not opened yet.
+enum Source {
+    Here(PathBuf),
+    /// Within the corpus's repository; fetched when its turn comes.
+    Hub(String),
+}
+
 /// The documents of a corpus; made by [`open_corpus`].
 pub struct Corpus {
     config: CorpusConfig,
-    files: VecDeque<PathBuf>,
+    files: VecDeque<Source>,
+    /// Where files of a hub come from.
+    hub: Option<HubCorpus>,
     current: Option<(Arc<Path>, Rows)>,
     pending: VecDeque<Document>,
     report: RowReport,
@@ -123,13 +135,21 @@ pub struct Corpus {
 /// ends without a single document gives [`Error::EmptyCorpus`] as its last item.
 ///
 /// # Errors
-/// A contradiction in the settings, a path that leads nowhere, a folder without a file of the format.
+/// A contradiction in the settings, a path that leads nowhere, a folder without a file of the format, a hub that does
+/// not tell which files it has.
 pub fn open_corpus(config: &CorpusConfig) -> Result<Corpus> {
     config.validate()?;
-    let files = corpus_files(config)?.into_iter().map(|found| found.file).collect();
+    let (hub, files) = match HubCorpus::of(config)? {
+        Some(hub) => {
+            let files = hub.files(config)?.into_iter().map(|file| Source::Hub(file.path)).collect();
+            (Some(hub), files)
+        }
+        None => (None, corpus_files(config)?.into_iter().map(|found| Source::Here(found.file)).collect()),
+    };
     Ok(Corpus {
         config: config.clone(),
         files,
+        hub,
         current: None,
         pending: VecDeque::new(),
         report: RowReport::default(),
@@ -143,6 +163,7 @@ fn open_rows(file: &Path, config: &CorpusConfig) -> Result<Rows> {
         Format::Tsv | Format::Csv | Format::Arxiv => Box::new(table::TableRows::open(file, config)?),
         Format::Jsonl => Box::new(json::LineRows::open(file, config)?),
         Format::Json => Box::new(json::ArrayRows::open(file, config)?),
+        Format::Parquet => Box::new(parquet::ParquetRows::open(file, config)?),
         Format::Sts => Box::new(sts::StsRows::open(file, config)?),
         Format::Beir | Format::Trec | Format::Smart => Box::new(ir::EntryRows::open(file, config)?),
         Format::Rustdoc => Box::new(rustdoc::CommentRows::open(file, config)?),
@@ -175,8 +196,10 @@ impl Corpus {
                 return Ok(Some(document));
             }
             let Some((file, rows)) = &mut self.current else {
-                let Some(path) = self.files.pop_front() else {
-                    return self.end();
+                let path = match (self.files.pop_front(), &self.hub) {
+                    (Some(Source::Here(path)), _) => path,
+                    (Some(Source::Hub(file)), Some(hub)) => hub.fetch(&file)?,
+                    _ => return self.end(),
                 };
                 let rows = open_rows(&path, &self.config)?;
                 self.report.files += 1;
@@ -250,8 +273,9 @@ impl Corpus {
             return Ok(None);
         }
         let RowReport { rows, malformed, empty, .. } = self.report;
-        let files: Vec<String> =
+        let mut files: Vec<String> =
             self.config.path.as_slice().iter().map(|path| path.display().to_string()).collect();
+        files.extend(self.config.hub.iter().map(|hub| format!("of {hub}")));
         let corpus = self.config.name.clone();
         Err(Error::EmptyCorpus { corpus, rows, malformed, empty, files: files.join(", ") })
     }

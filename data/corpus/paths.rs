@@ -87,7 +87,7 @@ fn glob(pattern: &Path) -> Result<Vec<PathBuf>> {
             for entry in fs::read_dir(here)? {
                 let entry = entry?.file_name();
                 let entry_name = entry.to_string_lossy();
-                if fits(&name, &entry_name) && (!entry_name.starts_with('.') || name.starts_with('.')) {
+                if fits_visibly(&name, &entry_name) {
                     next.push(folder.join(&entry));
                 }
             }
@@ -97,6 +97,27 @@ fn glob(pattern: &Path) -> Result<Vec<PathBuf>> {
     found.retain(|path| path.exists());
     found.sort();
     Ok(found)
+}
+
+/// Whether a path's parts fit those of a pattern, in which `**` stands for any number of them. The pattern of a folder
+/// fits what is below it, as far as that `is_of` the format.
+pub(super) fn fits_path(pattern: &[&str], path: &[&str], is_of: &dyn Fn(&str) -> bool) -> bool {
+    match (pattern, path) {
+        ([], [.., name]) => is_of(name),
+        (["**", rest @ ..], [first, below @ ..]) => {
+            fits_path(rest, path, is_of) || (!first.starts_with('.') && fits_path(pattern, below, is_of))
+        }
+        ([last], [name]) => fits_visibly(last, name),
+        ([part, rest @ ..], [name, below @ ..]) => {
+            fits_visibly(part, name) && !below.is_empty() && fits_path(rest, below, is_of)
+        }
+        _ => false,
+    }
+}
+
+/// `*` does not stand for a leading dot.
+fn fits_visibly(pattern: &str, name: &str) -> bool {
+    fits(pattern, name) && (!name.starts_with('.') || pattern.starts_with('.'))
 }
 
 /// Whether a name fits a pattern in which `*` stands for any characters.
@@ -192,13 +213,14 @@ fn walk(folder: &Path, config: &CorpusConfig, files: &mut Vec<PathBuf>) -> Resul
     Ok(())
 }
 
-fn endings(format: Format) -> &'static [&'static str] {
+pub(super) fn endings(format: Format) -> &'static [&'static str] {
     match format {
         Format::Text => &["txt", "text"],
         Format::Tsv | Format::Arxiv => &["tsv", "tab"],
         Format::Csv => &["csv"],
         Format::Jsonl => &["jsonl", "ndjson"],
         Format::Json => &["json"],
+        Format::Parquet => &["parquet"],
         Format::Sts => &["csv", "tsv", "txt"],
         Format::Beir => &["jsonl"],
         Format::Trec => &["xml", "trec", "sgml"],
@@ -254,6 +276,37 @@ mod tests {
         assert_eq!(found, [folder.path().join("a/x.txt"), folder.path().join("b/x.txt")]);
         assert!(matches!(expand(&folder.path().join("*/z"), "t"), Err(Error::NothingMatches { .. })));
         assert!(matches!(expand(&folder.path().join("z"), "t"), Err(Error::Missing { .. })));
+    }
+
+    #[test]
+    fn paths_of_a_repository_fit_patterns() {
+        let fits = |pattern: &str, path: &str| {
+            let (pattern, path): (Vec<&str>, Vec<&str>) =
+                (pattern.split('/').collect(), path.split('/').collect());
+            fits_path(&pattern, &path, &|name| name.ends_with(".parquet"))
+        };
+        for (pattern, path) in [
+            ("data/train-*.parquet", "data/train-0.parquet"),
+            ("data", "data/train-0.parquet"),
+            ("data", "data/en/train-0.parquet"),
+            ("*/x.parquet", "en/x.parquet"),
+            ("**/x.parquet", "x.parquet"),
+            ("**/x.parquet", "a/b/x.parquet"),
+            ("a/**", "a/b/x.parquet"),
+            ("README.md", "README.md"),
+        ] {
+            assert!(fits(pattern, path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("data/train-*.parquet", "data/test-0.parquet"),
+            ("data/*.parquet", "data/en/x.parquet"),
+            ("data", "data/README.md"),
+            ("data", "database/x.parquet"),
+            ("*", ".gitattributes"),
+            ("a/b/c", "a/b"),
+        ] {
+            assert!(!fits(pattern, path), "{pattern} {path}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::encode::{self, ShardState};
-use super::inputs::Inputs;
+use super::inputs::{self, Inputs};
 use super::lock::BuildLock;
 use super::manifest::{CosineLoss, Counts, FORMAT, Flow, MANIFEST_FILE, Manifest, SPACE_FILE, Storage};
 use super::progress::{BuildProgress, Watch};
@@ -153,6 +153,7 @@ pub fn build_until(
     fs::create_dir_all(&config.dir)?;
     let _lock = BuildLock::take(&config.dir)?;
     let work = config.dir.join(WORK_FOLDER);
+    let config = &inputs::pinned(config, &work.join(BUILD_FILE))?;
     let inputs = Inputs::of(config);
     let identity =
         Identity { format: FORMAT, recipe: recipe_of(config)?, space: encoder.space().clone(), inputs: None };

@@ -72,11 +72,28 @@ impl HubFailure {
             Self::NotFound => {
                 Some("check the name, the revision after `@`, and that the repository has this file")
             }
+            Self::NoRepository => Some(
+                "check the name, organisation/name; for a private repository set HF_TOKEN, or HF_TOKEN_PATH",
+            ),
+            Self::NoRevision => {
+                Some("check what stands after `@`: a branch, a tag or a commit of the repository")
+            }
+            Self::RateLimited => {
+                Some("wait some minutes, or set HF_TOKEN: the hub allows more to those it knows")
+            }
+            Self::Server => Some("run it again later; what was fetched is kept"),
+            Self::Damaged => Some(
+                "run it again; if it comes to this each time, the hub or what lies between (HF_ENDPOINT, a proxy) changes files",
+            ),
+            Self::NoSpace => Some(
+                "free some space, or set HF_HOME (or HF_HUB_CACHE) to a folder on another disk, and run it again",
+            ),
+            Self::Cache => Some("check who may write to the hub's cache (HF_HOME, HF_HUB_CACHE)"),
             Self::Offline => {
                 Some("unset HF_HUB_OFFLINE once to fetch it, or give the path of a folder that has it")
             }
             Self::Network => Some(
-                "check the connection, HF_ENDPOINT and the proxy settings; a local folder needs no network",
+                "check the connection, HF_ENDPOINT and the proxy settings, and run it again: what was fetched is kept; a local folder needs no network",
             ),
             Self::NotAHub => Some("HF_ENDPOINT must be the root address of a hub or of a mirror of it"),
             Self::Other => None,

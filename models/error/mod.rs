@@ -315,19 +315,34 @@ pub enum Error {
 
 /// Kinds of hub failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HubFailure {
     /// 401: a token is needed, or the repository does not exist (the hub tells strangers no more).
     Unauthorized,
     /// 403: the token does not open this repository.
     Forbidden,
-    /// 404: no such repository, revision or file.
+    /// 404: no such file; or no such repository or revision, where the hub does not say which.
     NotFound,
+    /// 404: no such repository.
+    NoRepository,
+    /// 404: no such revision.
+    NoRevision,
+    /// 429: too many requests, even after waiting.
+    RateLimited,
+    /// 5xx: the hub fails, again and again.
+    Server,
     /// Offline by choice, and the file is not in the cache.
     Offline,
-    /// No connection.
+    /// No connection, or one that breaks off or falls silent.
     Network,
     /// The endpoint answers, but not as a hub does.
     NotAHub,
+    /// The bytes that came are not those that the hub promised, by their number or their digest.
+    Damaged,
+    /// No room on the disk of the cache.
+    NoSpace,
+    /// The cache cannot be read or written.
+    Cache,
     /// Anything else.
     Other,
 }

@@ -102,6 +102,25 @@ fn a_plan_says_what_does_not_fit() {
 }
 
 #[test]
+fn the_five_corpora_are_a_recipe_that_others_extend() {
+    let sets = ["encoder.source=x".to_owned(), "training.max_steps=1".to_owned()];
+    let folder = tempfile::tempdir().unwrap();
+    let mine = folder.path().join("mine.toml");
+    fs_err::write(&mine, format!("extends = {:?}\nname = \"mine\"\n", configs().join("corpora.toml")))
+        .unwrap();
+    let recipe = load(&mine, &sets).unwrap().recipe;
+    let corpora = load(&configs().join("corpora.toml"), &sets).unwrap().recipe.corpus;
+    assert_eq!(recipe.corpus, corpora);
+    let domains: Vec<&str> = recipe.corpus.iter().map(|corpus| corpus.domain()).collect();
+    assert_eq!(domains, ["general", "sts", "retrieval", "documentation", "science"]);
+    for corpus in &recipe.corpus {
+        corpus.validate().unwrap();
+        assert!(corpus.hub.is_some() && !corpus.columns.is_empty(), "{}", corpus.name);
+    }
+    assert_eq!((recipe.corpus[0].limit, recipe.corpus[0].sentences), (Some(10_000_000), Some(true)));
+}
+
+#[test]
 fn the_manual_gives_the_programs_own_defaults() {
     let sets = ["encoder.source=x".to_owned(), "training.max_steps=1".to_owned()];
     let manual = load(configs().join("base.toml"), &sets).unwrap().recipe;

@@ -10,4 +10,7 @@
 
 mod build;
 mod encoder;
+mod hub;
+#[path = "../../../models/tests/common/hub.rs"]
+mod loopback;
 mod read;
