@@ -93,7 +93,12 @@ impl Div<f64> for Flops {
     type Output = Self;
 
     fn div(self, divisor: f64) -> Self {
-        self * divisor.recip()
+        Self {
+            blocks: self.blocks / divisor,
+            attention: self.attention / divisor,
+            head: self.head / divisor,
+            projector: self.projector / divisor,
+        }
     }
 }
 
