@@ -146,6 +146,17 @@ impl ModelFolder {
         weights::digest_of(&std::iter::once(&*self.weights).chain(heads).collect::<Vec<_>>())
     }
 
+    /// The sizes that there are heads for, where the last one is named by its size and the files can be listed.
+    pub(super) fn known_dims(&self, repository: &Repository) -> Vec<usize> {
+        let Some((stem, _)) = self.dense.last().and_then(|dense| numbered(&dense.name)) else { return vec![] };
+        // the error that this is for should not become another one
+        let files = repository.list().unwrap_or_default();
+        let folders = files.iter().filter_map(|file| file.strip_suffix("/config.json").and_then(numbered));
+        let mut dims: Vec<_> = folders.filter(|(other, _)| *other == stem).map(|(_, dim)| dim).collect();
+        dims.sort_unstable();
+        dims
+    }
+
     /// The folders of the dense heads, where there are any.
     pub(super) fn dense_name(&self) -> Option<String> {
         let names: Vec<_> = self.dense.iter().map(|dense| dense.name.as_str()).collect();
@@ -240,8 +251,13 @@ fn read_dense(repository: &Repository, module: &str, sibling: Option<&str>) -> R
 
 /// `2_Dense_1024` becomes `2_Dense_256` for 256.
 fn sibling(module: &str, dim: usize) -> Option<String> {
+    numbered(module).map(|(stem, _)| format!("{stem}_{dim}"))
+}
+
+/// `2_Dense` and 1024 of `2_Dense_1024`.
+fn numbered(module: &str) -> Option<(&str, usize)> {
     let (stem, number) = module.rsplit_once('_')?;
-    number.parse::<usize>().ok().map(|_| format!("{stem}_{dim}"))
+    Some((stem, number.parse().ok()?))
 }
 
 fn open_weights(repository: &Repository, folder: &str) -> Result<Weights> {

@@ -231,7 +231,7 @@ impl GteConfig {
             value: value.to_string(),
             reason: reason.to_owned(),
         };
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| !(*value > 0.0)) {
+        if let Some((key, value)) = positive.into_iter().find(|(_, value)| value.is_nan() || *value <= 0.0) {
             return Err(bad(key, value, "it must be more than 0"));
         }
         if self.hidden_size % (2 * self.num_attention_heads) != 0 {

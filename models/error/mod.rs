@@ -172,7 +172,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A dimension for which the encoder has no dense head.
-    #[error("{encoder} gives {found} numbers a vector and has no head for {asked}")]
+    #[error("{encoder} gives {found} numbers a vector and has no head for {asked}{}", heads_note(known))]
     UnknownDim {
         /// The encoder.
         encoder: String,
@@ -180,6 +180,8 @@ pub enum Error {
         found: usize,
         /// What was asked for.
         asked: usize,
+        /// The sizes that it has heads for; empty where it has none or they are not known.
+        known: Vec<usize>,
     },
     /// Vectors of a wrong shape were given to a decoder.
     #[error("vectors of shape {found:?}; this decoder takes (any number, {dim})")]
@@ -357,6 +359,11 @@ fn first_lines(error: &tch::TchError) -> String {
 fn listed(problems: &[String]) -> String {
     let shown = problems.iter().take(8).cloned().collect::<Vec<_>>().join("; ");
     if problems.len() > 8 { format!("{shown}; and {} more", problems.len() - 8) } else { shown }
+}
+
+fn heads_note(known: &[usize]) -> String {
+    let known: Vec<String> = known.iter().map(usize::to_string).collect();
+    if known.is_empty() { String::new() } else { format!(" (it has heads for {})", known.join(", ")) }
 }
 
 fn nearest_note(nearest: &[String]) -> String {
