@@ -151,6 +151,18 @@ fn a_folder_gives_its_parquet_files() {
     let (documents, report) = read(&config(folder.path(), &["large"]));
     assert_eq!((documents.len(), report.files), (8, 2));
     assert!(documents[0].origin.file.ends_with("a.parquet"));
+
+    // a folder does for a repository of the hub
+    let mut as_hub = config("b.*", &["large"]);
+    as_hub.hub = Some(folder.path().to_str().unwrap().to_owned());
+    let (documents, report) = read(&as_hub);
+    assert_eq!((documents.len(), report.files), (4, 1));
+    as_hub.path = "nothing/**".into();
+    let error = error(&as_hub);
+    assert!(
+        matches!(&error, Error::NoHubFiles { found, .. } if found == "README.md, a.parquet, b.parquet"),
+        "{error}"
+    );
 }
 
 proptest! {

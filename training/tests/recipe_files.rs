@@ -109,7 +109,7 @@ fn the_five_corpora_are_a_recipe_that_others_extend() {
     fs_err::write(&mine, format!("extends = {:?}\nname = \"mine\"\n", configs().join("corpora.toml")))
         .unwrap();
     let recipe = load(&mine, &sets).unwrap().recipe;
-    let corpora = load(&configs().join("corpora.toml"), &sets).unwrap().recipe.corpus;
+    let corpora = load(configs().join("corpora.toml"), &sets).unwrap().recipe.corpus;
     assert_eq!(recipe.corpus, corpora);
     let domains: Vec<&str> = recipe.corpus.iter().map(|corpus| corpus.domain()).collect();
     assert_eq!(domains, ["general", "sts", "retrieval", "documentation", "science"]);
