@@ -325,9 +325,16 @@ fn rows_are_written_whole_or_not_at_all() {
 #[test]
 fn the_table_shows_what_matters() {
     let text = table(&measure(&Memory::of(&TEXTS[..2]), &options()));
-    for part in
-        ["memory (export, step 7)", "greedy", "exact_match ↑", "0.5000", "length_ratio →1", "<=16", "worst"]
-    {
+    for part in [
+        "memory (export, step 7)",
+        "letters, prompt none",
+        "greedy",
+        "exact_match ↑",
+        "0.5000",
+        "length_ratio →1",
+        "<=16",
+        "worst",
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(text.lines().all(|line| line.trim_end() == line) && text.ends_with('\n'));

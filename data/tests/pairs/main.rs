@@ -10,4 +10,5 @@
 
 mod build;
 mod encoder;
+mod prompts;
 mod read;
