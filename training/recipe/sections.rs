@@ -221,7 +221,7 @@ pub struct TrainingSection {
     pub log_every: u64,
     /// Steps between two evaluations on the dev pairs; 0 evaluates at the end only. Default: 500.
     pub eval_every: u64,
-    /// Dev pairs in the dev loss. Default: 1024.
+    /// Dev pairs in the dev loss, of all prompts. Default: 1024.
     pub eval_texts: usize,
     /// Steps between two checkpoints; 0 saves at the end only. Default: 500.
     pub checkpoint_every: u64,
@@ -338,7 +338,8 @@ pub enum ScheduleKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalSection {
-    /// Dev pairs that are decoded greedily, scored, and shown in the log; 0 decodes none. Default: 64.
+    /// Dev texts that are decoded greedily, scored, and shown in the log, from their vectors under the first prompt; 0
+    /// decodes none. Default: 64.
     pub texts: usize,
     /// Vectors decoded at once. Default: 64.
     pub batch: usize,
