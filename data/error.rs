@@ -234,6 +234,16 @@ pub enum Error {
         /// The one this version reads.
         known: u32,
     },
+    /// A prompt under which a pair set has no vectors.
+    #[error("{} has no vectors under the prompt {prompt:?} (it has: {})", dir.display(), known.join(", "))]
+    NoSuchPrompt {
+        /// The pair set.
+        dir: PathBuf,
+        /// Name of the prompt asked for.
+        prompt: String,
+        /// The names of its prompts.
+        known: Vec<String>,
+    },
     /// A shard that cannot be read as what the manifest says it is.
     #[error("{}: damaged: {what}", path.display())]
     DamagedShard {
@@ -377,7 +387,12 @@ impl Error {
                 "run `inverse-stella pairs build` again with the same recipe to go on".into()
             }
             Error::NotAPairSet { .. } => "give a folder that `inverse-stella pairs build` made".into(),
-            Error::PairSetFormat { .. } => "build it again with this version".into(),
+            Error::PairSetFormat { .. } => {
+                "build it again with this version, in another folder or after removing this one".into()
+            }
+            Error::NoSuchPrompt { .. } => {
+                "choose one of these, or build a pair set whose recipe names it in encoder.prompts".into()
+            }
             Error::DamagedShard { .. } | Error::ShardSize { .. } | Error::ShardDigest { .. } => {
                 "restore the file from a copy, or remove the folder and build again".into()
             }

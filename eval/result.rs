@@ -188,8 +188,11 @@ pub struct Settings {
     pub bootstrap: Bootstrap,
     /// The decoder.
     pub decoder: DecoderRecord,
-    /// The space of the vectors.
+    /// The space of the vectors that the decoder reads.
     pub space: Space,
+    /// Name of the prompt of its space that the texts were encoded under; empty in results that do not say it.
+    #[serde(default)]
+    pub prompt: String,
     /// Versions: this program's, libtorch's, and those of the programs whose scores the metrics equal.
     pub versions: BTreeMap<String, String>,
     /// Wall time in seconds by stage.

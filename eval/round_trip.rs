@@ -143,10 +143,12 @@ pub fn round_trip_vectors(
     measure(inverter, encoder, &input, &v_ND.f_narrow(0, 0, kept as i64)?, 0.0, options, progress)
 }
 
-/// The same for one split of a pair set, with its stored vectors and domains.
+/// The same for one split of a pair set, with its stored vectors and domains: those under the encoder's prompt, as
+/// decoded texts are encoded again under it.
 ///
 /// # Errors
-/// As [`round_trip_vectors`]; [`models::Error::SpaceMismatch`] when the pair set is of another space.
+/// As [`round_trip_vectors`]; [`models::Error::SpaceMismatch`] when the pair set is of another space,
+/// [`data::Error::NoSuchPrompt`] when it has no vectors under that prompt.
 pub fn round_trip_pairs(
     inverter: &dyn Invert,
     encoder: &dyn Embed,
@@ -156,10 +158,14 @@ pub fn round_trip_pairs(
     progress: &mut Progress<'_>,
 ) -> Result<RoundTrip> {
     encoder.space().require_within(inverter.space(), "the encoder", "the decoder")?;
-    pairs.space().require_within(inverter.space(), "the pair set", "the decoder")?;
-    let mut rows = pairs.indices(split)?;
+    let prompt = &encoder.space().prompt;
+    // what else it has does not matter
+    let under = Space { prompt: prompt.clone(), other_prompts: Vec::new(), ..pairs.space().clone() };
+    under.require_within(inverter.space(), "the pair set", "the decoder")?;
+    let mut rows = pairs.indices_under(split, prompt)?;
     let available = rows.len();
-    rows.truncate(limit(available, options, &format!("split {split} of {}", pairs.dir().display()))?);
+    let what = format!("split {split} of {}, prompt {:?}", pairs.dir().display(), prompt.name);
+    rows.truncate(limit(available, options, &what)?);
     let input = Input {
         indices: rows.iter().map(|&row| row as usize).collect(),
         texts: rows.iter().map(|&row| pairs.text(row as usize).to_owned()).collect(),
@@ -274,12 +280,13 @@ fn measure(
     seconds.score = start.elapsed().as_secs_f64();
     seconds.total = seconds.encode + seconds.invert + seconds.reencode + seconds.score;
 
-    let settings = settings(inverter, &rows, input.available, bootstrap, seconds, options);
+    let settings = settings(inverter, encoder, &rows, input.available, bootstrap, seconds, options);
     Ok(RoundTrip { schema: SCHEMA.to_owned(), summary, buckets, samples, settings, rows })
 }
 
 fn settings(
     inverter: &dyn Invert,
+    encoder: &dyn Embed,
     rows: &[Row],
     available: usize,
     bootstrap: Bootstrap,
@@ -300,6 +307,7 @@ fn settings(
         bootstrap,
         decoder,
         space: inverter.space().clone(),
+        prompt: encoder.space().prompt.name.clone(),
         versions: versions(),
         seconds,
         texts_per_s: rows.len() as f64 / seconds.invert.max(1e-9),

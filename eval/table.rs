@@ -38,7 +38,13 @@ fn head(result: &RoundTrip) -> String {
     let (decoder, n) = (&settings.decoder, result.summary.n);
     let step = decoder.step.map(|step| format!(", step {step}")).unwrap_or_default();
     let mut text = format!("decoder  {} ({}{step})\n", decoder.path.display(), decoder.kind);
-    let _ = writeln!(text, "space    {} {}", settings.space.id(), settings.space.encoder);
+    let _ = writeln!(
+        text,
+        "space    {} {}, prompt {}",
+        settings.space.id(),
+        settings.space.encoder,
+        settings.prompt
+    );
     let _ = writeln!(
         text,
         "texts    {n}, {}, {} on {}, {:.1} texts/s",

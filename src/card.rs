@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use eval::{Metric, RoundTrip};
-use models::{DecoderConfig, Space};
+use models::{DecoderConfig, Prompt, Space};
 
 /// The card as Markdown. `measured` is the run's evaluation, where there is one.
 pub(crate) fn card(
@@ -27,12 +27,19 @@ pub(crate) fn card(
 
 fn write_space(card: &mut String, space: &Space) {
     let revision = space.revision.as_deref().unwrap_or("-");
-    let prompt =
-        if space.prompt.text.is_empty() { "none".to_owned() } else { format!("`{:?}`", space.prompt.text) };
+    let row = |Prompt { name, text }: &Prompt| match text.as_str() {
+        "" => format!("| prompt | {name}: the text alone |\n"),
+        text => format!("| prompt | {name}: `{}` |\n", format!("{text:?}").replace('|', "\\|")),
+    };
+    let prompts: String = space.prompts().map(row).collect();
+    let several = match space.other_prompts.len() {
+        0 => "",
+        _ => ", made under any of its prompts",
+    };
     let _ = write!(
         card,
-        "## The space\n\nIt understands vectors of this space and no other (`space.json`):\n\n\
-         | | |\n|---|---|\n| encoder | `{}` |\n| revision | {revision} |\n| weights | `{}` |\n| prompt | {prompt} |\n\
+        "## The space\n\nIt understands vectors of this space{several}, and no other (`space.json`):\n\n\
+         | | |\n|---|---|\n| encoder | `{}` |\n| revision | {revision} |\n| weights | `{}` |\n{prompts}\
          | pooling | {} |\n| dense head | {} |\n| dimension | {} |\n| L2-normalised | {} |\n\n",
         space.encoder,
         space.weights_digest,
@@ -53,9 +60,13 @@ fn write_results(card: &mut String, measured: Option<&RoundTrip>) {
     };
     let settings = &result.settings;
     let trial = if settings.trial { ", a trial on the first texts only" } else { "" };
+    let prompt = match settings.prompt.as_str() {
+        "" => String::new(),
+        name => format!(", prompt {name}"),
+    };
     let _ = write!(
         card,
-        "Round trip of {} held-out texts ({}, {}{trial}); 95 % bootstrap intervals.\n\n| metric | value | interval |\n|---|---|---|\n",
+        "Round trip of {} held-out texts ({}, {}{prompt}{trial}); 95 % bootstrap intervals.\n\n| metric | value | interval |\n|---|---|---|\n",
         result.summary.n, settings.strategy, settings.dtype
     );
     for metric in Metric::ALL {
@@ -115,3 +126,33 @@ A vector that holds a text's meaning lets much of the text be read back: treat s
 texts themselves. The decoder writes fluent text for any vector, also one that no text has; the cosine of the
 re-encoded text says how far to trust it. Names, numbers and negations are what it loses first.
 ";
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_card_names_every_prompt() {
+        let json = serde_json::json!({
+            "encoder": "e", "revision": null, "weights_digest": "blake3:0", "pooling": "mean", "dense": null, "dim": 2,
+            "normalize": true, "max_tokens": 8, "prompt": {"name": "none", "text": ""},
+            "other_prompts": [{"name": "s2p_query", "text": "find | this\nQuery: "}]
+        });
+        let mut space: Space = serde_json::from_value(json).unwrap();
+        let written = |space: &Space| {
+            let mut card = String::new();
+            write_space(&mut card, space);
+            card
+        };
+        let card = written(&space);
+        let rows = "| prompt | none: the text alone |\n| prompt | s2p_query: `\"find \\| this\\nQuery: \"` |\n| pooling | mean |";
+        assert!(card.contains(rows) && card.contains("under any of its prompts"), "{card}");
+        space.other_prompts.clear();
+        let card = written(&space);
+        assert!(
+            card.contains("| prompt | none: the text alone |\n| pooling") && !card.contains("any"),
+            "{card}"
+        );
+    }
+}

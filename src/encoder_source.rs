@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions, Inverter, Space};
+use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions, Inverter, Prompt, Space};
 
-use crate::failure::WorldError;
+use crate::failure::{ArgumentError, WorldError};
 use crate::run_recipe;
 
 /// Flags about the encoder, shared by the verbs that re-encode.
@@ -15,14 +15,34 @@ pub(crate) struct EncoderArgs {
     /// Where the encoder lies: a sentence-transformers folder or a hub name [default: from the decoder's space]
     #[arg(long, value_name = "DIR|HUB")]
     pub(crate) encoder: Option<String>,
+    /// A prompt of the decoder's space that texts are encoded under, by its name [default: the first]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) prompt: Option<String>,
     /// Numbers the encoder computes with: auto, f32, bf16 or f16
     #[arg(long, value_name = "DTYPE", default_value = "f32")]
     pub(crate) encoder_dtype: Dtype,
 }
 
-/// Opens the encoder of a decoder's space: the one asked for, else the one its run was trained with, else the one its
-/// space names. An encoder of another space is refused with both named. `decoder` is the folder it was opened from.
+/// Opens the encoder of a decoder's space under the prompt asked for, or the first of that space: the encoder asked for, else the one its run was trained
+/// with, else the one its space names. An encoder of another space is refused with both named. `decoder` is the folder
+/// it was opened from.
 pub(crate) fn open_for(
+    inverter: &Inverter,
+    decoder: &Path,
+    args: &EncoderArgs,
+    device: DeviceChoice,
+) -> Result<Encoder> {
+    let space = &inverter.space;
+    let prompt = match &args.prompt {
+        Some(name) => prompt_named(space, name)?,
+        None => &space.prompt,
+    };
+    open_under(prompt, inverter, decoder, args, device)
+}
+
+/// The same under a prompt of the decoder's space.
+pub(crate) fn open_under(
+    prompt: &Prompt,
     inverter: &Inverter,
     decoder: &Path,
     args: &EncoderArgs,
@@ -36,15 +56,31 @@ pub(crate) fn open_for(
     let options = EncoderOptions {
         device,
         dtype: args.encoder_dtype,
-        prompt: Some(space.prompt.name.clone()),
+        prompt: Some(prompt.name.clone()),
         max_tokens: Some(space.max_tokens),
         normalize: Some(space.normalize),
         dim: Some(space.dim),
+        attention: Some(space.attention),
         ..EncoderOptions::default()
     };
     let encoder = Encoder::open(&source, &options)?;
     encoder.space().require_within(space, &format!("the encoder at {source}"), "the decoder")?;
     Ok(encoder)
+}
+
+/// The prompt of a decoder that a name means; as for encoders, `s2p` will do for `s2p_query`.
+fn prompt_named<'a>(space: &'a Space, name: &str) -> Result<&'a Prompt> {
+    let prefix = format!("{name}_");
+    let mut longer = space.prompts().filter(|prompt| prompt.name.starts_with(&prefix));
+    let exact = space.prompts().find(|prompt| prompt.name == name);
+    exact.or_else(|| longer.next().filter(|_| longer.next().is_none())).ok_or_else(|| {
+        let known: Vec<&str> = space.prompts().map(|prompt| prompt.name.as_str()).collect();
+        ArgumentError::with_hint(
+            format!("--prompt {name}: the decoder reads vectors under: {}", known.join(", ")),
+            "choose one of these, or train a decoder on pairs whose recipe names it in encoder.prompts",
+        )
+        .into()
+    })
 }
 
 /// Where the encoder of `space` may lie: where it lay for the training, by its name here or among the encoders that
@@ -69,4 +105,26 @@ fn locate(space: &Space, trained_with: Option<String>) -> Result<String> {
         "say where it lies with `--encoder DIR` (or its hub name)",
     )
     .into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_is_found_among_the_decoders() {
+        let space: Space = serde_json::from_value(serde_json::json!({
+            "encoder": "e", "revision": null, "weights_digest": "blake3:0", "pooling": "mean", "dense": null, "dim": 2,
+            "normalize": true, "max_tokens": 8, "prompt": {"name": "none", "text": ""},
+            "other_prompts": [{"name": "s2p_query", "text": "find: "}, {"name": "s2s_query", "text": "like: "}]
+        }))
+        .unwrap();
+        let text = |name: &str| prompt_named(&space, name).map(|prompt| prompt.text.clone());
+        assert_eq!(text("none").unwrap(), "");
+        assert_eq!(text("s2p").unwrap(), "find: ");
+        assert_eq!(text("s2s_query").unwrap(), "like: ");
+        let error = text("web").unwrap_err().to_string();
+        assert_eq!(error, "--prompt web: the decoder reads vectors under: none, s2p_query, s2s_query");
+    }
 }

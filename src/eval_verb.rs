@@ -23,6 +23,7 @@ use crate::progress::Progress;
 Examples:
   inverse-stella eval runs/captions --texts held-out.txt --limit 512
   inverse-stella eval runs/captions --pairs runs/captions-pairs --split test --json
+  inverse-stella eval runs/stella --pairs runs/stella-pairs --prompt s2p
   inverse-stella eval captions-decoder --texts held-out.txt --beam 4 --out runs/captions/report.json
 
 The numbers of --json are explained in docs/eval-schema.md.")]
@@ -33,7 +34,7 @@ pub(crate) struct EvalArgs {
     /// Texts to take there and back, one a line (.gz, .xz and .zst too)
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// A pair set, whose vectors are taken as they are
+    /// A pair set, whose vectors (those under --prompt) are taken as they are
     #[arg(long, value_name = "DIR")]
     pairs: Option<PathBuf>,
     /// Which part of the pair set: train, dev or test

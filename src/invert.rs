@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use models::{Embed as _, Inverted, Inverter, Strategy};
+use models::{Embed as _, Encoder, Inverted, Inverter, Space, Strategy};
 
 use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
@@ -29,7 +29,7 @@ pub(crate) struct InvertArgs {
     /// One JSON object a line: text, log_prob, tokens, finished and, with --encoder, cosine
     #[arg(long)]
     json: bool,
-    /// Encode each text again and give its cosine to the vector (--encoder does so too)
+    /// Encode each text again and give its cosine to the vector (--encoder and --prompt do so too)
     #[arg(long)]
     cosine: bool,
     #[command(flatten)]
@@ -72,9 +72,8 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
         progress.at(texts.len() as u64, "");
     }
     progress.finish();
-    let cosines = if args.cosine || args.encoder.encoder.is_some() {
-        let encoder =
-            encoder_source::open_for(&inverter, &args.decoder, &args.encoder, args.decoding.device)?;
+    let cosines = if args.cosine || args.encoder.encoder.is_some() || args.encoder.prompt.is_some() {
+        let encoder = encoder_of(&inverter, args, given.space.as_ref())?;
         let again: Vec<&str> = texts.iter().map(|inverted| inverted.text.as_str()).collect();
         Some(eval::cosines(&given.rows_ND, &encoder.embed(&again)?)?)
     } else {
@@ -98,4 +97,19 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// The encoder under the prompt of the vectors, which the file beside them or else `--prompt` says.
+fn encoder_of(inverter: &Inverter, args: &InvertArgs, vectors: Option<&Space>) -> Result<Encoder> {
+    let (decoder, device) = (&args.decoder, args.decoding.device);
+    let said = vectors.filter(|_| args.encoder.prompt.is_none()).map(|space| &space.prompt.text);
+    let prompt = inverter.space.prompts().find(|prompt| Some(&prompt.text) == said);
+    let encoder = match prompt {
+        Some(prompt) => encoder_source::open_under(prompt, inverter, decoder, &args.encoder, device)?,
+        None => encoder_source::open_for(inverter, decoder, &args.encoder, device)?,
+    };
+    if let Some(space) = vectors {
+        space.require_same(encoder.space(), &args.vectors.display().to_string(), "the encoder")?;
+    }
+    Ok(encoder)
 }

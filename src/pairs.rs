@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use data::pairs::{BuildProgress, PairSet, Stage};
-use models::Encoder;
+use models::Embed;
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
@@ -35,7 +35,7 @@ Examples:
         #[arg(long)]
         json: bool,
     },
-    /// Counts, lengths, domains and sample rows of a pair set
+    /// Counts, lengths, domains, prompts and sample rows of a pair set
     #[command(after_help = "Example:\n  inverse-stella pairs inspect runs/captions-pairs --samples 5")]
     Inspect {
         /// The pair set's folder
@@ -75,7 +75,8 @@ pub(crate) fn run(args: &PairsArgs) -> Result<()> {
 
 fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
     let recipe = args.load()?.recipe;
-    let encoder = Encoder::open(&recipe.encoder.source, &recipe.encoder_options())?;
+    let encoders = recipe.open_encoders()?;
+    let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
     let mut config = recipe.pairs_config();
     if strict {
         config.strict();
@@ -84,7 +85,7 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
     let mut bar: Option<(Stage, Progress)> = None;
     let built = data::pairs::build_until(
         &config,
-        &encoder,
+        &encoders,
         &mut |at: BuildProgress| {
             if bar.as_ref().is_none_or(|(stage, _)| *stage != at.stage) {
                 if let Some((_, done)) = bar.take() {

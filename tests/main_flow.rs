@@ -4,124 +4,14 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use predicates::prelude::*;
 use predicates::str::contains;
+use support::small::{Small, encode};
 use support::{files, inverse_stella, minilm, sentences, write_lines};
-
-/// A recipe over 600 sentences with a decoder of a few thousand parameters.
-struct Small {
-    folder: tempfile::TempDir,
-    recipe: PathBuf,
-}
-
-impl Small {
-    fn new(encoder: &Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let texts = folder.path().join("texts.txt");
-        write_lines(&texts, &sentences(600));
-        let recipe = folder.path().join("small.toml");
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/base.toml");
-        fs_err::write(
-            &recipe,
-            format!(
-                r#"
-extends = "{base}"
-name = "small"
-[encoder]
-source = "{encoder}"
-[[corpus]]
-name = "sentences"
-path = "{texts}"
-format = "text"
-domain = "test"
-[split]
-dev = 0.05
-test = 0.05
-[pairs]
-dir = "{pairs}"
-shard_rows = 100
-[tokenizer]
-kind = "bpe"
-vocab = 400
-[decoder]
-hidden = 32
-layers = 2
-heads = 2
-ffn = 64
-prefix_tokens = 2
-max_tokens = 24
-[training]
-max_steps = 12
-batch_tokens = 256
-dtype = "f32"
-device = "cpu"
-log_every = 2
-eval_every = 6
-eval_texts = 8
-checkpoint_every = 4
-ema_decay = 0.9
-[run]
-dir = "{run}"
-"#,
-                base = base.display(),
-                encoder = encoder.display(),
-                texts = texts.display(),
-                pairs = folder.path().join("pairs").display(),
-                run = folder.path().join("run").display(),
-            ),
-        )
-        .unwrap();
-        Self { folder, recipe }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// `verb --recipe small.toml --set key=value ...` as a process that can be killed.
-    fn start(&self, verb: &[&str], sets: &[String]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin("inverse-stella"));
-        command.args(verb).arg("--recipe").arg(&self.recipe).current_dir(env!("CARGO_MANIFEST_DIR"));
-        for set in sets {
-            command.arg("--set").arg(set);
-        }
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn done(&self, verb: &[&str], sets: &[String]) -> String {
-        let output = self.start(verb, sets).output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{verb:?} failed:\n{stderr}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Starts `verb` and kills it with SIGKILL as soon as `seen` is there.
-    fn killed(&self, verb: &[&str], sets: &[String], seen: impl Fn() -> bool) {
-        let mut child = self.start(verb, sets).spawn().unwrap();
-        let started = Instant::now();
-        while !seen() && child.try_wait().unwrap().is_none() {
-            assert!(
-                started.elapsed() < Duration::from_secs(120),
-                "{verb:?} never came to the point of the kill"
-            );
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-}
-
-/// Encodes the lines of `texts` to `vectors`.
-fn encode(encoder: &Path, texts: &Path, vectors: &Path) {
-    let mut command = inverse_stella();
-    command.args(["encode", "--encoder"]).arg(encoder);
-    command.arg("--input").arg(texts).arg("--output").arg(vectors).assert().success();
-}
 
 #[test]
 fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
@@ -179,7 +69,7 @@ fn texts_become_pairs_a_decoder_an_export_and_texts_again() {
     let texts = small.path("few.txt");
     write_lines(&texts, &sentences(5));
     let vectors = small.path("few.npy");
-    encode(&encoder, &texts, &vectors);
+    encode(&encoder, &texts, &vectors, &[]);
     let from_export =
         inverse_stella().arg("invert").arg(&export).arg("--vectors").arg(&vectors).output().unwrap();
     let from_run = inverse_stella()
@@ -307,7 +197,7 @@ fn vectors_of_another_space_or_shape_are_refused() {
     let texts = small.path("few.txt");
     write_lines(&texts, &sentences(2));
     let vectors = small.path("few.npy");
-    encode(&encoder, &texts, &vectors);
+    encode(&encoder, &texts, &vectors, &[]);
     let space = small.path("few.space.json");
     let other = fs_err::read_to_string(&space).unwrap().replace("blake3:", "blake3:00");
     fs_err::write(&space, other).unwrap();

@@ -7,7 +7,7 @@ use std::time::Instant;
 use eval::{RoundTripOptions, round_trip_vectors};
 use models::generate::GenerateOptions;
 use models::inverter::{Origin, OriginKind};
-use models::{Decoder, Encoder, Inverter, ParamStore, files};
+use models::{Decoder, Embed as _, Encoder, Inverter, ParamStore, Prompt, files};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -64,9 +64,12 @@ impl DevEval {
         in_loss.sort_by_key(|&text| lengths[text as usize]);
         let collator = prepared.collator(&prepared.dev);
         let parts = in_loss.chunks(TEXTS).map(|texts| collator.collate(texts)).collect::<Result<_>>()?;
-        let rows: Vec<u32> = (0..prepared.dev.len().min(recipe.eval.texts) as u32)
-            .map(|text| prepared.dev.row(text))
-            .collect();
+        let wanted = recipe.eval.texts > 0 && !prepared.dev.is_empty();
+        let encoder = if wanted { encoder_of(recipe, prepared) } else { None };
+        let rows = match &encoder {
+            Some(encoder) => round_trip_rows(prepared, &encoder.space().prompt, recipe.eval.texts),
+            None => Vec::new(),
+        };
         let texts = rows.iter().map(|&row| prepared.pairs.text(row as usize).to_owned()).collect();
         let options = RoundTripOptions {
             generate: GenerateOptions {
@@ -78,7 +81,6 @@ impl DevEval {
             bootstrap: 0,
             ..RoundTripOptions::default()
         };
-        let encoder = if rows.is_empty() { None } else { encoder_of(recipe, prepared) };
         Ok(Self { inverter, parts, rows, texts, encoder, options })
     }
 
@@ -134,10 +136,20 @@ impl DevEval {
     }
 }
 
-/// The encoder, if it can be opened and is the one that made the pairs.
+/// The first dev rows under the prompt that decoded texts are encoded again under.
+fn round_trip_rows(prepared: &Prepared, prompt: &Prompt, texts: usize) -> Vec<u32> {
+    let pairs = &prepared.pairs;
+    let known = pairs.space().prompts().find(|known| known.text == prompt.text);
+    let rows = (0..prepared.dev.len() as u32).map(|text| prepared.dev.row(text));
+    rows.filter(|&row| known.is_some_and(|known| pairs.prompt(row as usize) == known.name))
+        .take(texts)
+        .collect()
+}
+
+/// The encoder under the first of the recipe's prompts, if it can be opened and is the one that made the pairs.
 fn encoder_of(recipe: &Recipe, prepared: &Prepared) -> Option<Encoder> {
-    let opened = Encoder::open(&recipe.encoder.source, &recipe.encoder_options()).and_then(|encoder| {
-        let space = models::Embed::space(&encoder);
+    let opened = recipe.open_encoder().and_then(|encoder| {
+        let space = encoder.space();
         space.require_within(prepared.pairs.space(), "the recipe's encoder", "the pair set")?;
         Ok(encoder)
     });

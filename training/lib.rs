@@ -6,6 +6,7 @@ pub mod batches;
 pub mod checkpoint;
 pub mod dev_eval;
 pub mod ema;
+mod encoders;
 pub mod error;
 mod failed_step;
 pub mod loader;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use data::Split;
 use data::pairs::PairSet;
 use models::vocabulary::{cut_from_encoder, train_bpe};
-use models::{DecoderConfig, Encoder, Vocabulary};
+use models::{DecoderConfig, Vocabulary};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
@@ -28,7 +28,7 @@ pub struct Prepared {
     pub config: DecoderConfig,
     /// Tokens of the training texts.
     pub train: Arc<Tokens>,
-    /// Tokens of the dev texts that are evaluated on, in random order.
+    /// Tokens of the dev texts that are evaluated on, in random order, a text's rows under several prompts together.
     pub dev: Arc<Tokens>,
 }
 
@@ -43,7 +43,7 @@ const BPE_TEXTS: usize = 1_000_000;
 pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
     let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
     let train_rows = pairs.indices(Split::Train)?;
-    let vocabulary = vocabulary(recipe, &pairs, &train_rows, run)?;
+    let vocabulary = vocabulary(recipe, &pairs, run)?;
     let [bos, eos, pad] = [vocabulary.bos, vocabulary.eos, vocabulary.pad].map(i64::from);
     let config = recipe.decoder_config(pairs.dim() as i64, vocabulary.size() as i64, bos, eos, pad);
     config.validate()?;
@@ -56,10 +56,7 @@ pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
             too_long: train.too_long,
         });
     }
-    let mut dev_rows = pairs.indices(Split::Dev)?;
-    dev_rows.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.training.seed));
-    dev_rows.truncate(recipe.training.eval_texts.max(recipe.eval.texts));
-    let dev = Tokens::new(&pairs, &dev_rows, &vocabulary, most)?;
+    let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most)?;
     if let Some(run) = run {
         leave(run, &pairs, &config)?;
     }
@@ -87,13 +84,27 @@ impl Prepared {
     }
 }
 
-fn vocabulary(recipe: &Recipe, pairs: &PairSet, rows: &[u32], run: Option<&Path>) -> Result<Vocabulary> {
+/// Dev rows in random order, those of one text together: enough for the loss, which is over the rows of all prompts, and
+/// for the round trip, which is over those of one.
+fn dev_rows(recipe: &Recipe, pairs: &PairSet) -> Result<Vec<u32>> {
+    let rows = pairs.indices(Split::Dev)?;
+    let prompts = pairs.space().prompts().count();
+    let mut texts: Vec<&[u32]> = rows.chunks(prompts).collect();
+    texts.shuffle(&mut ChaCha8Rng::seed_from_u64(recipe.training.seed));
+    let mut rows = texts.concat();
+    rows.truncate(recipe.training.eval_texts.max(recipe.eval.texts * prompts));
+    Ok(rows)
+}
+
+fn vocabulary(recipe: &Recipe, pairs: &PairSet, run: Option<&Path>) -> Result<Vocabulary> {
     let saved = run.map(|run| run.join("tokenizer.json"));
     // one that lies there without a checkpoint is of a training that never began, maybe of another recipe
     let goes_on = run.is_some_and(is_begun);
     if let Some(path) = saved.as_ref().filter(|path| goes_on && path.exists()) {
         return Ok(Vocabulary::open(path)?);
     }
+    // the rows of one prompt have all the texts
+    let rows = pairs.indices_under(Split::Train, &pairs.space().prompt)?;
     // an even sample where the corpus is larger than what is learnt from
     let stride = rows.len().div_ceil(BPE_TEXTS).max(1);
     let vocabulary = match recipe.tokenizer.kind {
@@ -103,7 +114,7 @@ fn vocabulary(recipe: &Recipe, pairs: &PairSet, rows: &[u32], run: Option<&Path>
             train_bpe(texts.into_iter(), recipe.tokenizer.vocab)?
         }
         TokenizerKind::Encoder => {
-            let encoder = Encoder::open(&recipe.encoder.source, &recipe.encoder_options())?;
+            let encoder = recipe.open_encoder()?;
             let texts = rows.iter().map(|&row| pairs.text(row as usize).to_owned());
             cut_from_encoder(models::Embed::tokenizer(&encoder), texts)?
         }

@@ -100,7 +100,18 @@ impl Tokens {
 /// Tokens of the texts of `rows`, in chunks of [`CHUNK`], each on a thread of its own.
 fn encode(pairs: &PairSet, rows: &[u32], vocabulary: &Vocabulary) -> Result<Vec<Vec<Vec<u32>>>> {
     let of_chunk = |chunk: &[u32]| -> Result<Vec<Vec<u32>>> {
-        chunk.iter().map(|&row| Ok(vocabulary.encode(pairs.text(row as usize))?)).collect()
+        let mut encoded: Vec<Vec<u32>> = Vec::with_capacity(chunk.len());
+        let mut before = None;
+        for &row in chunk {
+            let text = pairs.text(row as usize);
+            // a text's rows under several prompts stand together
+            match encoded.last().filter(|_| before == Some(text)) {
+                Some(same) => encoded.push(same.clone()),
+                None => encoded.push(vocabulary.encode(text)?),
+            }
+            before = Some(text);
+        }
+        Ok(encoded)
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = rows.chunks(CHUNK).map(|chunk| scope.spawn(move || of_chunk(chunk))).collect();

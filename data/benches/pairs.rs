@@ -8,7 +8,7 @@ use std::path::Path;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use data::curation::Split;
 use data::pairs::manifest::{Counts, FORMAT, Flow, Manifest};
-use data::pairs::shard_writer::{ShardWriter, shard_file};
+use data::pairs::shard_writer::{Pair, ShardWriter, shard_file};
 use data::pairs::{PairSet, Storage, default_shard_rows};
 use models::Space;
 use models::space::{Pooling, Prompt};
@@ -47,8 +47,10 @@ fn write_set(dir: &Path, shards: usize, link: bool) -> PairSet {
         let vector: Vec<f32> = (0..DIM).map(|_| rng.random_range(-0.1..0.1)).collect();
         let split = if row % 100 == 0 { "dev" } else { "train" };
         let text = format!("Two people in row {row} stand beside a red car and wait for the rain to end");
-        writer.push(&vector, &text, "captions", "captions", split).unwrap();
-        counts.add(split, "captions", "captions", 16);
+        let (source, domain, prompt) = ("captions", "captions", "none");
+        let pair = Pair { vector: &vector, text: &text, source, domain, split, prompt };
+        writer.push(&pair).unwrap();
+        counts.add(&pair, 16);
     }
     let first = dir.join(shard_file(0));
     let mut records = vec![writer.write(&first).unwrap()];

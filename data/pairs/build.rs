@@ -17,6 +17,7 @@ use super::inputs::{self, Inputs};
 use super::lock::BuildLock;
 use super::manifest::{CosineLoss, Counts, FORMAT, Flow, MANIFEST_FILE, Manifest, SPACE_FILE, Storage};
 use super::progress::{BuildProgress, Watch};
+use super::prompts::Encoders;
 use super::{curated, files, near};
 use crate::corpus::CorpusConfig;
 use crate::curation::{CurationConfig, SplitConfig};
@@ -45,7 +46,8 @@ pub struct BuildConfig {
     /// How vectors are stored.
     #[serde(default)]
     pub storage: Storage,
-    /// Pairs in a shard; what a killed build loses is at most one shard.
+    /// Pairs in a shard; what a killed build loses is at most one shard. The pairs of a text, one a prompt, stand
+    /// together: a shard has fewer where they would be parted, and more where a text alone has more.
     #[serde(default = "default_shard_rows")]
     pub shard_rows: usize,
     /// Folder of the pair set. It is no part of the pair set's identity.
@@ -123,18 +125,20 @@ struct Identity {
     inputs: Option<Inputs>,
 }
 
-/// Builds the pair set of `config` in `config.dir`, or brings an interrupted build to its end.
+/// Builds the pair set of `config` in `config.dir`, or brings an interrupted build to its end. `encoders` are one encoder
+/// under one prompt or several: every text gets a row under each, in their order.
 ///
 /// # Errors
+/// No encoder, two of one prompt, or encoders that differ in more than that.
 /// A corpus, an evaluation file or the folder cannot be read or written; no text is left; the encoder fails or gives a
 /// vector that is not finite; the folder holds another pair set, or one of files that have changed since, or another
 /// process builds there. Complete shards stay, and the same call goes on after them.
 pub fn build(
     config: &BuildConfig,
-    encoder: &dyn Embed,
+    encoders: &[&dyn Embed],
     progress: &mut dyn FnMut(BuildProgress),
 ) -> Result<BuildReport> {
-    build_until(config, encoder, progress, &AtomicBool::new(false))
+    build_until(config, encoders, progress, &AtomicBool::new(false))
 }
 
 /// [`build`], which ends with [`Error::Stopped`] soon after `stop` was set; the same call goes on from there.
@@ -143,20 +147,20 @@ pub fn build(
 /// As [`build`].
 pub fn build_until(
     config: &BuildConfig,
-    encoder: &dyn Embed,
+    encoders: &[&dyn Embed],
     progress: &mut dyn FnMut(BuildProgress),
     stop: &AtomicBool,
 ) -> Result<BuildReport> {
     let start = Instant::now();
     let mut watch = Watch { progress, stop };
     config.validate()?;
+    let (encoders, space) = Encoders::new(encoders)?;
     fs::create_dir_all(&config.dir)?;
     let _lock = BuildLock::take(&config.dir)?;
     let work = config.dir.join(WORK_FOLDER);
     let config = &inputs::pinned(config, &work.join(BUILD_FILE))?;
     let inputs = Inputs::of(config);
-    let identity =
-        Identity { format: FORMAT, recipe: recipe_of(config)?, space: encoder.space().clone(), inputs: None };
+    let identity = Identity { format: FORMAT, recipe: recipe_of(config)?, space, inputs: None };
 
     if config.dir.join(MANIFEST_FILE).exists() {
         let manifest = Manifest::read(&config.dir)?;
@@ -180,14 +184,14 @@ pub fn build_until(
     let (identity, resumed) = claim(&config.dir, &work, identity, inputs)?;
     let curated = match curated::finished(&work)? {
         Some(curated) => curated,
-        None => curated::curate(config, encoder, &work, &mut watch)?,
+        None => curated::curate(config, encoders, &work, &mut watch)?,
     };
     require_strict(config, &curated.flow)?;
     let near = near::find(config, &curated, &work, &mut watch)?;
     let states = encode::complete_shards(&config.dir, &work)?;
     let resumed_shards = states.len();
     let (states, duplicates) =
-        encode::encode(config, (encoder, &identity.space), &curated, &near, states, &mut watch)?;
+        encode::encode(config, (encoders, &identity.space), &curated, &near, states, &mut watch)?;
 
     if let Some(inputs) = &identity.inputs {
         inputs.write(&config.dir)?;
@@ -312,6 +316,16 @@ impl Identity {
         compare("", &without_strict(self.recipe.clone()), &wanted.recipe, &mut differences);
         if self.format != wanted.format {
             differences.push(format!("format: {} there, {} wanted", self.format, wanted.format));
+        }
+        // no part of a space's identity, but the order of a text's rows
+        let prompts = |space: &Space| space.prompts().map(|prompt| prompt.text.clone()).collect::<Vec<_>>();
+        if prompts(&self.space) != prompts(&wanted.space) {
+            let names = |space: &Space| {
+                let names: Vec<_> = space.prompts().map(|prompt| format!("{:?}", prompt.name)).collect();
+                format!("[{}]", names.join(", "))
+            };
+            let (there, now) = (names(&self.space), names(&wanted.space));
+            differences.push(format!("encoder.prompts: {there} there, {now} wanted"));
         }
         // no part of a space's identity, but the filter of long texts goes by it
         let (there, now) = (self.space.max_tokens, wanted.space.max_tokens);

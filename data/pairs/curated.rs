@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use models::Embed;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +11,9 @@ use super::manifest::{CorpusFlow, Flow};
 use super::near::BandWriter;
 use super::partitions::{Curated, PartitionWriter};
 use super::progress::{Clock, Stage, Watch};
-use super::shard_writer::shortened;
+use super::prompts::Encoders;
 use crate::corpus::{Corpus, Document, open_corpus};
-use crate::curation::{CountTokens, Curator, Drops, Exclusion, SplitConfig, Verdict, split_key, split_of};
+use crate::curation::{Curator, Drops, Exclusion, SplitConfig, Verdict, split_key, split_of};
 use crate::{Error, Result};
 
 /// Documents filtered at once, on all cores.
@@ -59,13 +58,13 @@ pub(super) fn finished(work: &Path) -> Result<Option<CuratedCorpora>> {
 /// Reads and filters every corpus of the build into empty partitions.
 pub(super) fn curate(
     config: &BuildConfig,
-    encoder: &dyn Embed,
+    encoders: Encoders<'_>,
     work: &Path,
     watch: &mut Watch<'_>,
 ) -> Result<CuratedCorpora> {
     config.split.validate()?;
     let exclusion = Exclusion::read(&config.exclude)?;
-    let curator = Curator::new(&config.curation, encoder.max_tokens(), exclusion, count_tokens(encoder))?;
+    let curator = Curator::new(&config.curation, encoders.max_tokens(), exclusion, encoders.count_tokens())?;
     // every path and setting is looked at before the first document is read
     let corpora = config.corpora.iter().map(open_corpus).collect::<Result<Vec<_>>>()?;
     fs::create_dir_all(folder(work))?;
@@ -97,19 +96,6 @@ pub(super) fn curate(
     let curated = sink.finish()?;
     models::files::write_json(&done_file(work), &curated)?;
     Ok(curated)
-}
-
-/// Counts tokens as the encoder does, but on all cores.
-fn count_tokens(encoder: &dyn Embed) -> CountTokens<'_> {
-    let counter = encoder.token_counter();
-    Box::new(move |text| {
-        Ok(counter.count(text).map_err(|error| match error {
-            models::Error::Tokenize(reason) => {
-                models::Error::Tokenize(format!("{:?}: {reason}", shortened(text)))
-            }
-            other => other,
-        })?)
-    })
 }
 
 /// The next documents of a corpus, few enough for memory; none at its end.
@@ -159,69 +145,5 @@ impl Sink {
         self.partitions.finish()?;
         self.bands.map_or(Ok(()), BandWriter::finish)?;
         Ok(CuratedCorpora { documents: self.documents, flow: self.flow })
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use models::TokenCounter;
-    use models::space::{Pooling, Prompt, Space};
-    use tokenizers::Tokenizer;
-    use tokenizers::models::wordpiece::WordPiece;
-    use tokenizers::pre_tokenizers::whitespace::Whitespace;
-
-    /// Puts texts in lower case before its tokenizer sees them.
-    struct LowerCase(Tokenizer, Space);
-
-    impl Embed for LowerCase {
-        fn space(&self) -> &Space {
-            &self.1
-        }
-
-        fn tokenizer(&self) -> &Tokenizer {
-            &self.0
-        }
-
-        fn max_tokens(&self) -> usize {
-            self.1.max_tokens
-        }
-
-        fn token_counter(&self) -> TokenCounter<'_> {
-            TokenCounter { tokenizer: &self.0, prompt: &self.1.prompt.text, lower_case: true }
-        }
-
-        fn embed(&self, _: &[&str]) -> models::Result<tch::Tensor> {
-            Ok(tch::Tensor::f_zeros([0, 1], (tch::Kind::Float, tch::Device::Cpu))?)
-        }
-    }
-
-    #[test]
-    fn tokens_are_counted_as_the_encoder_counts_them() {
-        let vocabulary = [("[UNK]", 0), ("find", 1), ("river", 2), ("R", 3), ("##iver", 4)]
-            .map(|(token, id): (&str, u32)| (token.to_owned(), id));
-        let model = WordPiece::builder().vocab(vocabulary).unk_token("[UNK]".into()).build().unwrap();
-        let mut tokenizer = Tokenizer::new(model);
-        tokenizer.with_pre_tokenizer(Some(Whitespace {}));
-        let space = Space {
-            encoder: "lower".into(),
-            revision: None,
-            weights_digest: "blake3:0".into(),
-            prompt: Prompt { name: "query".into(), text: "Find ".into() },
-            other_prompts: vec![],
-            special_tokens: None,
-            attention: models::space::Attention::Bidirectional,
-            pooling: Pooling::Mean,
-            dense: None,
-            dim: 1,
-            normalize: true,
-            max_tokens: 8,
-        };
-        let encoder = LowerCase(tokenizer, space);
-        for (text, tokens) in [("River", 2), ("river", 2), ("River River", 3)] {
-            assert_eq!(encoder.count_tokens(text).unwrap(), tokens, "{text}");
-            assert_eq!(count_tokens(&encoder)(text).unwrap(), tokens, "{text}");
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::build::{BuildReport, Outcome};
-use super::inspect::{Distribution, Inspection};
+use super::inspect::{Distribution, Inspection, SampleRow};
 use super::manifest::{CosineLoss, Counts, Flow, Storage};
 
 /// Letters of a sample's text that are shown.
@@ -54,7 +54,8 @@ impl Display for Inspection {
         }
         for sample in &self.samples {
             writeln!(f)?;
-            writeln!(f, "row {} · {} · {} · {}", sample.row, sample.split, sample.domain, sample.source)?;
+            let SampleRow { row, split, domain, source, prompt, .. } = sample;
+            writeln!(f, "row {row} · {split} · {domain} · {source} · prompt {prompt}")?;
             writeln!(f, "  {}", beginning(&sample.text))?;
             let head: Vec<String> = sample.vector_head.iter().map(|x| format!("{x:.4}")).collect();
             writeln!(f, "  [{}, …] norm {:.4}", head.join(", "), sample.norm)?;
@@ -78,7 +79,12 @@ fn write_storage(f: &mut Formatter<'_>, storage: Storage, loss: Option<CosineLos
 }
 
 fn write_counts(f: &mut Formatter<'_>, counts: &Counts) -> fmt::Result {
-    for (name, kinds) in [("split", &counts.split), ("domain", &counts.domain), ("source", &counts.source)] {
+    for (name, kinds) in [
+        ("split", &counts.split),
+        ("domain", &counts.domain),
+        ("source", &counts.source),
+        ("prompt", &counts.prompt),
+    ] {
         let kinds: Vec<String> = kinds.iter().map(|(kind, n)| format!("{kind} {n}")).collect();
         writeln!(f, "{name:<10}{}", kinds.join(" · "))?;
     }

@@ -13,11 +13,12 @@ use super::manifest::{CosineLoss, Counts, ShardRecord};
 use super::near::NearDuplicates;
 use super::partitions::{Curated, PARTITIONS, PartitionReader};
 use super::progress::{Clock, Stage, Watch};
-use super::shard_writer::{ShardWriter, shard_file};
+use super::prompts::Encoders;
+use super::shard_writer::{Pair, ShardWriter, shard_file};
 use crate::curation::{Drops, Filter};
 use crate::{Error, Result};
 
-/// Texts given to the encoder at once. Each shard is cut at the same places however often the build was interrupted,
+/// Documents given to the encoder at once. Each shard is cut at the same places however often the build was interrupted,
 /// because the composition of a batch may change the last bits of a vector.
 const ENCODE_ROWS: usize = 4096;
 
@@ -88,7 +89,7 @@ pub(super) fn complete_shards(dir: &Path, work: &Path) -> Result<Vec<ShardState>
 /// Writes the shards that are missing; gives all of them, and what was dropped.
 pub(super) fn encode(
     config: &BuildConfig,
-    (encoder, space): (&dyn Embed, &Space),
+    (encoders, space): (Encoders<'_>, &Space),
     curated: &CuratedCorpora,
     near: &NearDuplicates,
     mut states: Vec<ShardState>,
@@ -98,18 +99,21 @@ pub(super) fn encode(
     let cursor = states.last().map(|state| state.end).unwrap_or_default();
     let mut stream =
         UniqueDocuments::start(curated.folder(&work), config.curation.exact_duplicates, near, cursor);
-    let before: u64 = states.iter().map(|state| state.record.rows).sum();
+    // a document has a row under each prompt, and a shard parts none
+    let rows = encoders.len() as u64;
+    let shard_documents = (config.shard_rows / encoders.len()).max(1);
+    let before = states.iter().map(|state| state.record.rows).sum::<u64>() / rows;
     let clock = Clock::start(Stage::Encode, before);
     let mut done = before;
     loop {
-        let documents = stream.take(config.shard_rows)?;
+        let documents = stream.take(shard_documents)?;
         if documents.is_empty() {
             break;
         }
         let mut shard = ShardWriter::new(space, config.storage)?;
         let mut counts = Counts::default();
         for chunk in documents.chunks(ENCODE_ROWS) {
-            encode_chunk(encoder, chunk, &mut shard, &mut counts)?;
+            encode_chunk((encoders, space), chunk, &mut shard, &mut counts)?;
             done += chunk.len() as u64;
             let total = curated.documents.saturating_sub(stream.duplicates().total());
             watch.tell(&clock, done, Some(total))?;
@@ -127,20 +131,25 @@ pub(super) fn encode(
     Ok((states, stream.duplicates()))
 }
 
+/// Encodes all documents under one prompt, then under the next, and puts each one's rows together.
 fn encode_chunk(
-    encoder: &dyn Embed,
+    (encoders, space): (Encoders<'_>, &Space),
     documents: &[Curated],
     shard: &mut ShardWriter,
     counts: &mut Counts,
 ) -> Result<()> {
     let texts: Vec<&str> = documents.iter().map(|document| document.text.as_str()).collect();
-    let vectors = encoder.embed(&texts)?;
-    let dim = encoder.space().dim;
-    let numbers = numbers_of(&vectors, texts.len(), dim)?;
-    for (document, vector) in documents.iter().zip(numbers.chunks_exact(dim)) {
+    let numbers_of = |encoder: &dyn Embed| numbers_of(&encoder.embed(&texts)?, texts.len(), space.dim);
+    let numbers: Vec<Vec<f32>> = encoders.iter().map(numbers_of).collect::<Result<_>>()?;
+    for (index, document) in documents.iter().enumerate() {
         let Curated { text, source, domain, split, tokens, .. } = document;
-        shard.push(vector, text, source, domain, split.as_str())?;
-        counts.add(split.as_str(), domain, source, *tokens);
+        for (prompt, numbers) in space.prompts().zip(&numbers) {
+            let vector = &numbers[index * space.dim..][..space.dim];
+            let (split, prompt) = (split.as_str(), prompt.name.as_str());
+            let pair = Pair { vector, text, source, domain, split, prompt };
+            shard.push(&pair)?;
+            counts.add(&pair, *tokens);
+        }
     }
     Ok(())
 }

@@ -29,6 +29,8 @@ pub struct SampleRow {
     pub domain: String,
     /// Its split.
     pub split: Split,
+    /// Name of the prompt that its vector was made under.
+    pub prompt: String,
     /// The first numbers of its vector.
     pub vector_head: Vec<f32>,
     /// Length of its vector.
@@ -104,13 +106,13 @@ pub struct Inspection {
     pub shards: usize,
     /// Bytes of all shards.
     pub bytes: u64,
-    /// The space of the vectors.
+    /// The space of the vectors, with the texts of all prompts.
     pub space: Space,
-    /// Pairs by split, domain, source and length in tokens.
+    /// Pairs by split, domain, source, prompt and length in tokens.
     pub counts: Counts,
     /// What was read and dropped.
     pub flow: Flow,
-    /// Lengths in the encoder's tokens, of all pairs.
+    /// Lengths in the encoder's tokens, of all pairs, each under the prompt that makes it longest.
     pub tokens: Distribution,
     /// Lengths in words between white space, of the rows measured.
     pub words: Distribution,
@@ -178,6 +180,7 @@ fn sample(set: &PairSet, row: usize) -> Result<SampleRow> {
         source: set.source(row).to_owned(),
         domain: set.domain(row).to_owned(),
         split: set.split(row)?,
+        prompt: set.prompt(row).to_owned(),
         vector_head: vector.iter().take(HEAD).copied().collect(),
         norm: norm(&vector),
     })

@@ -6,11 +6,12 @@ use std::path::Path;
 use models::Space;
 use serde::{Deserialize, Serialize};
 
+use super::shard_writer::Pair;
 use crate::curation::Drops;
 use crate::{Error, Result};
 
 /// The version of the pair set's layout on disk that this code writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 /// File name of the manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// File name of the space record.
@@ -57,13 +58,16 @@ pub struct Counts {
     pub domain: BTreeMap<String, u64>,
     /// By source, the corpus' name.
     pub source: BTreeMap<String, u64>,
-    /// By length in the encoder's tokens, special tokens and prompt included.
+    /// By prompt, by its name.
+    pub prompt: BTreeMap<String, u64>,
+    /// By length in the encoder's tokens, special tokens and prompt included: under the prompt that makes the text
+    /// longest.
     pub tokens: BTreeMap<u32, u64>,
 }
 
 impl Counts {
-    /// Counts one pair.
-    pub fn add(&mut self, split: &str, domain: &str, source: &str, tokens: u32) {
+    /// Counts one pair, whose text has so many tokens.
+    pub fn add(&mut self, pair: &Pair<'_>, tokens: u32) {
         // `entry` would allocate a key for every pair
         fn one(map: &mut BTreeMap<String, u64>, key: &str) {
             match map.get_mut(key) {
@@ -73,9 +77,10 @@ impl Counts {
                 }
             }
         }
-        one(&mut self.split, split);
-        one(&mut self.domain, domain);
-        one(&mut self.source, source);
+        one(&mut self.split, pair.split);
+        one(&mut self.domain, pair.domain);
+        one(&mut self.source, pair.source);
+        one(&mut self.prompt, pair.prompt);
         *self.tokens.entry(tokens).or_default() += 1;
     }
 
@@ -85,6 +90,7 @@ impl Counts {
             (&mut self.split, &other.split),
             (&mut self.domain, &other.domain),
             (&mut self.source, &other.source),
+            (&mut self.prompt, &other.prompt),
         ] {
             for (key, n) in theirs {
                 *mine.entry(key.clone()).or_default() += n;
@@ -146,16 +152,22 @@ pub struct Manifest {
     pub storage: Storage,
     /// What half precision cost; absent where vectors are stored as they came.
     pub cosine_loss: Option<CosineLoss>,
-    /// Pairs by split, domain, source and length.
+    /// Pairs by split, domain, source, prompt and length.
     pub counts: Counts,
     /// What was read and what was dropped on the way here.
     pub flow: Flow,
-    /// The space of the vectors.
+    /// The space of the vectors, with all prompts in the order of a text's rows.
     pub space: Space,
     /// The configuration of the build, without what changes no byte of it: its folder and `strict`.
     pub recipe: serde_json::Value,
     /// The shards in row order.
     pub shards: Vec<ShardRecord>,
+}
+
+/// What every manifest says, whatever else its format holds.
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
 }
 
 impl Manifest {
@@ -171,11 +183,12 @@ impl Manifest {
                 unfinished: dir.join(super::build::WORK_FOLDER).exists(),
             });
         }
-        let manifest: Manifest = models::files::read_json(&path)?;
-        if manifest.format != FORMAT {
-            return Err(Error::PairSetFormat { path, found: manifest.format, known: FORMAT });
+        // first of all: a manifest of another format has other keys
+        let Version { format } = models::files::read_json(&path)?;
+        if format != FORMAT {
+            return Err(Error::PairSetFormat { path, found: format, known: FORMAT });
         }
-        Ok(manifest)
+        Ok(models::files::read_json(&path)?)
     }
 
     /// Writes the manifest into `dir`, atomically.
@@ -195,12 +208,15 @@ mod tests {
     #[test]
     fn merged_counts_are_the_sum_and_survive_json() {
         let (mut a, mut b) = (Counts::default(), Counts::default());
-        a.add("train", "news", "x", 5);
-        a.add("dev", "news", "y", 5);
-        b.add("train", "code", "x", 9);
+        let pair =
+            |split, domain, source, prompt| Pair { vector: &[], text: "", source, domain, split, prompt };
+        a.add(&pair("train", "news", "x", "none"), 5);
+        a.add(&pair("dev", "news", "y", "none"), 5);
+        b.add(&pair("train", "code", "x", "s2p"), 9);
         a.merge(&b);
         assert_eq!(a.split, BTreeMap::from([("train".into(), 2), ("dev".into(), 1)]));
         assert_eq!(a.domain["news"], 2);
+        assert_eq!(a.prompt, BTreeMap::from([("none".into(), 2), ("s2p".into(), 1)]));
         assert_eq!(a.tokens, BTreeMap::from([(5, 2), (9, 1)]));
         let again: Counts = serde_json::from_str(&serde_json::to_string(&a).unwrap()).unwrap();
         assert_eq!(again, a);

@@ -1,7 +1,7 @@
 //! Pairs: (vector, text) rows on disk, in Arrow IPC shards with a manifest.
 //!
 //! Reading order: [`build`](build::build) runs the stages; `curated` is the first, `encode` the second;
-//! `shard_writer` and `shard` say what a file looks like; [`PairSet`] reads, [`inspect`](inspect::inspect) shows.
+//! `prompts` says how a text has several rows; `shard_writer` and `shard` say what a file looks like; [`PairSet`] reads, [`inspect`](inspect::inspect) shows.
 
 pub mod build;
 mod curated;
@@ -16,6 +16,7 @@ mod near;
 pub mod pair_set;
 mod partitions;
 pub mod progress;
+mod prompts;
 mod shard;
 pub mod shard_writer;
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use models::Space;
+use models::{Prompt, Space};
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -103,7 +103,7 @@ impl PairSet {
         &self.dir
     }
 
-    /// The space of the vectors.
+    /// The space of the vectors, with all prompts that there are rows under.
     pub fn space(&self) -> &Space {
         &self.manifest.space
     }
@@ -167,6 +167,29 @@ impl PairSet {
     pub fn split(&self, row: usize) -> Result<Split> {
         let (shard, at) = self.locate(row);
         split_at(shard, at)
+    }
+
+    /// Name of the prompt that the row's vector was made under.
+    pub fn prompt(&self, row: usize) -> &str {
+        self.string(Column::Prompt, row)
+    }
+
+    /// Rows of a split under one prompt (by its text: names are labels), in ascending order.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPrompt`]; a shard whose column of splits is damaged.
+    pub fn indices_under(&self, split: Split, prompt: &Prompt) -> Result<Vec<u32>> {
+        let known = self.space().prompts().find(|known| known.text == prompt.text);
+        let known = known.ok_or_else(|| Error::NoSuchPrompt {
+            dir: self.dir.clone(),
+            prompt: prompt.name.clone(),
+            known: self.space().prompts().map(|known| known.name.clone()).collect(),
+        })?;
+        let mut rows = self.indices(split)?;
+        if !self.space().other_prompts.is_empty() {
+            rows.retain(|&row| self.prompt(row as usize) == known.name);
+        }
+        Ok(rows)
     }
 
     /// Rows of a split in ascending order.

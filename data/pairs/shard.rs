@@ -17,7 +17,7 @@ use crate::{Error, Result};
 /// Ends an Arrow file, after four bytes with the footer's length.
 const MAGIC: &[u8] = b"ARROW1";
 /// Buffers of the record batch, in the order of the schema: validity before each list, number and string buffer.
-const BUFFERS: usize = 15;
+const BUFFERS: usize = 18;
 /// Number of the buffer with the vectors' numbers.
 const VECTOR_BUFFER: usize = 2;
 
@@ -28,6 +28,7 @@ pub(super) enum Column {
     Source,
     Domain,
     Split,
+    Prompt,
 }
 
 /// Where a string column lies in the file.
@@ -46,7 +47,7 @@ pub(super) struct Shard {
     dim: usize,
     storage: Storage,
     vectors: Range<usize>,
-    strings: [Strings; 4],
+    strings: [Strings; 5],
 }
 
 impl Shard {
@@ -131,7 +132,7 @@ fn layout(
     rows: usize,
     space: &Space,
     storage: Storage,
-) -> std::result::Result<(Range<usize>, [Strings; 4]), Problem> {
+) -> std::result::Result<(Range<usize>, [Strings; 5]), Problem> {
     let body = file.strip_suffix(MAGIC).ok_or_else(|| damage("it does not end as an Arrow file"))?;
     let (rest, length) = body.split_last_chunk::<4>().ok_or_else(|| damage("it is too short"))?;
     let length = u32::from_le_bytes(*length) as usize;
@@ -185,7 +186,7 @@ fn layout(
             bytes: range(first + 1, 0)?,
         })
     };
-    Ok((vectors, [strings(0)?, strings(1)?, strings(2)?, strings(3)?]))
+    Ok((vectors, [strings(0)?, strings(1)?, strings(2)?, strings(3)?, strings(4)?]))
 }
 
 fn to_usize(n: i64) -> std::result::Result<usize, Problem> {

@@ -1,7 +1,7 @@
 //! Writes one shard: an Arrow IPC file with one uncompressed record batch, so that a reader may map it into memory.
 //!
-//! Columns: `vector` (`FixedSizeList` of f16 or f32), `text`, `source`, `domain`, `split` Utf8. The space stands in the
-//! schema's metadata under the key `space.json`. pyarrow, polars and Hugging Face datasets read such a file.
+//! Columns: `vector` (`FixedSizeList` of f16 or f32), `text`, `source`, `domain`, `split`, `prompt` Utf8. The space stands in
+//! the schema's metadata under the key `space.json`. pyarrow, polars and Hugging Face datasets read such a file.
 
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
@@ -23,6 +23,8 @@ use crate::{Error, Result};
 
 /// Key of the space record in the schema's metadata.
 pub(super) const SPACE_KEY: &str = "space.json";
+/// The columns behind the vectors, in their order.
+const STRINGS: [&str; 5] = ["text", "source", "domain", "split", "prompt"];
 /// Alignment of every buffer in the file, in bytes: a cache line, as Arrow recommends.
 const ALIGNMENT: usize = 64;
 
@@ -41,7 +43,7 @@ pub(super) fn schema(space: &Space, storage: Storage) -> Result<Schema> {
         .map_err(|_| Error::VectorWidth { expected: i32::MAX as usize, found: space.dim })?;
     let vector = DataType::FixedSizeList(Arc::new(Field::new("item", number, false)), dim);
     let mut fields = vec![Field::new("vector", vector, false)];
-    fields.extend(["text", "source", "domain", "split"].map(|name| Field::new(name, DataType::Utf8, false)));
+    fields.extend(STRINGS.map(|name| Field::new(name, DataType::Utf8, false)));
     let space_json =
         serde_json::to_string(space).map_err(|source| Error::Json { path: SPACE_KEY.into(), source })?;
     Ok(Schema::new(fields).with_metadata(HashMap::from([(SPACE_KEY.to_owned(), space_json)])))
@@ -53,12 +55,29 @@ enum Numbers {
     F32(Vec<f32>),
 }
 
+/// One row of a shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// `dim` numbers.
+    pub vector: &'a [f32],
+    /// What the vector was made from, without its prompt.
+    pub text: &'a str,
+    /// Name of the corpus.
+    pub source: &'a str,
+    /// Domain of the text.
+    pub domain: &'a str,
+    /// `train`, `dev` or `test`.
+    pub split: &'a str,
+    /// Name of the prompt that the vector was made under.
+    pub prompt: &'a str,
+}
+
 /// Gathers the pairs of one shard and writes them.
 pub struct ShardWriter {
     schema: Arc<Schema>,
     dim: usize,
     numbers: Numbers,
-    columns: [StringBuilder; 4],
+    columns: [StringBuilder; 5],
     rows: usize,
     loss_sum: f64,
     loss_max: f64,
@@ -95,18 +114,12 @@ impl ShardWriter {
         CosineLoss { mean: self.loss_sum / self.rows.max(1) as f64, max: self.loss_max }
     }
 
-    /// Adds one pair. `vector` has `dim` numbers.
+    /// Adds one pair.
     ///
     /// # Errors
     /// A vector of another length, a number that is not finite, or one that half precision cannot hold; the text is named.
-    pub fn push(
-        &mut self,
-        vector: &[f32],
-        text: &str,
-        source: &str,
-        domain: &str,
-        split: &str,
-    ) -> Result<()> {
+    pub fn push(&mut self, pair: &Pair<'_>) -> Result<()> {
+        let Pair { vector, text, source, domain, split, prompt } = *pair;
         if vector.len() != self.dim {
             return Err(Error::VectorWidth { expected: self.dim, found: vector.len() });
         }
@@ -144,7 +157,7 @@ impl ShardWriter {
                 self.loss_max = self.loss_max.max(loss);
             }
         }
-        for (column, value) in self.columns.iter_mut().zip([text, source, domain, split]) {
+        for (column, value) in self.columns.iter_mut().zip([text, source, domain, split, prompt]) {
             column.append_value(value);
         }
         self.rows += 1;
@@ -282,19 +295,20 @@ mod tests {
         }
     }
 
+    fn pair<'a>(vector: &'a [f32], text: &'a str) -> Pair<'a> {
+        Pair { vector, text, source: "s", domain: "d", split: "train", prompt: "none" }
+    }
+
     #[test]
     fn half_precision_refuses_what_it_cannot_hold() {
         let mut shard = ShardWriter::new(&space(), Storage::F16).unwrap();
-        shard.push(&[1.0, 0.1], "a", "s", "d", "train").unwrap();
-        let error = shard.push(&[0.0, 1e6], "large", "s", "d", "train").unwrap_err();
+        shard.push(&pair(&[1.0, 0.1], "a")).unwrap();
+        let error = shard.push(&pair(&[0.0, 1e6], "large")).unwrap_err();
         assert!(matches!(error, Error::BadVector { position: 1, half: true, .. }), "{error}");
         assert_eq!(shard.rows(), 1);
         let loss = shard.cosine_loss();
         assert!(loss.max > 0.0 && loss.max < 1e-7, "{loss:?}");
-        ShardWriter::new(&space(), Storage::F32)
-            .unwrap()
-            .push(&[0.0, 1e6], "large", "s", "d", "train")
-            .unwrap();
+        ShardWriter::new(&space(), Storage::F32).unwrap().push(&pair(&[0.0, 1e6], "large")).unwrap();
     }
 
     #[test]
@@ -302,7 +316,7 @@ mod tests {
     fn a_full_disk_is_told_as_such() {
         let mut shard = ShardWriter::new(&space(), Storage::F16).unwrap();
         let path = Path::new("/dev/full");
-        shard.push(&[1.0, 0.1], &"a".repeat(1 << 16), "s", "d", "train").unwrap();
+        shard.push(&pair(&[1.0, 0.1], &"a".repeat(1 << 16))).unwrap();
         let batch = shard.batch(path).unwrap();
         let error = write_file(path, &shard.schema, &batch).unwrap_err();
         assert!(matches!(&error, Error::Io(e) if e.kind() == io::ErrorKind::StorageFull), "{error}");

@@ -48,6 +48,11 @@ impl Letters {
         tokenizer.with_pre_tokenizer(Some(WhitespaceSplit));
         Letters { space: space("letters"), tokenizer }
     }
+
+    fn under(name: &str) -> Letters {
+        let prompt = Prompt { name: name.to_owned(), text: format!("{name} zzzz: ") };
+        Letters { space: Space { prompt, max_tokens: 64, ..space("letters") }, ..Letters::new() }
+    }
 }
 
 impl Embed for Letters {
@@ -71,7 +76,12 @@ impl Embed for Letters {
         let mut numbers = vec![0.0f32; texts.len() * DIM];
         for (text, row) in texts.iter().zip(numbers.chunks_exact_mut(DIM)) {
             row[0] = 1.0;
-            text.bytes().for_each(|byte| row[usize::from(byte) % DIM] += 1.0);
+            self.space
+                .prompt
+                .text
+                .bytes()
+                .chain(text.bytes())
+                .for_each(|byte| row[usize::from(byte) % DIM] += 1.0);
         }
         Ok(Tensor::from_slice(&numbers).view([texts.len() as i64, DIM as i64]))
     }
@@ -189,6 +199,48 @@ fn the_batch_does_not_count() {
         (result.summary, result.buckets, result.samples, result.rows)
     };
     assert_eq!(with(1), with(64));
+}
+
+#[test]
+fn a_pair_set_is_measured_under_one_prompt() {
+    let folder = tempfile::tempdir().unwrap();
+    let (who, what) = (["man", "girl", "dog", "cat"], ["house", "river", "garden", "station", "table"]);
+    let texts: Vec<String> =
+        (0..20).map(|i| format!("The {} is near the {}.", who[i % 4], what[i % 5])).collect();
+    fs_err::write(folder.path().join("texts.txt"), texts.join("\n")).unwrap();
+    let mut config: data::pairs::BuildConfig = serde_json::from_value(serde_json::json!({
+        "corpora": [{"name": "a", "path": folder.path().join("texts.txt"), "format": "text"}],
+        "split": {"dev": 0.0, "test": 0.5}
+    }))
+    .unwrap();
+    config.dir = folder.path().join("pairs");
+    let (s2p, s2s, web) = (Letters::under("s2p"), Letters::under("s2s"), Letters::under("web"));
+    data::pairs::build(&config, &[&s2p, &s2s], &mut |_| {}).unwrap();
+    let pairs = data::pairs::PairSet::open(&config.dir).unwrap();
+
+    // a decoder that reads three prompts, and knows the texts by their vectors under one
+    let space = Space::union(&[&s2s.space, &s2p.space, &web.space]).unwrap().unwrap();
+    let all: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let memory = Memory { space, texts: texts.clone(), vectors_ND: s2s.embed(&all).unwrap() };
+    let measure = |encoder: &Letters| {
+        let split = data::Split::Test;
+        eval::round_trip_pairs(&memory, encoder, &pairs, split, &options(), &mut |_, _, _| {})
+    };
+    let result = measure(&s2s).unwrap();
+    let rows = pairs.indices(data::Split::Test).unwrap();
+    assert_eq!((result.rows.len(), result.settings.available), (rows.len() / 2, rows.len() / 2));
+    assert!(result.rows.iter().all(|row| pairs.prompt(row.index) == "s2s"));
+    assert_eq!((result.settings.prompt.as_str(), result.summary.exact_match), ("s2s", 1.0));
+    assert!(result.summary.cosine.unwrap() > 1.0 - 1e-6, "encoded again under the same prompt");
+    assert!(table(&result).contains("prompt s2s"));
+    let other = measure(&s2p).unwrap();
+    assert_eq!((other.settings.prompt.as_str(), other.rows.len()), ("s2p", rows.len() / 2));
+    assert!(other.rows.iter().all(|row| pairs.prompt(row.index) == "s2p"));
+
+    let error = measure(&web).unwrap_err();
+    assert!(error.to_string().contains("\"web\" (it has: s2p, s2s)") && error.hint().is_some(), "{error}");
+    let error = measure(&Letters::under("none")).unwrap_err();
+    assert!(matches!(error, Error::Models(models::Error::SpaceMismatch { .. })), "{error}");
 }
 
 #[test]
@@ -325,9 +377,16 @@ fn rows_are_written_whole_or_not_at_all() {
 #[test]
 fn the_table_shows_what_matters() {
     let text = table(&measure(&Memory::of(&TEXTS[..2]), &options()));
-    for part in
-        ["memory (export, step 7)", "greedy", "exact_match ↑", "0.5000", "length_ratio →1", "<=16", "worst"]
-    {
+    for part in [
+        "memory (export, step 7)",
+        "letters, prompt none",
+        "greedy",
+        "exact_match ↑",
+        "0.5000",
+        "length_ratio →1",
+        "<=16",
+        "worst",
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     assert!(text.lines().all(|line| line.trim_end() == line) && text.ends_with('\n'));

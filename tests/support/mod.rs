@@ -8,6 +8,8 @@
     clippy::print_stderr
 )]
 
+pub mod small;
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
@@ -34,6 +36,22 @@ pub fn minilm() -> Option<PathBuf> {
     }
     eprintln!("skipped: no all-MiniLM-L6-v2 at {} (make setup brings it)", folder.display());
     None
+}
+
+/// The same model in `folder`, with two prompts that it was never told of: `query` and `passage`.
+pub fn minilm_with_prompts(folder: &Path) -> Option<PathBuf> {
+    let (model, with_prompts) = (minilm()?, folder.join("minilm"));
+    fs_err::create_dir(&with_prompts).unwrap();
+    for entry in fs_err::read_dir(fs_err::canonicalize(model).unwrap()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name() != "config_sentence_transformers.json" {
+            fs_err::os::unix::fs::symlink(entry.path(), with_prompts.join(entry.file_name())).unwrap();
+        }
+    }
+    let prompts =
+        r#"{"prompts": {"query": "Instruct: find what answers this.\nQuery: ", "passage": "passage: "}}"#;
+    fs_err::write(with_prompts.join("config_sentence_transformers.json"), prompts).unwrap();
+    Some(with_prompts)
 }
 
 /// `n` different plain sentences, always the same ones.

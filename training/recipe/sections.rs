@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use data::pairs::{BuildConfig, Storage};
 use data::{CorpusConfig, CurationConfig, SplitConfig};
 use models::decoder::{Activation, DecoderConfig};
-use models::{DeviceChoice, Dtype, EncoderOptions};
+use models::{Attention, DeviceChoice, Dtype, EncoderOptions};
 use serde::{Deserialize, Serialize};
 
 /// Everything about a training.
@@ -50,6 +50,10 @@ pub struct EncoderSection {
     /// Name of the prompt put before each text. Default: the model's own, which mostly is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    /// Names of several prompts, instead of `prompt`: each text has a vector under every one, and a decoder reads all of
+    /// them. The first is the one that is taken where one alone will do. Default: none, `prompt` says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<Vec<String>>,
     /// Number format of its matrix products: `auto`, `f32`, `bf16`, `f16`. Default: `auto`.
     pub dtype: Dtype,
     /// Where it runs: `auto`, `cpu`, `cuda`, `cuda:N`. Default: `auto`.
@@ -62,6 +66,12 @@ pub struct EncoderSection {
     /// Numbers in a vector, for models with several dense heads. Default: the model's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dim: Option<usize>,
+    /// Whether vectors are scaled to length 1. Default: true.
+    pub normalize: bool,
+    /// Which tokens of a text see which, `bidirectional` or `causal`, where the model's files leave it open. Default: as
+    /// they say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention: Option<Attention>,
 }
 
 impl Default for EncoderSection {
@@ -69,11 +79,14 @@ impl Default for EncoderSection {
         Self {
             source: String::new(),
             prompt: None,
+            prompts: None,
             dtype: Dtype::Auto,
             device: DeviceChoice::Auto,
             max_tokens: None,
             batch_tokens: 8192,
             dim: None,
+            normalize: true,
+            attention: None,
         }
     }
 }
@@ -84,7 +97,7 @@ impl Default for EncoderSection {
 pub struct PairsSection {
     /// Its folder. Default: `runs/NAME-pairs`.
     pub dir: PathBuf,
-    /// Pairs in a shard; a killed build loses at most one shard. Default: 16384.
+    /// Pairs in a shard, those of one text together; a killed build loses at most one shard. Default: 16384.
     pub shard_rows: usize,
     /// How vectors are stored: `f16` or `f32`. Default: `f16`.
     pub storage: Storage,
@@ -208,7 +221,7 @@ pub struct TrainingSection {
     pub log_every: u64,
     /// Steps between two evaluations on the dev pairs; 0 evaluates at the end only. Default: 500.
     pub eval_every: u64,
-    /// Dev pairs in the dev loss. Default: 1024.
+    /// Dev pairs in the dev loss, of all prompts. Default: 1024.
     pub eval_texts: usize,
     /// Steps between two checkpoints; 0 saves at the end only. Default: 500.
     pub checkpoint_every: u64,
@@ -325,7 +338,8 @@ pub enum ScheduleKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvalSection {
-    /// Dev pairs that are decoded greedily, scored, and shown in the log; 0 decodes none. Default: 64.
+    /// Dev texts that are decoded greedily, scored, and shown in the log, from their vectors under the first prompt; 0
+    /// decodes none. Default: 64.
     pub texts: usize,
     /// Vectors decoded at once. Default: 64.
     pub batch: usize,
@@ -361,16 +375,19 @@ impl Recipe {
         }
     }
 
-    /// How to open the encoder.
+    /// How to open the encoder under its prompt, or the first of its prompts.
     pub fn encoder_options(&self) -> EncoderOptions {
+        let encoder = &self.encoder;
+        let first = encoder.prompts.as_ref().and_then(|prompts| prompts.first());
         EncoderOptions {
-            device: self.encoder.device,
-            dtype: self.encoder.dtype,
-            prompt: self.encoder.prompt.clone(),
-            batch_tokens: self.encoder.batch_tokens,
-            max_tokens: self.encoder.max_tokens,
-            dim: self.encoder.dim,
-            ..EncoderOptions::default()
+            device: encoder.device,
+            dtype: encoder.dtype,
+            prompt: first.or(encoder.prompt.as_ref()).cloned(),
+            batch_tokens: encoder.batch_tokens,
+            max_tokens: encoder.max_tokens,
+            normalize: Some(encoder.normalize),
+            dim: encoder.dim,
+            attention: encoder.attention,
         }
     }
 

@@ -4,7 +4,7 @@ use models::DecoderConfig;
 
 use super::node::Origin;
 use super::resolve::Problem;
-use super::sections::{DecoderSection, Recipe};
+use super::sections::{DecoderSection, EncoderSection, Recipe};
 
 /// Collects problems; `need` notes one where a condition does not hold.
 #[derive(Default)]
@@ -77,6 +77,7 @@ impl Recipe {
         problems.need(!encoder.source.trim().is_empty(), "encoder.source", || {
             "is missing: a sentence-transformers folder or a hub name".to_owned()
         });
+        check_prompts(encoder, problems);
         problems.at_least_one("encoder.batch_tokens", encoder.batch_tokens);
         if let Some(dim) = encoder.dim {
             problems.at_least_one("encoder.dim", dim);
@@ -209,6 +210,23 @@ fn too_many_weights(c: &DecoderConfig) -> String {
          more than {MOST_WEIGHTS} weights",
         c.hidden, c.layers, c.heads, c.head_dim, c.ffn, c.prefix_tokens, c.vocab
     )
+}
+
+fn check_prompts(encoder: &EncoderSection, problems: &mut Problems) {
+    let Some(prompts) = &encoder.prompts else { return };
+    let key = "encoder.prompts";
+    problems.need(encoder.prompt.is_none(), key, || {
+        let prompt = encoder.prompt.as_deref().unwrap_or_default();
+        format!("and `encoder.prompt` ({prompt:?}) are both said; leave one of them out")
+    });
+    problems.need(!prompts.is_empty(), key, || {
+        "is empty; a text needs one at least, and \"none\" is one".to_owned()
+    });
+    for (index, name) in prompts.iter().enumerate() {
+        if prompts[..index].contains(name) && !prompts[index + 1..].contains(name) {
+            problems.add(key.to_owned(), format!("names {name:?} more than once"));
+        }
+    }
 }
 
 fn check_decoder(decoder: &DecoderSection, problems: &mut Problems) {

@@ -154,6 +154,35 @@ fn a_resolved_recipe_loads_as_itself() {
 }
 
 #[test]
+fn one_prompt_or_several() {
+    let with = |lines: &str| SMALL.replacen("source", &format!("{lines}\nsource"), 1);
+    let folder = Folder::new(&[("r.toml", &with("prompts = [\"none\", \"s2p\"]\nattention = \"causal\""))]);
+    let resolved = folder.load("r.toml", &["encoder.normalize=false"]).unwrap();
+    let options = resolved.recipe.encoder_options();
+    assert_eq!(options.prompt.as_deref(), Some("none"), "the first is that of one encoder alone");
+    assert_eq!((options.normalize, options.attention), (Some(false), Some(models::Attention::Causal)));
+    fs_err::write(folder.path("again.toml"), resolved.to_toml()).unwrap();
+    assert_eq!(folder.load("again.toml", &[]).unwrap().recipe, resolved.recipe);
+    let other = folder.load("r.toml", &["encoder.prompts=", "encoder.prompt=s2s"]).unwrap().recipe;
+    assert_eq!(other.encoder_options().prompt.as_deref(), Some("s2s"));
+
+    assert_eq!(
+        refused(&with("prompts = [\"none\", \"s2p\"]\nprompt = \"s2s\"")),
+        "r.toml:2: `encoder.prompts` and `encoder.prompt` (\"s2s\") are both said; leave one of them out"
+    );
+    assert_eq!(
+        refused(&with("prompts = []")),
+        "r.toml:2: `encoder.prompts` is empty; a text needs one at least, and \"none\" is one"
+    );
+    assert_eq!(
+        refused(&with("prompts = [\"a\", \"b\", \"a\", \"a\"]")),
+        "r.toml:2: `encoder.prompts` names \"a\" more than once"
+    );
+    let word = refused(&with("attention = \"causl\""));
+    assert!(word.contains("`encoder.attention` must be one of \"bidirectional\", \"causal\""), "{word}");
+}
+
+#[test]
 fn every_shown_value_has_its_origin() {
     let folder = Folder::new(&[("r.toml", SMALL)]);
     let resolved = folder.load("r.toml", &["decoder.hidden=256"]).unwrap();

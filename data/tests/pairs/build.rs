@@ -49,11 +49,11 @@ pub fn config_of(folder: &Path, name: &str, corpora: &serde_json::Value) -> Buil
 }
 
 pub fn run(config: &BuildConfig, encoder: &HashEncoder) -> data::Result<BuildReport> {
-    build(config, encoder, &mut |_| {})
+    build(config, &[encoder], &mut |_| {})
 }
 
 /// Every file that a build leaves, with its bytes.
-fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
@@ -79,7 +79,7 @@ fn interrupted_anywhere_it_ends_with_the_same_bytes() {
     let broken = config(folder.path(), "broken", 730);
     // stopped in the first stage, before any shard
     let stop = std::sync::atomic::AtomicBool::new(true);
-    let error = build_until(&broken, &HashEncoder::new(DIM), &mut |_| {}, &stop).unwrap_err();
+    let error = build_until(&broken, &[&HashEncoder::new(DIM)], &mut |_| {}, &stop).unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
     // then each process gets two shards further
     for end in 0..3 {
@@ -351,7 +351,7 @@ fn progress_counts_every_document() {
     let config = config(folder.path(), "pairs", 230);
     let encoder = HashEncoder::new(DIM);
     let mut last = BTreeMap::new();
-    build(&config, &encoder, &mut |p| {
+    build(&config, &[&encoder], &mut |p| {
         last.insert(p.stage.name(), (p.done, p.total));
     })
     .unwrap();

@@ -47,7 +47,7 @@ impl HashEncoder {
             encoder: "hash".into(),
             revision: None,
             weights_digest: format!("blake3:{dim}"),
-            prompt: Prompt { name: "none".into(), text: String::new() },
+            prompt: Prompt::none(),
             other_prompts: vec![],
             special_tokens: None,
             attention: models::space::Attention::Bidirectional,
@@ -60,11 +60,20 @@ impl HashEncoder {
         HashEncoder { space, tokenizer, fault, calls: Cell::new(0) }
     }
 
+    /// The same under another prompt, which stands before every text.
+    pub fn under(mut self, name: &str) -> HashEncoder {
+        self.space.prompt = match name {
+            "none" => Prompt::none(),
+            name => Prompt { name: name.into(), text: format!("Instruct: {name} of these. Query: ") },
+        };
+        self
+    }
+
     /// The vector of `text` in a batch of `n`: it depends on the batch a little, as it does in half precision.
     fn vector(&self, text: &str, n: usize) -> Vec<f32> {
         let mut bytes = vec![0u8; 2 * self.space.dim];
         let mut hasher = blake3::Hasher::new();
-        hasher.update(text.as_bytes()).update(&n.to_le_bytes());
+        hasher.update(self.space.prompt.text.as_bytes()).update(text.as_bytes()).update(&n.to_le_bytes());
         hasher.finalize_xof().fill(&mut bytes);
         let numbers = bytes.chunks(2).map(|pair| f32::from(i16::from_le_bytes([pair[0], pair[1]])) + 0.5);
         let mut numbers: Vec<f32> = numbers.collect();

@@ -13,4 +13,5 @@ mod encoder;
 mod hub;
 #[path = "../../../models/tests/common/hub.rs"]
 mod loopback;
+mod prompts;
 mod read;

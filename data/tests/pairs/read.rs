@@ -139,9 +139,14 @@ fn a_folder_without_pairs_is_no_pair_set() {
     let folder = tempfile::tempdir().unwrap();
     let error = PairSet::open(folder.path()).unwrap_err();
     assert!(matches!(error, Error::NotAPairSet { unfinished: false, .. }), "{error}");
-    fs::write(folder.path().join("manifest.json"), "{\"format\": 1}").unwrap();
+    fs::write(folder.path().join("manifest.json"), "{\"format\": 2}").unwrap();
     let error = PairSet::open(folder.path()).unwrap_err();
     assert!(error.to_string().contains("manifest.json"), "{error}");
+    // one of before there was a column of prompts
+    fs::write(folder.path().join("manifest.json"), "{\"format\": 1, \"pairs\": 3}").unwrap();
+    let error = PairSet::open(folder.path()).unwrap_err();
+    assert!(matches!(error, Error::PairSetFormat { found: 1, known: 2, .. }), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("build it again")));
 }
 
 #[test]
@@ -182,9 +187,14 @@ fn pyarrow_reads_the_same_rows() {
         Ok(python) => python,
         Err(reason) => return eprintln!("skipped: {reason}"),
     };
-    for storage in [Storage::F16, Storage::F32] {
+    for (storage, prompts) in [(Storage::F16, &["none"][..]), (Storage::F32, &["none", "s2p"])] {
         let folder = tempfile::tempdir().unwrap();
-        let dir = built(folder.path(), 250, storage);
+        let mut config = config(folder.path(), "pairs", 250);
+        config.storage = storage;
+        let encoders: Vec<_> = prompts.iter().map(|prompt| HashEncoder::new(DIM).under(prompt)).collect();
+        let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
+        data::pairs::build(&config, &encoders, &mut |_| {}).unwrap();
+        let dir = config.dir;
         let set = PairSet::open(&dir).unwrap();
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/read_pairs.py");
         let output = Command::new(&python).arg(script).arg(&dir).output().unwrap();
@@ -198,6 +208,7 @@ fn pyarrow_reads_the_same_rows() {
             assert_eq!(found["source"], set.source(row));
             assert_eq!(found["domain"], set.domain(row));
             assert_eq!(found["split"], set.split(row).unwrap().as_str());
+            assert_eq!(found["prompt"], set.prompt(row));
             assert_eq!(found["space"], serde_json::to_value(set.space()).unwrap());
             let vector: Vec<f32> = serde_json::from_value(found["vector"].clone()).unwrap();
             assert_eq!(vector, set.vector(row));

@@ -358,3 +358,44 @@ fn a_checkpoint_of_another_type_is_refused() {
         fs_err::write(&path, whole).unwrap();
     }
 }
+
+#[test]
+fn rows_of_all_prompts_are_learnt_from_alike() {
+    let prompts = ["none", "s2p", "s2s"];
+    let (one, several) = (Small::new(), Small::under(&prompts));
+    let prepared = |small: &Small| {
+        let recipe = small.recipe("prepared", &["training.eval_texts=21", "eval.texts=5"]).recipe;
+        training::prepare::prepare(&recipe, None).unwrap()
+    };
+    let (single, triple) = (prepared(&one), prepared(&several));
+    assert_eq!(triple.train.len(), 3 * single.train.len());
+    assert_eq!(triple.train.total(), 3 * single.train.total());
+    let text = |at: usize| triple.train.targets(at as u32).collect::<Vec<_>>();
+    for first in (0..triple.train.len()).step_by(3) {
+        assert_eq!((text(first), text(first)), (text(first + 1), text(first + 2)));
+        assert_eq!(triple.train.row(first as u32 + 2), triple.train.row(first as u32) + 2);
+    }
+    // the vocabulary is that of the texts, however often they stand there
+    let tokens = |at: u32| single.train.targets(at).collect::<Vec<_>>();
+    assert_eq!(text(30), tokens(10));
+    // dev texts come with all their rows, in the order of texts that one prompt has
+    assert_eq!((single.dev.len(), triple.dev.len()), (21, 21));
+    let first = |prepared: &training::prepare::Prepared, at: u32| {
+        prepared.pairs.text(prepared.dev.row(at) as usize).to_owned()
+    };
+    for at in 0..7 {
+        assert_eq!(first(&single, at), first(&triple, 3 * at));
+        let row = |of: u32| triple.dev.row(3 * at + of) as usize;
+        assert_eq!([0, 1, 2].map(|of| triple.pairs.prompt(row(of))), prompts);
+    }
+
+    let told = steps(&several.recipe("run", &[]), &TrainOptions::default(), None);
+    assert_eq!(told.len(), 12);
+    let space = models::Space::read(&several.run("run").join("space.json")).unwrap();
+    assert_eq!(space.prompts().map(|prompt| prompt.name.as_str()).collect::<Vec<_>>(), prompts);
+    // pairs of fewer prompts are not those that the run began with
+    let pairs = format!("pairs.dir={}", one.path("pairs").display());
+    let resolved = several.recipe("run", &["training.max_steps=14", &pairs]);
+    let error = train(&resolved, &resume(), &mut NullSink).unwrap_err().to_string();
+    assert!(error.contains("(prompt)") && error.contains("the run"), "{error}");
+}

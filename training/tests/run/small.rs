@@ -20,14 +20,17 @@ struct HashEncoder {
 }
 
 impl HashEncoder {
-    fn new() -> Self {
+    fn new(prompt: &str) -> Self {
         let vocab = [("[UNK]".to_owned(), 0u32)].into_iter().collect();
         let model = WordLevel::builder().vocab(vocab).unk_token("[UNK]".into()).build().unwrap();
         let space = Space {
             encoder: "hash".into(),
             revision: None,
             weights_digest: "blake3:00".into(),
-            prompt: Prompt::none(),
+            prompt: match prompt {
+                "none" => Prompt::none(),
+                name => Prompt { name: name.into(), text: format!("{name}: ") },
+            },
             other_prompts: vec![],
             special_tokens: None,
             attention: models::space::Attention::Bidirectional,
@@ -63,7 +66,7 @@ impl Embed for HashEncoder {
     fn embed(&self, texts: &[&str]) -> models::Result<Tensor> {
         let mut numbers = Vec::new();
         for text in texts {
-            let digest = blake3::hash(text.as_bytes());
+            let digest = blake3::hash(format!("{}{text}", self.space.prompt.text).as_bytes());
             let row: Vec<f32> =
                 digest.as_bytes()[..DIM].iter().map(|&byte| f32::from(byte) - 127.5).collect();
             let norm = row.iter().map(|number| number * number).sum::<f32>().sqrt();
@@ -100,6 +103,11 @@ pub(crate) struct Small {
 
 impl Small {
     pub(crate) fn new() -> Self {
+        Self::under(&["none"])
+    }
+
+    /// The same with a row of each text under every prompt.
+    pub(crate) fn under(prompts: &[&str]) -> Self {
         tch::set_num_threads(1);
         let folder = tempfile::tempdir().unwrap();
         fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
@@ -115,7 +123,9 @@ impl Small {
             shard_rows: recipe.pairs.shard_rows,
             dir: recipe.pairs.dir,
         };
-        let report = data::pairs::build(&config, &HashEncoder::new(), &mut |_| {}).unwrap();
+        let encoders: Vec<HashEncoder> = prompts.iter().map(|prompt| HashEncoder::new(prompt)).collect();
+        let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
+        let report = data::pairs::build(&config, &encoders, &mut |_| {}).unwrap();
         assert!(report.manifest.pairs > 400, "{:?}", report.manifest.flow);
         small
     }
