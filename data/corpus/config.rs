@@ -24,7 +24,7 @@ pub struct CorpusConfig {
     pub hub: Option<String>,
     /// The commit of `hub` that a build began with; it is no part of the recipe.
     #[serde(skip)]
-    pub(crate) commit: Option<String>,
+    pub commit: Option<String>,
     /// What the files are.
     pub format: Format,
     /// The `domain` of its pairs; absent: the name, for Rust documentation `documentation`.

@@ -95,7 +95,8 @@ fn silence_is_not_waited_for_for_ever() {
 #[test]
 fn lengths_other_than_promised_are_refused() {
     let content = bytes(5_000);
-    let lies: [(&str, fn(&str, Answer) -> Answer); 5] = [
+    type Lie = fn(&str, Answer) -> Answer;
+    let lies: [(&str, Lie); 5] = [
         ("the hub promised 6000 bytes", |method, answer| match method {
             "HEAD" => Answer { length: Some(6_000), ..answer },
             _ => answer,
@@ -179,7 +180,8 @@ fn a_damaged_rest_of_an_earlier_call_is_begun_anew() {
 fn progress_is_told_in_bytes_and_ends() {
     let content = bytes(300_000);
     let (hub, cache) = (Hub::of_file(&content), tempfile::tempdir().unwrap());
-    let told: Arc<Mutex<Vec<(FetchState, u64, Option<u64>)>>> = Arc::default();
+    type Told = Vec<(FetchState, u64, Option<u64>)>;
+    let told: Arc<Mutex<Told>> = Arc::default();
     let mut settings = hub.settings(cache.path());
     let hears = told.clone();
     settings.progress = Some(ProgressHandler::new(move |at| {
