@@ -1,11 +1,27 @@
 //! The encoders of a recipe: one model, loaded once, under each of its prompts.
 
-use models::{Embed as _, Encoder};
+use models::{Embed as _, Encoder, EncoderOptions};
 
 use crate::Result;
 use crate::recipe::Recipe;
 
 impl Recipe {
+    /// How to open the encoder under its prompt, or the first of its prompts.
+    pub fn encoder_options(&self) -> EncoderOptions {
+        let encoder = &self.encoder;
+        let first = encoder.prompts.as_ref().and_then(|prompts| prompts.first());
+        EncoderOptions {
+            device: encoder.device,
+            dtype: encoder.dtype,
+            prompt: first.or(encoder.prompt.as_ref()).cloned(),
+            batch_tokens: encoder.batch_tokens,
+            max_tokens: encoder.max_tokens,
+            normalize: Some(encoder.normalize),
+            dim: encoder.dim,
+            attention: encoder.attention,
+        }
+    }
+
     /// Opens the encoder under its prompt, or the first of its prompts.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use data::pairs::{BuildConfig, Storage};
 use data::{CorpusConfig, CurationConfig, SplitConfig};
 use models::decoder::{Activation, DecoderConfig};
-use models::{Attention, DeviceChoice, Dtype, EncoderOptions};
+use models::{Attention, DeviceChoice, Dtype};
 use serde::{Deserialize, Serialize};
 
 /// Everything about a training.
@@ -372,22 +372,6 @@ impl Recipe {
             storage: self.pairs.storage,
             shard_rows: self.pairs.shard_rows,
             dir: self.pairs.dir.clone(),
-        }
-    }
-
-    /// How to open the encoder under its prompt, or the first of its prompts.
-    pub fn encoder_options(&self) -> EncoderOptions {
-        let encoder = &self.encoder;
-        let first = encoder.prompts.as_ref().and_then(|prompts| prompts.first());
-        EncoderOptions {
-            device: encoder.device,
-            dtype: encoder.dtype,
-            prompt: first.or(encoder.prompt.as_ref()).cloned(),
-            batch_tokens: encoder.batch_tokens,
-            max_tokens: encoder.max_tokens,
-            normalize: Some(encoder.normalize),
-            dim: encoder.dim,
-            attention: encoder.attention,
         }
     }
 
