@@ -456,6 +456,6 @@ mod tests {
         let Some((available, total)) = available_memory() else { return };
         assert!(0 < available && available <= total);
         assert!(free_space(Path::new(".")).is_none_or(|bytes| bytes > 0));
-        assert_eq!(examine().len(), 11);
+        assert_eq!(examine().len(), 12);
     }
 }

@@ -301,7 +301,7 @@ fn all_problems_are_told_at_once() {
          r.toml:4: `decoder.hidden` must be a whole number, not the text \"x\"\n  \
          r.toml:5: `decoder.layers` must be a whole number, not 1.5\n  \
          r.toml:7: `corpus.0.name` must be a text in quotes, not 1\n  \
-         r.toml:9: `corpus.0.format` must be one of \"text\", \"tsv\", \"csv\", \"jsonl\", \"json\", \"sts\", \"beir\", \
+         r.toml:9: `corpus.0.format` must be one of \"text\", \"tsv\", \"csv\", \"jsonl\", \"json\", \"parquet\", \"sts\", \"beir\", \
          \"trec\", \"smart\", \"arxiv\", \"rustdoc\", not \"txt\"\n  \
          --set run.dirr=x: unknown key `run.dirr`; the nearest key is `run.dir`"
     );
