@@ -36,7 +36,7 @@ pub(crate) struct TrainArgs {
     /// With --dry-run: reckon the time for this many pairs [default: those of the pair set, else 10000000]
     #[arg(long, value_name = "N", requires = "dry_run")]
     pairs: Option<u64>,
-    /// With --dry-run: tokens of a text, <eos> included [default: the mean of the pair set, else 64]
+    /// With --dry-run: tokens of a text, its end included [default: the mean of the pair set, else 64]
     #[arg(long, value_name = "X", requires = "dry_run")]
     tokens_per_text: Option<f64>,
     /// With --dry-run: the GPU to reckon the time for, h200 or h100

@@ -65,7 +65,10 @@ fn long_and_empty_texts_keep_their_rows_and_are_told() {
         .arg(&output)
         .assert()
         .success()
-        .stderr(contains("more than 512 tokens, cut there: 1").and(contains("without any token, whose vectors are zero: 1")));
+        .stderr(
+            contains("more than 512 tokens, cut there: 1")
+                .and(contains("without any token, whose vectors are zero: 1")),
+        );
     let printed: serde_json::Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
     assert_eq!((&printed["cut"], &printed["empty"], &printed["n"]), (&1.into(), &1.into(), &3.into()));
     let bytes = fs_err::read(&output).unwrap();
@@ -92,7 +95,9 @@ fn what_the_encoder_does_not_have_is_refused_with_what_it_has() {
     refused(&["--prompt", "s2x"]).code(1).stderr(
         contains("no prompt named `s2x`").and(contains("none, s2p_query, s2s_query")).and(contains("hint:")),
     );
-    refused(&["--dim", "7"]).code(1).stderr(contains("no head for 7 (it has heads for 6, 12)").and(contains("hint:")));
+    refused(&["--dim", "7"])
+        .code(1)
+        .stderr(contains("no head for 7 (it has heads for 6, 12)").and(contains("hint:")));
     refused(&["--attention", "sideways"]).code(2).stderr(contains("bidirectional or causal"));
     refused(&["--max-tokens", "5", "--prompt", "s2p"]).code(1).stderr(contains("s2p_query"));
 }

@@ -192,7 +192,7 @@ mod tests {
         map.release(10..length);
         map.release(length..usize::MAX);
         if let (Some(whole), Some(left)) = (whole, resident()) {
-            assert_eq!(whole - left, 4 * PAGE >> 10, "the pages that lie within the range went");
+            assert_eq!(whole - left, (4 * PAGE) >> 10, "the pages that lie within the range went");
         }
         assert_eq!(map.bytes(), before);
     }

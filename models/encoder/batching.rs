@@ -16,7 +16,8 @@ pub struct Batch {
 /// is in exactly one batch.
 ///
 /// A batch ends early, where the length changes, once it is a quarter full (most batches then have no padding at all, and
-/// need no attention mask), or once it has [`ENOUGH_TOKENS`] and more than a twentieth of it would be padding.
+/// need no attention mask), or once it has 256 tokens (a sixteenth of a smaller budget) and more than a twentieth of it
+/// would be padding.
 pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));

@@ -148,7 +148,9 @@ impl ModelFolder {
 
     /// The sizes that there are heads for, where the last one is named by its size and the files can be listed.
     pub(super) fn known_dims(&self, repository: &Repository) -> Vec<usize> {
-        let Some((stem, _)) = self.dense.last().and_then(|dense| numbered(&dense.name)) else { return vec![] };
+        let Some((stem, _)) = self.dense.last().and_then(|dense| numbered(&dense.name)) else {
+            return vec![];
+        };
         // the error that this is for should not become another one
         let files = repository.list().unwrap_or_default();
         let folders = files.iter().filter_map(|file| file.strip_suffix("/config.json").and_then(numbered));

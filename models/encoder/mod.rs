@@ -97,7 +97,12 @@ impl Encoder {
         let (dense, dim) = load_dense(&folder, backbone.hidden_size(), device)?;
         if let Some(asked) = options.dim.filter(|asked| *asked != dim) {
             let encoder = repository.name().to_owned();
-            return Err(Error::UnknownDim { encoder, found: dim, asked, known: folder.known_dims(repository) });
+            return Err(Error::UnknownDim {
+                encoder,
+                found: dim,
+                asked,
+                known: folder.known_dims(repository),
+            });
         }
         let max_tokens = max_tokens(&folder, backbone.as_ref(), options.max_tokens, tokens.special_count())?;
         require_pooled_prompt(&folder, &prompt)?;

@@ -73,8 +73,8 @@ fn lowest_cosine(a: &Tensor, b: &Tensor) -> f64 {
     Tensor::cosine_similarity(a, b, 1, 1e-8).min().double_value(&[])
 }
 
-fn unit(x_ND: &Tensor) -> Tensor {
-    x_ND / x_ND.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt()
+fn unit(x: &Tensor) -> Tensor {
+    x / x.square().sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt()
 }
 
 #[test]
