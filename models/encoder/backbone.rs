@@ -17,14 +17,8 @@ use crate::weights::Weights;
 
 /// Token ids to hidden states.
 pub(super) trait Backbone {
-    /// Numbers in a hidden state.
-    fn hidden_size(&self) -> i64;
-
-    /// Rows of the embedding table.
-    fn vocab_size(&self) -> i64;
-
-    /// The longest text that the positions allow, where there is such a limit.
-    fn max_positions(&self) -> Option<usize>;
+    /// Its sizes.
+    fn dimensions(&self) -> Dimensions;
 
     /// Which tokens see which.
     fn attention(&self) -> Attention {
@@ -38,6 +32,17 @@ pub(super) trait Backbone {
     /// Last hidden states `[B, T, H]` in the compute format, of ids `[B, T]` (i64), padded on the right. The mask (bool, true
     /// for tokens) is given only where some row is padded.
     fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor>;
+}
+
+/// Sizes of a backbone.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dimensions {
+    /// Numbers in a hidden state.
+    pub(super) hidden: i64,
+    /// Rows of the embedding table.
+    pub(super) vocab: i64,
+    /// The longest text, in tokens, that there are positions for.
+    pub(super) positions: usize,
 }
 
 /// What a backbone is made from.

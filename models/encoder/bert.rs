@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tch::{IndexOp, Kind, Tensor};
 
 use super::activation::Activation;
-use super::backbone::{Backbone, Source, layer_flops};
+use super::backbone::{Backbone, Dimensions, Source, layer_flops};
 use super::parts::{Bias, LayerNorm, Linear, Loader};
 use crate::attention::{Attend, Mask, attend};
 use crate::error::{Error, Result};
@@ -111,16 +111,9 @@ impl Bert {
 }
 
 impl Backbone for Bert {
-    fn hidden_size(&self) -> i64 {
-        self.config.hidden_size
-    }
-
-    fn vocab_size(&self) -> i64 {
-        self.config.vocab_size
-    }
-
-    fn max_positions(&self) -> Option<usize> {
-        Some(self.positions_PH.size()[0] as usize)
+    fn dimensions(&self) -> Dimensions {
+        let positions = self.positions_PH.size()[0] as usize;
+        Dimensions { hidden: self.config.hidden_size, vocab: self.config.vocab_size, positions }
     }
 
     fn flops(&self, tokens: usize) -> f64 {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tch::{IndexOp, Kind, Tensor};
 
 use super::activation::Activation;
-use super::backbone::{Backbone, Source, layer_flops};
+use super::backbone::{Backbone, Dimensions, Source, layer_flops};
 use super::parts::{Bias, LayerNorm, Linear, Loader};
 use crate::attention::{Attend, Mask, attend};
 use crate::error::{Error, Result};
@@ -110,16 +110,9 @@ impl Gte {
 }
 
 impl Backbone for Gte {
-    fn hidden_size(&self) -> i64 {
-        self.config.hidden_size
-    }
-
-    fn vocab_size(&self) -> i64 {
-        self.config.vocab_size
-    }
-
-    fn max_positions(&self) -> Option<usize> {
-        Some(self.config.max_position_embeddings as usize)
+    fn dimensions(&self) -> Dimensions {
+        let positions = self.config.max_position_embeddings as usize;
+        Dimensions { hidden: self.config.hidden_size, vocab: self.config.vocab_size, positions }
     }
 
     fn flops(&self, tokens: usize) -> f64 {

@@ -93,8 +93,9 @@ impl Encoder {
             attention: options.attention,
         };
         let backbone = backbone::load(&folder.model_type, &source)?;
-        let tokens = TextTokens::read(&folder.tokenizer, folder.lower_case, backbone.vocab_size())?;
-        let (dense, dim) = load_dense(&folder, backbone.hidden_size(), device)?;
+        let sizes = backbone.dimensions();
+        let tokens = TextTokens::read(&folder.tokenizer, folder.lower_case, sizes.vocab)?;
+        let (dense, dim) = load_dense(&folder, sizes.hidden, device)?;
         if let Some(asked) = options.dim.filter(|asked| *asked != dim) {
             let encoder = repository.name().to_owned();
             return Err(Error::UnknownDim {
@@ -104,7 +105,7 @@ impl Encoder {
                 known: folder.known_dims(repository),
             });
         }
-        let max_tokens = max_tokens(&folder, backbone.as_ref(), options.max_tokens, tokens.special_count())?;
+        let max_tokens = max_tokens(&folder, sizes.positions, options.max_tokens, tokens.special_count())?;
         require_pooled_prompt(&folder, &prompt)?;
         let space = Space {
             encoder: repository.name().to_owned(),
@@ -192,7 +193,7 @@ impl Encoder {
         let ids = self.tokenize(&[text])?;
         if ids[0].is_empty() {
             return Ok(Tensor::f_zeros(
-                [0, self.network.backbone.hidden_size()],
+                [0, self.network.backbone.dimensions().hidden],
                 (Kind::Float, Device::Cpu),
             )?);
         }
@@ -327,11 +328,10 @@ fn load_dense(folder: &ModelFolder, hidden: i64, device: Device) -> Result<(Vec<
 
 fn max_tokens(
     folder: &ModelFolder,
-    backbone: &dyn Backbone,
+    limit: usize,
     asked: Option<usize>,
     special_tokens: usize,
 ) -> Result<usize> {
-    let limit = backbone.max_positions().unwrap_or(usize::MAX);
     let length = asked.or(folder.max_tokens).unwrap_or(limit.min(512));
     let bad = |reason: String| Error::Config {
         path: folder.config.clone(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tch::{Kind, Tensor};
 
-use super::backbone::{Backbone, Source, layer_flops};
+use super::backbone::{Backbone, Dimensions, Source, layer_flops};
 use crate::blocks::{Attend, BlockConfig, Stack};
 use crate::error::{Error, Result};
 use crate::files;
@@ -77,16 +77,9 @@ impl Qwen {
 }
 
 impl Backbone for Qwen {
-    fn hidden_size(&self) -> i64 {
-        self.config.hidden_size
-    }
-
-    fn vocab_size(&self) -> i64 {
-        self.config.vocab_size
-    }
-
-    fn max_positions(&self) -> Option<usize> {
-        Some(self.config.max_position_embeddings as usize)
+    fn dimensions(&self) -> Dimensions {
+        let positions = self.config.max_position_embeddings as usize;
+        Dimensions { hidden: self.config.hidden_size, vocab: self.config.vocab_size, positions }
     }
 
     fn attention(&self) -> Attention {
