@@ -11,7 +11,7 @@ use std::ops::{Add, Div, Mul};
 
 use serde::Serialize;
 
-use crate::decoder::DecoderConfig;
+use crate::decoder_config::DecoderConfig;
 
 /// FLOPs of a forward pass by part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]

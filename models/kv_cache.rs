@@ -2,7 +2,7 @@
 #![allow(non_snake_case)]
 
 use crate::Result;
-use crate::decoder::DecoderConfig;
+use crate::decoder_config::DecoderConfig;
 use tch::{Device, Kind, Tensor};
 
 /// Keys and values of one layer: (B, K, capacity, D) each, of which the first `len` positions are filled.

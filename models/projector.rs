@@ -2,7 +2,7 @@
 #![allow(non_snake_case)]
 
 use crate::Result;
-use crate::decoder::{Activation, DecoderConfig};
+use crate::decoder_config::{Activation, DecoderConfig};
 use crate::params::{Group, Init, ParamStore};
 use tch::{Kind, Tensor};
 

@@ -12,82 +12,18 @@ use models::{Embed, Space};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::config::{BuildConfig, Storage, WORK_FOLDER};
 use super::encode::{self, ShardState};
 use super::inputs::{self, Inputs};
 use super::lock::BuildLock;
-use super::manifest::{CosineLoss, Counts, FORMAT, Flow, MANIFEST_FILE, Manifest, SPACE_FILE, Storage};
+use super::manifest::{CosineLoss, Counts, FORMAT, Flow, MANIFEST_FILE, Manifest, SPACE_FILE};
 use super::progress::{BuildProgress, Watch};
 use super::prompts::Encoders;
 use super::{curated, files, near};
-use crate::corpus::CorpusConfig;
-use crate::curation::{CurationConfig, SplitConfig};
 use crate::{Error, Result};
 
-/// Folder within the pair set's folder that a build works in; removed when it is done.
-pub(super) const WORK_FOLDER: &str = ".build";
 /// What is being built, written first.
 const BUILD_FILE: &str = "build.json";
-
-/// Everything that a pair set follows from, the encoder aside.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BuildConfig {
-    /// The corpora, read in this order.
-    pub corpora: Vec<CorpusConfig>,
-    /// Filters.
-    #[serde(default)]
-    pub curation: CurationConfig,
-    /// Shares of dev and test.
-    #[serde(default)]
-    pub split: SplitConfig,
-    /// Evaluation files whose texts must not become pairs.
-    #[serde(default)]
-    pub exclude: Vec<PathBuf>,
-    /// How vectors are stored.
-    #[serde(default)]
-    pub storage: Storage,
-    /// Pairs in a shard; what a killed build loses is at most one shard. The pairs of a text, one a prompt, stand
-    /// together: a shard has fewer where they would be parted, and more where a text alone has more.
-    #[serde(default = "default_shard_rows")]
-    pub shard_rows: usize,
-    /// Folder of the pair set. It is no part of the pair set's identity.
-    #[serde(default, skip_serializing)]
-    pub dir: PathBuf,
-}
-
-impl BuildConfig {
-    /// Makes a malformed row of any corpus an error. The pair set stays the same one: where there is no such row,
-    /// its bytes are.
-    pub fn strict(&mut self) {
-        self.corpora.iter_mut().for_each(|corpus| corpus.strict = true);
-    }
-
-    /// Refuses settings that make no sense; the corpora's and the filters' own are looked at as they are opened.
-    ///
-    /// # Errors
-    /// [`Error::EmptyShards`], or [`Error::Setting`] for shards larger than [`MAX_SHARD_ROWS`].
-    pub fn validate(&self) -> Result<()> {
-        if self.shard_rows == 0 {
-            return Err(Error::EmptyShards);
-        }
-        if self.shard_rows > MAX_SHARD_ROWS {
-            return Err(Error::Setting {
-                key: "pairs.shard_rows".into(),
-                value: self.shard_rows.to_string(),
-                reason: format!("a shard is held in memory, and has at most {MAX_SHARD_ROWS} rows"),
-            });
-        }
-        Ok(())
-    }
-}
-
-/// The most pairs in a shard.
-pub const MAX_SHARD_ROWS: usize = 1 << 20;
-
-/// Pairs in a shard unless the recipe says otherwise: 12 MiB of vectors at 384 numbers in half precision.
-pub const fn default_shard_rows() -> usize {
-    16_384
-}
 
 /// How a build ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -6,7 +6,7 @@ use fs_err as fs;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::build::BuildConfig;
+use super::config::BuildConfig;
 use super::manifest::{CorpusFlow, Flow};
 use super::near::BandWriter;
 use super::partitions::{Curated, PartitionWriter};

@@ -4,7 +4,8 @@ use std::fmt::{self, Display, Formatter};
 
 use super::build::{BuildReport, Outcome};
 use super::inspect::{Distribution, Inspection, SampleRow};
-use super::manifest::{CosineLoss, Counts, Flow, Storage};
+use super::config::Storage;
+use super::manifest::{CosineLoss, Counts, Flow};
 
 /// Letters of a sample's text that are shown.
 const SAMPLE_CHARS: usize = 100;

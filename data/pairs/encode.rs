@@ -7,14 +7,15 @@ use models::{Embed, Space};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::build::{BuildConfig, WORK_FOLDER};
+use super::config::{BuildConfig, WORK_FOLDER};
 use super::curated::CuratedCorpora;
 use super::manifest::{CosineLoss, Counts, ShardRecord};
 use super::near::NearDuplicates;
 use super::partitions::{Curated, PARTITIONS, PartitionReader};
 use super::progress::{Clock, Stage, Watch};
 use super::prompts::Encoders;
-use super::shard_writer::{Pair, ShardWriter, shard_file};
+use super::pair::Pair;
+use super::shard_writer::{ShardWriter, shard_file};
 use crate::curation::{Drops, Filter};
 use crate::{Error, Result};
 

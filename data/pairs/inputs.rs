@@ -8,7 +8,7 @@ use std::path::Path;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
-use super::build::BuildConfig;
+use super::config::BuildConfig;
 use super::shard_writer::digest_text;
 use crate::corpus::{CorpusConfig, HubCorpus, corpus_files};
 use crate::curation::exclusion_files;

@@ -8,7 +8,8 @@ use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use super::manifest::{CosineLoss, Counts, Flow, Storage};
+use super::config::Storage;
+use super::manifest::{CosineLoss, Counts, Flow};
 use super::pair_set::PairSet;
 use crate::Result;
 use crate::curation::Split;

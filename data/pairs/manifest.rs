@@ -6,7 +6,8 @@ use std::path::Path;
 use models::Space;
 use serde::{Deserialize, Serialize};
 
-use super::shard_writer::Pair;
+use super::config::{Storage, WORK_FOLDER};
+use super::pair::Pair;
 use crate::curation::Drops;
 use crate::{Error, Result};
 
@@ -16,27 +17,6 @@ pub const FORMAT: u32 = 2;
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// File name of the space record.
 pub const SPACE_FILE: &str = "space.json";
-
-/// How the numbers of a vector are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Storage {
-    /// IEEE half precision: 2 bytes a number. What it costs is measured in [`CosineLoss`].
-    #[default]
-    F16,
-    /// IEEE single precision: 4 bytes a number, as the encoder gave them.
-    F32,
-}
-
-impl Storage {
-    /// Bytes a number takes.
-    pub fn bytes(self) -> usize {
-        match self {
-            Storage::F16 => 2,
-            Storage::F32 => 4,
-        }
-    }
-}
 
 /// 1 - cosine(vector, stored vector), over all pairs: what storage in half precision costs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -180,7 +160,7 @@ impl Manifest {
         if !path.exists() {
             return Err(Error::NotAPairSet {
                 dir: dir.to_owned(),
-                unfinished: dir.join(super::build::WORK_FOLDER).exists(),
+                unfinished: dir.join(WORK_FOLDER).exists(),
             });
         }
         // first of all: a manifest of another format has other keys

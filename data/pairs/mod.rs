@@ -1,9 +1,11 @@
 //! Pairs: (vector, text) rows on disk, in Arrow IPC shards with a manifest.
 //!
 //! Reading order: [`build`](build::build) runs the stages; `curated` is the first, `encode` the second;
-//! `prompts` says how a text has several rows; `shard_writer` and `shard` say what a file looks like; [`PairSet`] reads, [`inspect`](inspect::inspect) shows.
+//! `prompts` says how a text has several rows; `shard_writer` and `shard` say what a file looks like; [`PairSet`] reads,
+//! [`inspect`](inspect::inspect) shows.
 
 pub mod build;
+pub mod config;
 mod curated;
 mod display;
 mod encode;
@@ -13,6 +15,7 @@ pub mod inspect;
 mod lock;
 pub mod manifest;
 mod near;
+pub mod pair;
 pub mod pair_set;
 mod partitions;
 pub mod progress;
@@ -20,8 +23,9 @@ mod prompts;
 mod shard;
 pub mod shard_writer;
 
-pub use build::{BuildConfig, BuildReport, MAX_SHARD_ROWS, Outcome, build, build_until, default_shard_rows};
+pub use build::{BuildReport, Outcome, build, build_until};
+pub use config::{BuildConfig, MAX_SHARD_ROWS, Storage, default_shard_rows};
 pub use inspect::{Distribution, Inspection, SampleRow, inspect};
-pub use manifest::{CorpusFlow, CosineLoss, Counts, Flow, Manifest, ShardRecord, Storage};
+pub use manifest::{CorpusFlow, CosineLoss, Counts, Flow, Manifest, ShardRecord};
 pub use pair_set::{PairSet, Row};
 pub use progress::{BuildProgress, Stage};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
-use super::build::BuildConfig;
+use super::config::BuildConfig;
 use super::curated::CuratedCorpora;
 use super::partitions::{Curated, PARTITIONS, partition_file, partition_of};
 use super::progress::{Clock, Stage, Watch};

@@ -10,7 +10,8 @@ use half::f16;
 use models::Space;
 use torch_ext::MappedFile;
 
-use super::manifest::{ShardRecord, Storage};
+use super::config::Storage;
+use super::manifest::ShardRecord;
 use super::shard_writer::{SPACE_KEY, digest_text, schema};
 use crate::{Error, Result};
 

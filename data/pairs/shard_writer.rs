@@ -17,8 +17,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use models::Space;
 
+use super::config::Storage;
 use super::files;
-use super::manifest::{CosineLoss, ShardRecord, Storage};
+use super::manifest::{CosineLoss, ShardRecord};
+use super::pair::Pair;
 use crate::{Error, Result};
 
 /// Key of the space record in the schema's metadata.
@@ -53,23 +55,6 @@ pub(super) fn schema(space: &Space, storage: Storage) -> Result<Schema> {
 enum Numbers {
     F16(Vec<f16>),
     F32(Vec<f32>),
-}
-
-/// One row of a shard.
-#[derive(Clone, Copy, Debug)]
-pub struct Pair<'a> {
-    /// `dim` numbers.
-    pub vector: &'a [f32],
-    /// What the vector was made from, without its prompt.
-    pub text: &'a str,
-    /// Name of the corpus.
-    pub source: &'a str,
-    /// Domain of the text.
-    pub domain: &'a str,
-    /// `train`, `dev` or `test`.
-    pub split: &'a str,
-    /// Name of the prompt that the vector was made under.
-    pub prompt: &'a str,
 }
 
 /// Gathers the pairs of one shard and writes them.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 
-use super::backbone;
+use super::architecture;
 use super::prompts::Prompts;
 use crate::error::{Error, Result};
 use crate::files;
@@ -110,7 +110,7 @@ impl ModelFolder {
             optional(repository, &join(transformer, "tokenizer_config.json"))?;
         let prompts: PromptConfig = optional(repository, "config_sentence_transformers.json")?;
         let config = repository.require(&join(transformer, "config.json"), "it describes the transformer")?;
-        let model_type = backbone::model_type(&config)?;
+        let model_type = architecture::model_type(&config)?;
         let tokenizer = repository.require(&join(transformer, "tokenizer.json"), "it is the tokenizer")?;
         let (pooling, pool_prompt) = read_pooling(repository, &modules[1].path)?;
         let mut dense = vec![];
@@ -134,7 +134,7 @@ impl ModelFolder {
             prompts: Prompts::new(
                 prompts.prompts,
                 prompts.default_prompt_name,
-                backbone::is_stellas(&model_type),
+                architecture::is_stellas(&model_type),
             ),
             model_type,
         })

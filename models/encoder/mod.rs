@@ -2,6 +2,7 @@
 #![allow(non_snake_case)]
 
 mod activation;
+mod architecture;
 mod backbone;
 mod batching;
 mod bert;
@@ -92,7 +93,7 @@ impl Encoder {
             pooling: folder.pooling,
             attention: options.attention,
         };
-        let backbone = backbone::load(&folder.model_type, &source)?;
+        let backbone = architecture::load(&folder.model_type, &source)?;
         let sizes = backbone.dimensions();
         let tokens = TextTokens::read(&folder.tokenizer, folder.lower_case, sizes.vocab)?;
         let (dense, dim) = load_dense(&folder, sizes.hidden, device)?;

@@ -1,6 +1,6 @@
 //! The JSON files of an export: what transformers and vLLM read, and `projector.json`.
 
-use crate::decoder::Activation;
+use crate::decoder_config::Activation;
 use crate::vocabulary::{BOS, EOS, PAD};
 use crate::{DecoderConfig, Error, Result, Weights, files};
 use serde::{Deserialize, Serialize};

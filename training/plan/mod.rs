@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use data::pairs::manifest::MANIFEST_FILE;
 use models::DecoderConfig;
-use models::decoder::ParameterCounts;
+use models::decoder_config::ParameterCounts;
 use serde::Serialize;
 use tch::Device;
 

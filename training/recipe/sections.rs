@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use data::pairs::{BuildConfig, Storage};
 use data::{CorpusConfig, CurationConfig, SplitConfig};
-use models::decoder::{Activation, DecoderConfig};
+use models::decoder_config::{Activation, DecoderConfig};
 use models::{Attention, DeviceChoice, Dtype};
 use serde::{Deserialize, Serialize};
 

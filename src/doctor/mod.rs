@@ -1,7 +1,8 @@
 //! `doctor`: what this machine has and lacks, with a fix for each lack.
 
-use std::env;
-use std::path::{Path, PathBuf};
+mod hub;
+
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -85,8 +86,7 @@ fn line(check: &Check) -> String {
 fn examine() -> Vec<Check> {
     let library = torch_ext::load_cuda();
     let devices = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
-    let cache = hub_cache(&|name| env::var(name).ok());
-    vec![
+    let mut checks = vec![
         libtorch(torch_ext::libtorch_version_built(), &torch_ext::libtorch_version_loaded()),
         cuda_library(&library),
         cuda_devices(library.is_loaded(), devices, gpu_names()),
@@ -94,12 +94,9 @@ fn examine() -> Vec<Check> {
         threads(tch::get_num_threads(), std::thread::available_parallelism().map_or(1, usize::from)),
         memory(available_memory()),
         disk(free_space(Path::new("."))),
-        hub_endpoint(&|name| env::var(name).ok()),
-        hub_cache_check(cache.as_deref(), cache.as_deref().and_then(space_for)),
-        hub_token(&|name| env::var(name).ok()),
-        offline(env::var("HF_HUB_OFFLINE").ok().as_deref(), cache.as_deref().is_some_and(Path::is_dir)),
-        stella(env::var_os("INVERSE_STELLA_WEIGHTS").map(PathBuf::from), cache.as_deref()),
-    ]
+    ];
+    checks.extend(hub::checks());
+    checks
 }
 
 fn libtorch(expected: &str, found: &str) -> Check {
@@ -233,141 +230,10 @@ fn gpu_names() -> Vec<String> {
     }
 }
 
-/// Looks an environment variable up; a function, so that tests need no environment of their own.
-type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The folder of Hugging Face's settings, as `huggingface_hub` finds it.
-fn hub_home(lookup: Lookup<'_>) -> Option<PathBuf> {
-    let set = |name: &str| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("HF_HOME")
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface")))
-        .or_else(|| Some(set("HOME")?.join(".cache/huggingface")))
-}
-
-fn hub_cache(lookup: Lookup<'_>) -> Option<PathBuf> {
-    let set = |name: &str| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("HF_HUB_CACHE").or_else(|| Some(hub_home(lookup)?.join("hub")))
-}
-
-/// The hub that is asked; whether it answers is not tried.
-fn hub_endpoint(lookup: Lookup<'_>) -> Check {
-    const NAME: &str = "HF endpoint";
-    let given = lookup("HF_ENDPOINT").filter(|value| !value.trim().is_empty());
-    let Some(given) = given else {
-        let usual = "https://huggingface.co";
-        return Check::ok(NAME, usual, json!({ "endpoint": usual }));
-    };
-    let data = json!({ "endpoint": given });
-    if given.starts_with("https://") || given.starts_with("http://") {
-        return Check::ok(NAME, format!("{given} (HF_ENDPOINT)"), data);
-    }
-    let fix = "HF_ENDPOINT must be the root address of a hub, with https:// before it; or unset it";
-    Check::not_ok(NAME, Status::Warn, format!("{given:?} is no address"), fix, data)
-}
-
-/// Bytes that can be fetched into a folder that may not be there yet.
-fn space_for(folder: &Path) -> Option<u64> {
-    folder.ancestors().find(|above| above.is_dir()).and_then(free_space)
-}
-
-/// The cache, with the free bytes on its disk.
-fn hub_cache_check(cache: Option<&Path>, free: Option<u64>) -> Check {
-    const NAME: &str = "HF cache";
-    let Some(cache) = cache else {
-        let fix = "set HF_HOME to a folder that models can be kept in";
-        return Check::not_ok(
-            NAME,
-            Status::Warn,
-            "no HOME and no HF_HOME".to_owned(),
-            fix,
-            json!({ "path": null }),
-        );
-    };
-    let count = |kind: &str| {
-        fs_err::read_dir(cache).map_or(0, |entries| {
-            entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(kind)).count()
-        })
-    };
-    let (models, datasets) = (count("models--"), count("datasets--"));
-    let said = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-    let mut found = match cache.is_dir() {
-        false => format!("{} (not there yet)", cache.display()),
-        true => format!("{} ({}, {})", cache.display(), said(models, "model"), said(datasets, "data set")),
-    };
-    let data = json!({ "path": cache, "models": models, "datasets": datasets, "free_bytes": free });
-    let Some(free) = free.map(|free| free as f64 / GB) else { return Check::ok(NAME, found, data) };
-    found.push_str(&format!(", {free:.1} GB free"));
-    if free < 8.0 {
-        let fix =
-            "the largest encoders are 6 GB: free some space, or set HF_HOME to a folder on another disk";
-        return Check::not_ok(NAME, Status::Warn, found, fix, data);
-    }
-    Check::ok(NAME, found, data)
-}
-
-/// Whether there is a token, and where; never the token.
-fn hub_token(lookup: Lookup<'_>) -> Check {
-    let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
-    let file = set("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hub_home(lookup)?.join("token")));
-    let place = if set("HF_TOKEN").is_some() {
-        Some("HF_TOKEN".to_owned())
-    } else {
-        file.filter(|file| file.is_file()).map(|file| file.display().to_string())
-    };
-    let found = match &place {
-        Some(place) => format!("present ({place})"),
-        None => "none: public models only".to_owned(),
-    };
-    Check::ok("HF token", found, json!({ "present": place.is_some(), "place": place }))
-}
-
-fn offline(value: Option<&str>, cached: bool) -> Check {
-    const NAME: &str = "offline mode";
-    let on = value.is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"));
-    let data = json!({ "offline": on });
-    match (on, cached) {
-        (false, _) => Check::ok(NAME, "off: models are fetched when they are needed", data),
-        (true, true) => Check::ok(NAME, "on (HF_HUB_OFFLINE): only cached models", data),
-        (true, false) => {
-            let fix = "unset HF_HUB_OFFLINE, set HF_HOME to a filled cache, or name encoders by their folder";
-            let found = "on (HF_HUB_OFFLINE), and there is no cache".to_owned();
-            Check::not_ok(NAME, Status::Warn, found, fix, data)
-        }
-    }
-}
-
-/// Where STELLA's weights are, and how they are held against the scores of its model card.
-fn stella(given: Option<PathBuf>, cache: Option<&Path>) -> Check {
-    const NAME: &str = "STELLA";
-    const REPOSITORIES: [&str; 2] = ["stella_en_1.5B_v5", "stella_en_400M_v5"];
-    let command = |place: &str| {
-        format!("INVERSE_STELLA_WEIGHTS={place} cargo test --release -p models --test stella_card")
-    };
-    if let Some(folder) = given {
-        let (place, data) = (folder.display().to_string(), json!({ "path": folder }));
-        if folder.join("modules.json").is_file() {
-            return Check::ok(NAME, format!("{place}; its card's scores: `{}`", command(&place)), data);
-        }
-        let fix = "INVERSE_STELLA_WEIGHTS must be a folder with STELLA's modules.json and weights";
-        return Check::not_ok(NAME, Status::Warn, format!("{place} has no modules.json"), fix, data);
-    }
-    let cached = REPOSITORIES.into_iter().find(|name| {
-        cache.is_some_and(|cache| cache.join(format!("models--NovaSearch--{name}/snapshots")).is_dir())
-    });
-    let data = json!({ "path": null, "cached": cached });
-    let found = match cached {
-        Some(name) => {
-            let name = format!("NovaSearch/{name}");
-            format!("{name} is in the cache; its card's scores: `{}`", command(&name))
-        }
-        None => format!("not here (fetched when an encoder names it); to test it: `{}`", command("DIR")),
-    };
-    Check::ok(NAME, found, data)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
+    use super::hub::{hub_cache_check, hub_endpoint, offline};
     use super::*;
 
     #[test]
@@ -408,47 +274,6 @@ mod tests {
             assert_eq!(check.fix.is_some(), status != Status::Ok, "{check:?}");
             assert_eq!(line(&check).contains("fix: "), status != Status::Ok);
         }
-    }
-
-    #[test]
-    fn stella_is_found_where_it_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let here = Some(folder.path().to_owned());
-        assert_eq!(stella(here.clone(), None).status, Status::Warn);
-        fs_err::write(folder.path().join("modules.json"), "[]").unwrap();
-        let found = stella(here, None);
-        assert!(found.status == Status::Ok && found.found.contains("--test stella_card"), "{found:?}");
-        assert!(stella(None, Some(folder.path())).found.starts_with("not here"));
-        let cached = folder.path().join("models--NovaSearch--stella_en_400M_v5/snapshots");
-        fs_err::create_dir_all(cached).unwrap();
-        assert_eq!(stella(None, Some(folder.path())).data["cached"], "stella_en_400M_v5");
-    }
-
-    #[test]
-    fn a_token_is_seen_and_not_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().to_str().unwrap().to_owned();
-        let lookup = |name: &str| (name == "HF_HOME").then(|| home.clone());
-        assert_eq!(hub_token(&lookup).data["present"], false);
-        fs_err::write(folder.path().join("token"), "hf_secret").unwrap();
-        let by_file = hub_token(&lookup);
-        assert_eq!(by_file.data["present"], true);
-        let by_variable = hub_token(&|name| (name == "HF_TOKEN").then(|| "hf_secret".to_owned()));
-        for check in [by_file, by_variable] {
-            assert!(check.found.starts_with("present"));
-            assert!(!serde_json::to_string(&check).unwrap().contains("hf_secret"));
-        }
-    }
-
-    #[test]
-    fn the_cache_is_where_huggingface_hub_has_it() {
-        let with = |pairs: &'static [(&str, &str)]| {
-            hub_cache(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())).unwrap()
-        };
-        assert_eq!(with(&[("HOME", "/home/u")]), Path::new("/home/u/.cache/huggingface/hub"));
-        assert_eq!(with(&[("HOME", "/home/u"), ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
-        assert_eq!(with(&[("HF_HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Path::new("/h/hub"));
-        assert_eq!(with(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")]), Path::new("/c"));
     }
 
     #[test]
