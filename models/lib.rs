@@ -35,7 +35,7 @@ pub use flops::Flops;
 pub use generate::{GenerateOptions, Generated, Strategy, generate};
 pub use inverter::{Inverted, Inverter, Origin, OriginKind};
 pub use params::ParamStore;
+pub use save_tensors::save_tensors;
 pub use space::{Attention, Pooling, Prompt, Space, SpecialTokens};
 pub use vocabulary::Vocabulary;
-pub use save_tensors::save_tensors;
 pub use weights::Weights;

@@ -210,6 +210,7 @@ impl Space {
         let identity = serde_json::json!([
             self.weights_digest,
             prompts,
+            self.special_tokens,
             self.attention.name(),
             self.pooling.name(),
             self.dense,

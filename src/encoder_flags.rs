@@ -19,7 +19,7 @@ pub(crate) struct EncoderFlags {
     /// Vectors as the last layer gives them, not scaled to length 1
     #[arg(long)]
     no_normalize: bool,
-    /// bidirectional or causal, where the encoder's files leave it open [default: as they say]
+    /// bidirectional or causal, whatever the encoder's files say; for a Qwen only [default: as they say]
     #[arg(long, value_name = "KIND", value_parser = attention)]
     attention: Option<Attention>,
     /// Numbers to compute with: auto (bf16 where the hardware has it), f32, bf16 or f16

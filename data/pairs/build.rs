@@ -3,7 +3,7 @@
 //! Each step leaves a file that says it is done, so that a build killed at any moment goes on after the last one.
 //! What a shard holds depends on the curated texts and its own number only, never on where a process began.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::build::{BuildReport, Outcome};
-use super::inspect::{Distribution, Inspection, SampleRow};
 use super::config::Storage;
+use super::inspect::{Distribution, Inspection, SampleRow};
 use super::manifest::{CosineLoss, Counts, Flow};
 
 /// Letters of a sample's text that are shown.

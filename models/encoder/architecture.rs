@@ -11,44 +11,65 @@ use super::qwen::Qwen;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Every `model_type` that is known, for the refusal of others.
-const ARCHITECTURES: [&str; 6] = ["bert", "roberta", "xlm-roberta", "new (gte)", "qwen2", "qwen3"];
+/// Every `model_type` that there is an implementation of, with what else it is called.
+const KNOWN: [(&str, &str); 6] = [
+    ("bert", "bert"),
+    ("roberta", "roberta"),
+    ("xlm-roberta", "xlm-roberta"),
+    ("new", "new (gte)"),
+    ("qwen2", "qwen2"),
+    ("qwen3", "qwen3"),
+];
 
-/// The `model_type` of a `config.json`.
-///
-/// # Errors
-/// [`Error::Io`] or [`Error::Json`].
-pub(super) fn model_type(config: &Path) -> Result<String> {
-    #[derive(Deserialize)]
-    struct Architecture {
-        model_type: String,
+/// What every `config.json` of a transformer says.
+#[derive(Debug, Deserialize)]
+pub(super) struct Architecture {
+    /// Its name.
+    pub(super) model_type: String,
+    /// Numbers in a hidden state.
+    pub(super) hidden_size: i64,
+}
+
+impl Architecture {
+    /// Reads a `config.json`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Json`], or [`Error::Unsupported`] for an architecture that is not known.
+    pub(super) fn read(config: &Path) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Name {
+            model_type: String,
+        }
+        // the name first: another architecture may have other keys
+        let Name { model_type } = files::read_json(config)?;
+        if !KNOWN.iter().any(|(known, _)| *known == model_type) {
+            return Err(Error::Unsupported {
+                path: config.to_owned(),
+                what: "architecture",
+                name: model_type,
+                supported: KNOWN.iter().map(|(_, called)| *called).collect(),
+            });
+        }
+        files::read_json(config)
     }
-    Ok(files::read_json::<Architecture>(config)?.model_type)
+
+    /// Whether STELLA is of this architecture: 1.5B is a Qwen2, 400M is what its config calls `new`.
+    pub(super) fn is_stellas(&self) -> bool {
+        matches!(self.model_type.as_str(), "qwen2" | "new")
+    }
 }
 
-/// Whether STELLA is of this architecture: 1.5B is a Qwen2, 400M is what its config calls `new`.
-pub(super) fn is_stellas(model_type: &str) -> bool {
-    matches!(model_type, "qwen2" | "new")
-}
-
-/// Loads the backbone that `config.json` names.
+/// Loads the backbone of a known architecture.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for another architecture or for an attention that it does not have.
-pub(super) fn load(model_type: &str, source: &Source<'_>) -> Result<Box<dyn Backbone>> {
+/// [`Error::Unsupported`] for an attention that it does not have; what is wrong with configuration and weights.
+pub(super) fn load(architecture: &Architecture, source: &Source<'_>) -> Result<Box<dyn Backbone>> {
+    let model_type = architecture.model_type.as_str();
     let backbone: Box<dyn Backbone> = match model_type {
-        "bert" => Box::new(Bert::load(Family::Bert, source)?),
         "roberta" | "xlm-roberta" => Box::new(Bert::load(Family::Roberta, source)?),
         "new" => Box::new(Gte::load(source)?),
         "qwen2" | "qwen3" => Box::new(Qwen::load(model_type, source)?),
-        _ => {
-            return Err(Error::Unsupported {
-                path: source.config.to_owned(),
-                what: "architecture",
-                name: model_type.to_owned(),
-                supported: ARCHITECTURES.to_vec(),
-            });
-        }
+        _ => Box::new(Bert::load(Family::Bert, source)?),
     };
     if let Some(asked) = source.attention.filter(|asked| *asked != backbone.attention()) {
         return Err(Error::Unsupported {

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use serde::Deserialize;
 
-use super::architecture;
+use super::architecture::Architecture;
 use super::prompts::Prompts;
 use crate::error::{Error, Result};
 use crate::files;
@@ -20,8 +20,8 @@ pub(super) struct ModelFolder {
     pub(super) config: PathBuf,
     /// `tokenizer.json`.
     pub(super) tokenizer: PathBuf,
-    /// The transformer's weights.
-    pub(super) weights: Rc<Weights>,
+    /// Folder of the transformer within the repository; mostly the empty path.
+    transformer: String,
     /// How states become one vector.
     pub(super) pooling: Pooling,
     /// Whether the prompt's tokens take part in pooling.
@@ -30,12 +30,14 @@ pub(super) struct ModelFolder {
     pub(super) dense: Vec<DenseFolder>,
     /// Maximum length that the model asks for, if it does.
     pub(super) max_tokens: Option<usize>,
+    /// Maximum length that its tokenizer was made for.
+    pub(super) tokenizer_max_tokens: Option<usize>,
     /// Whether texts are lower-cased before the tokenizer sees them.
     pub(super) lower_case: bool,
     /// Its prompts.
     pub(super) prompts: Prompts,
-    /// `model_type` of the transformer.
-    pub(super) model_type: String,
+    /// Architecture and width of the transformer.
+    pub(super) architecture: Architecture,
 }
 
 /// One dense head on disk.
@@ -46,8 +48,21 @@ pub(super) struct DenseFolder {
     pub(super) config_path: PathBuf,
     /// What it says.
     pub(super) config: DenseConfig,
-    /// Its weights.
-    pub(super) weights: Weights,
+}
+
+/// The weights of a model folder.
+pub(super) struct ModelWeights {
+    /// Those of the transformer.
+    pub(super) transformer: Rc<Weights>,
+    /// Those of the dense heads, in order.
+    pub(super) dense: Vec<Weights>,
+}
+
+impl ModelWeights {
+    /// `blake3:HEX` over all of them, those of the dense heads behind the transformer's.
+    pub(super) fn digest(&self) -> String {
+        weights::digest_of(&std::iter::once(&*self.transformer).chain(&self.dense).collect::<Vec<_>>())
+    }
 }
 
 /// `config.json` of a Dense module.
@@ -110,7 +125,7 @@ impl ModelFolder {
             optional(repository, &join(transformer, "tokenizer_config.json"))?;
         let prompts: PromptConfig = optional(repository, "config_sentence_transformers.json")?;
         let config = repository.require(&join(transformer, "config.json"), "it describes the transformer")?;
-        let model_type = architecture::model_type(&config)?;
+        let architecture = Architecture::read(&config)?;
         let tokenizer = repository.require(&join(transformer, "tokenizer.json"), "it is the tokenizer")?;
         let (pooling, pool_prompt) = read_pooling(repository, &modules[1].path)?;
         let mut dense = vec![];
@@ -122,32 +137,55 @@ impl ModelFolder {
         Ok(Self {
             config,
             tokenizer,
-            weights: Rc::new(open_weights(repository, transformer)?),
+            transformer: transformer.to_owned(),
             pooling,
             pool_prompt,
             dense,
+            max_tokens: transformer_config.max_seq_length,
             // huge values stand for "no limit" in transformers
-            max_tokens: transformer_config.max_seq_length.or_else(|| {
-                tokenizer_config.model_max_length.filter(|&length| length < 1e6).map(|length| length as usize)
-            }),
+            tokenizer_max_tokens: tokenizer_config
+                .model_max_length
+                .filter(|&length| length < 1e6)
+                .map(|length| length as usize),
             lower_case: transformer_config.do_lower_case,
-            prompts: Prompts::new(
-                prompts.prompts,
-                prompts.default_prompt_name,
-                architecture::is_stellas(&model_type),
-            ),
-            model_type,
+            prompts: Prompts::new(prompts.prompts, prompts.default_prompt_name, architecture.is_stellas()),
+            architecture,
         })
     }
 
-    /// `blake3:HEX` over the weights, those of the dense heads behind the transformer's.
-    pub(super) fn digest(&self) -> String {
-        let heads = self.dense.iter().map(|dense| &dense.weights);
-        weights::digest_of(&std::iter::once(&*self.weights).chain(heads).collect::<Vec<_>>())
+    /// Numbers in a vector: those of the last dense head, or the width of the transformer.
+    pub(super) fn dim(&self) -> usize {
+        self.dense.last().map_or(self.architecture.hidden_size, |dense| dense.config.out_features) as usize
+    }
+
+    /// Refuses another dimension than the folder gives.
+    ///
+    /// # Errors
+    /// [`Error::UnknownDim`] with the sizes that there are heads for.
+    pub(super) fn require_dim(&self, repository: &Repository, asked: Option<usize>) -> Result<()> {
+        let (encoder, found) = (repository.name().to_owned(), self.dim());
+        match asked.filter(|asked| *asked != found) {
+            Some(asked) => {
+                Err(Error::UnknownDim { encoder, found, asked, known: self.known_dims(repository) })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the weights; of a hub repository, they are fetched now.
+    ///
+    /// # Errors
+    /// Weights that are missing, damaged or pickled.
+    pub(super) fn open_weights(&self, repository: &Repository) -> Result<ModelWeights> {
+        let dense = self.dense.iter().map(|dense| open_weights(repository, &dense.name));
+        Ok(ModelWeights {
+            dense: dense.collect::<Result<_>>()?,
+            transformer: Rc::new(open_weights(repository, &self.transformer)?),
+        })
     }
 
     /// The sizes that there are heads for, where the last one is named by its size and the files can be listed.
-    pub(super) fn known_dims(&self, repository: &Repository) -> Vec<usize> {
+    fn known_dims(&self, repository: &Repository) -> Vec<usize> {
         let Some((stem, _)) = self.dense.last().and_then(|dense| numbered(&dense.name)) else {
             return vec![];
         };
@@ -239,7 +277,11 @@ fn read_dense(repository: &Repository, module: &str, sibling: Option<&str>) -> R
     let mut name = module;
     let mut config_path = None;
     if let Some(sibling) = sibling.filter(|sibling| *sibling != module) {
-        config_path = repository.find(&join(sibling, "config.json"))?;
+        let file = join(sibling, "config.json");
+        config_path = repository.find(&file)?;
+        if config_path.is_none() && repository.may_have(&file) {
+            config_path = Some(repository.require(&file, "it describes the dense head asked for")?);
+        }
         name = if config_path.is_some() { sibling } else { module };
     }
     let config_path = match config_path {
@@ -247,8 +289,7 @@ fn read_dense(repository: &Repository, module: &str, sibling: Option<&str>) -> R
         None => repository.require(&join(module, "config.json"), "it describes the dense head")?,
     };
     let config: DenseConfig = files::read_json(&config_path)?;
-    let weights = open_weights(repository, name)?;
-    Ok(DenseFolder { name: name.to_owned(), config_path, config, weights })
+    Ok(DenseFolder { name: name.to_owned(), config_path, config })
 }
 
 /// `2_Dense_1024` becomes `2_Dense_256` for 256.
@@ -273,11 +314,12 @@ fn open_weights(repository: &Repository, folder: &str) -> Result<Weights> {
         return Weights::open(index);
     }
     let pickle = join(folder, "pytorch_model.bin");
-    if repository.find(&pickle)?.is_some() {
+    // by name: the file itself would be fetched only to be refused. Without a list, the error is the other one
+    if repository.list().is_ok_and(|files| files.contains(&pickle)) {
         return Err(Error::PickledWeights { folder: repository.place(), file: pickle });
     }
-    let why = "it holds the weights (files of other formats are not read)".to_owned();
-    Err(Error::MissingFile { folder: repository.place(), file: join(folder, "model.safetensors"), why })
+    let why = "it holds the weights (files of other formats are not read)";
+    repository.require(&join(folder, "model.safetensors"), why).and_then(Weights::open)
 }
 
 fn optional<T: serde::de::DeserializeOwned + Default>(repository: &Repository, file: &str) -> Result<T> {

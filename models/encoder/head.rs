@@ -7,6 +7,7 @@ use super::activation::Activation;
 use super::folder::DenseFolder;
 use crate::error::{Error, Result};
 use crate::space::Pooling;
+use crate::weights::Weights;
 
 /// A dense head in f32.
 pub(super) struct Dense {
@@ -17,7 +18,7 @@ pub(super) struct Dense {
 
 impl Dense {
     /// Loads a head that takes `inputs` numbers.
-    pub(super) fn load(folder: &DenseFolder, inputs: i64, device: Device) -> Result<Self> {
+    pub(super) fn load(folder: &DenseFolder, weights: &Weights, inputs: i64, device: Device) -> Result<Self> {
         let config = &folder.config;
         let bad = |key: &str, value: String, reason: String| Error::Config {
             path: folder.config_path.clone(),
@@ -39,7 +40,7 @@ impl Dense {
         // sentence-transformers' default
         let name = config.activation_function.as_deref().unwrap_or("torch.nn.modules.activation.Tanh");
         let outputs = config.out_features;
-        let load = |name: &str, shape: &[i64]| folder.weights.load(name, shape, Kind::Float, device);
+        let load = |name: &str, shape: &[i64]| weights.load(name, shape, Kind::Float, device);
         Ok(Self {
             weight: load("linear.weight", &[outputs, inputs])?,
             bias: config.bias.then(|| load("linear.bias", &[outputs])).transpose()?,

@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::hub::Repository;
 use crate::space::{Prompt, Space};
 use backbone::{Backbone, Source};
-use folder::ModelFolder;
+use folder::{ModelFolder, ModelWeights};
 use head::Dense;
 use prompts::Prompts;
 use tokens::TextTokens;
@@ -80,45 +80,38 @@ impl Encoder {
     /// As [`open`](Self::open).
     pub fn from_repository(repository: &Repository, options: &EncoderOptions) -> Result<Self> {
         let folder = ModelFolder::read(repository, options.dim)?;
-        // before the weights are looked at: a mistyped name should not cost minutes
+        // before the weights are fetched and looked at: a mistyped word should not cost minutes
         let prompt = folder.prompts.find(repository.name(), options.prompt.as_deref())?;
+        require_pooled_prompt(&folder, &prompt)?;
+        folder.require_dim(repository, options.dim)?;
         let device = options.device.resolve()?;
         let kind = options.dtype.resolve(device);
         let _no_grad = tch::no_grad_guard();
+        let weights = folder.open_weights(repository)?;
         let source = Source {
             config: &folder.config,
-            weights: folder.weights.clone(),
+            weights: weights.transformer.clone(),
             device,
             kind,
             pooling: folder.pooling,
             attention: options.attention,
         };
-        let backbone = architecture::load(&folder.model_type, &source)?;
+        let backbone = architecture::load(&folder.architecture, &source)?;
         let sizes = backbone.dimensions();
         let tokens = TextTokens::read(&folder.tokenizer, folder.lower_case, sizes.vocab)?;
-        let (dense, dim) = load_dense(&folder, sizes.hidden, device)?;
-        if let Some(asked) = options.dim.filter(|asked| *asked != dim) {
-            let encoder = repository.name().to_owned();
-            return Err(Error::UnknownDim {
-                encoder,
-                found: dim,
-                asked,
-                known: folder.known_dims(repository),
-            });
-        }
+        let dense = load_dense(&folder, &weights, sizes.hidden, device)?;
         let max_tokens = max_tokens(&folder, sizes.positions, options.max_tokens, tokens.special_count())?;
-        require_pooled_prompt(&folder, &prompt)?;
         let space = Space {
             encoder: repository.name().to_owned(),
             revision: repository.revision().map(str::to_owned),
-            weights_digest: folder.digest(),
+            weights_digest: weights.digest(),
             prompt,
             other_prompts: vec![],
             special_tokens: Some(tokens.special.clone()),
             attention: backbone.attention(),
             pooling: folder.pooling,
             dense: folder.dense_name(),
-            dim,
+            dim: folder.dim(),
             normalize: options.normalize.unwrap_or(true),
             max_tokens,
         };
@@ -210,7 +203,12 @@ impl Encoder {
 
     /// The batches that texts of the given lengths (in tokens) go through the network in.
     pub fn batches(&self, lengths: &[usize]) -> Vec<Batch> {
-        batches(lengths, self.batch_tokens)
+        let window = |(number, window): (usize, &[usize])| {
+            let mut found = batches(window, self.batch_tokens);
+            found.iter_mut().flat_map(|batch| &mut batch.rows).for_each(|row| *row += number * WINDOW);
+            found
+        };
+        lengths.chunks(WINDOW).enumerate().flat_map(window).collect()
     }
 
     fn embed_window(&self, texts: &[&str], progress: &mut dyn FnMut(usize)) -> Result<Tensor> {
@@ -316,15 +314,20 @@ impl Embed for Encoder {
     }
 }
 
-/// The dense heads in their order, and the numbers that the last one gives.
-fn load_dense(folder: &ModelFolder, hidden: i64, device: Device) -> Result<(Vec<Dense>, usize)> {
-    let mut dim = hidden;
+/// The dense heads in their order.
+fn load_dense(
+    folder: &ModelFolder,
+    weights: &ModelWeights,
+    hidden: i64,
+    device: Device,
+) -> Result<Vec<Dense>> {
+    let mut width = hidden;
     let mut dense = vec![];
-    for part in &folder.dense {
-        dense.push(Dense::load(part, dim, device)?);
-        dim = part.config.out_features;
+    for (part, weights) in folder.dense.iter().zip(&weights.dense) {
+        dense.push(Dense::load(part, weights, width, device)?);
+        width = part.config.out_features;
     }
-    Ok((dense, dim as usize))
+    Ok(dense)
 }
 
 fn max_tokens(
@@ -333,7 +336,10 @@ fn max_tokens(
     asked: Option<usize>,
     special_tokens: usize,
 ) -> Result<usize> {
-    let length = asked.or(folder.max_tokens).unwrap_or(limit.min(512));
+    // what the tokenizer says is no more than a bound: some name the length that their rotary positions could be
+    // stretched to
+    let of_tokenizer = folder.tokenizer_max_tokens.map(|length| length.min(limit));
+    let length = asked.or(folder.max_tokens).or(of_tokenizer).unwrap_or(limit.min(512));
     let bad = |reason: String| Error::Config {
         path: folder.config.clone(),
         key: "max_seq_length".into(),

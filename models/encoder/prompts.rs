@@ -23,16 +23,16 @@ pub(super) struct Prompts {
 }
 
 impl Prompts {
-    /// The prompts of `config_sentence_transformers.json`. Where a model of STELLA's architectures comes without
-    /// STELLA's, they are known all the same: copies of it often lack the file.
+    /// The prompts of `config_sentence_transformers.json`. Where a model of STELLA's architectures comes without any,
+    /// STELLA's are known: copies of it often lack the file.
     pub(super) fn new(
         mut named: BTreeMap<String, String>,
         default: Option<String>,
         stellas_architecture: bool,
     ) -> Self {
-        if stellas_architecture {
+        if stellas_architecture && named.is_empty() {
             for (name, text) in STELLA {
-                named.entry(name.to_owned()).or_insert_with(|| text.to_owned());
+                named.insert(name.to_owned(), text.to_owned());
             }
         }
         Self { named, default }
@@ -84,7 +84,9 @@ mod tests {
     #[test]
     fn the_file_has_the_first_word() {
         let own = BTreeMap::from([("s2p_query".to_owned(), "find: ".to_owned())]);
-        assert_eq!(Prompts::new(own, None, true).find("e", Some("s2p")).unwrap().text, "find: ");
+        let prompts = Prompts::new(own, None, true);
+        assert_eq!(prompts.find("e", Some("s2p")).unwrap().text, "find: ");
+        assert!(prompts.find("e", Some("s2s")).is_err(), "a model with prompts of its own is not STELLA");
         let two = BTreeMap::from(["q_a", "q_b"].map(|name| (name.to_owned(), String::new())));
         assert!(Prompts::new(two, None, false).find("e", Some("q")).is_err(), "two names would do");
     }

@@ -23,6 +23,9 @@ impl Error {
             Self::TensorDtype { .. } => "convert the weights to F32, F16 or BF16",
             Self::Json { .. } => "mend the file, or fetch it again",
             Self::Config { .. } => return None,
+            Self::Unsupported { what: "attention", .. } => {
+                "leave the attention out to take the encoder's own"
+            }
             Self::Unsupported { .. } => "choose an encoder made of supported parts",
             Self::MissingFile { .. } => "point at a whole sentence-transformers folder",
             Self::PickledWeights { .. } => {

@@ -85,15 +85,15 @@ impl Cache {
         if let Some(folder) = pointer.parent() {
             fs::create_dir_all(folder)?;
         }
-        match fs::remove_file(&pointer) {
+        // made beside it and renamed, so that another process finds the old link or the new one
+        let temporary = temporary(&pointer);
+        match fs::remove_file(&temporary) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        match fs::os::unix::fs::symlink(&target, &pointer) {
-            // another process was quicker
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(pointer),
-        }
+        fs::os::unix::fs::symlink(&target, &temporary)?;
+        fs::rename(&temporary, &pointer)?;
+        Ok(pointer)
     }
 
     /// Waits until no other process fetches the content, and keeps others from it.
@@ -123,5 +123,13 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(path, bytes)
+    let temporary = temporary(path);
+    fs::write(&temporary, bytes)?;
+    fs::rename(&temporary, path)
+}
+
+/// A name beside a file that no other process uses.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
 }

@@ -107,9 +107,11 @@ impl HubFiles {
     }
 
     pub(super) fn not_here(&self, file: &str) -> Error {
-        let why =
-            if self.offline { "HF_HUB_OFFLINE forbids to fetch it" } else { "the hub cannot be reached" };
-        self.error(file, Failure::new(HubFailure::Offline, format!("not in the cache, and {why}")))
+        let (kind, why) = match self.offline {
+            true => (HubFailure::Offline, "HF_HUB_OFFLINE forbids to fetch it"),
+            false => (HubFailure::Network, "the hub cannot be reached"),
+        };
+        self.error(file, Failure::new(kind, format!("not in the cache, and {why}")))
     }
 
     /// The files of the revision; offline, those of them that are in the cache.
@@ -120,6 +122,10 @@ impl HubFiles {
             if !snapshot.is_dir() {
                 return Err(self.not_here(ALL_FILES));
             }
+            tracing::warn!(
+                "{}: only the files in the cache are known, there may be more on the hub",
+                self.name()
+            );
             self.commit.get_or_init(|| commit);
             return Ok(walk(&snapshot)?);
         }
@@ -243,6 +249,8 @@ impl HubFiles {
         }
         let (repository, progress) = (self.name(), self.progress.as_ref());
         Download { requests, repository: &repository, file, promise, partial: &partial, progress }.run()?;
+        // on the disk before it has the name that says it is whole
+        fs_err::File::open(&partial).and_then(|file| file.sync_all()).map_err(disk)?;
         fs_err::rename(&partial, &blob).map_err(disk)
     }
 

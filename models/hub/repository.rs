@@ -144,6 +144,11 @@ impl Repository {
         }
     }
 
+    /// Whether a file that was not found may be there all the same: on a hub that is not asked or cannot be reached.
+    pub fn may_have(&self, file: &str) -> bool {
+        matches!(&self.files, Files::Hub(hub) if hub.may_have(file))
+    }
+
     /// The local path of a file that must be there.
     ///
     /// # Errors

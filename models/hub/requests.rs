@@ -137,7 +137,8 @@ impl Requests {
             }
             // a renamed repository, or the hub's own store; the token stays on its host
             match relative_location(headers).and_then(|to| url.join(to).ok()) {
-                Some(next) if status.is_redirection() => url = next,
+                // the token goes along, so to the hub alone: an odd path can name another host
+                Some(next) if status.is_redirection() && next.origin() == url.origin() => url = next,
                 _ => return said.promise(status, headers).map(Asked::There),
             }
         }

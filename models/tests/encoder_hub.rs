@@ -60,6 +60,31 @@ fn only_the_needed_files_are_fetched_and_once() {
 }
 
 #[test]
+fn what_cannot_be_is_refused_before_weights_are_fetched() {
+    let folder = TinyBert { dense: vec![3, 5], ..TinyBert::default() }.write();
+    let refused = |change: &dyn Fn(&mut EncoderOptions)| {
+        let (hub, cache) = (Hub::serve(folder.path(), None), tempfile::tempdir().unwrap());
+        let repository = Repository::open_with("org/tiny", &hub.settings(cache.path())).unwrap();
+        let mut options = options();
+        change(&mut options);
+        let message = Encoder::from_repository(&repository, &options).err().expect("opened").to_string();
+        let fetched = hub.fetched();
+        assert!(!fetched.iter().any(|target| target.ends_with(".safetensors")), "{message}: {fetched:?}");
+        message
+    };
+    let message = refused(&|options| options.dim = Some(4));
+    assert!(message.contains("no head for 4 (it has heads for 3, 5)"), "{message}");
+    let message = refused(&|options| options.prompt = Some("s2p".into()));
+    assert!(message.contains("no prompt named `s2p`"), "{message}");
+    let config = folder.path().join("config.json");
+    let other = fs_err::read_to_string(&config).unwrap().replace("\"bert\"", "\"mpnet\"");
+    fs_err::write(config, other).unwrap();
+    assert!(refused(&|_| ()).contains(
+        "`mpnet` is not supported (supported: bert, roberta, xlm-roberta, new (gte), qwen2, qwen3)"
+    ));
+}
+
+#[test]
 fn offline_without_a_copy() {
     let cache = tempfile::tempdir().unwrap();
     let settings =
