@@ -58,6 +58,12 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
     if let Some(space) = &given.space {
         space.require_within(&inverter.space, &args.vectors.display().to_string(), "the decoder")?;
     }
+    // before the vectors are decoded: a mistyped name should not cost minutes
+    let encoder = if args.cosine || args.encoder.encoder.is_some() || args.encoder.prompt.is_some() {
+        Some(encoder_of(&inverter, args, given.space.as_ref())?)
+    } else {
+        None
+    };
     let rows = given.rows_ND.size()[0];
     let mut progress = Progress::start("decoding", "texts", Some(rows as u64));
     // what sampling draws depends on a vector's place in the call, so it takes all of them at once
@@ -72,12 +78,12 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
         progress.at(texts.len() as u64, "");
     }
     progress.finish();
-    let cosines = if args.cosine || args.encoder.encoder.is_some() || args.encoder.prompt.is_some() {
-        let encoder = encoder_of(&inverter, args, given.space.as_ref())?;
-        let again: Vec<&str> = texts.iter().map(|inverted| inverted.text.as_str()).collect();
-        Some(eval::cosines(&given.rows_ND, &encoder.embed(&again)?)?)
-    } else {
-        None
+    let cosines = match &encoder {
+        Some(encoder) => {
+            let again: Vec<&str> = texts.iter().map(|inverted| inverted.text.as_str()).collect();
+            Some(eval::cosines(&given.rows_ND, &encoder.embed(&again)?)?)
+        }
+        None => None,
     };
     output::write(|out| {
         for (row, inverted) in texts.iter().enumerate() {

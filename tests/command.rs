@@ -180,7 +180,7 @@ fn a_plan_reads_like_this() {
         .output()
         .unwrap();
     insta::assert_snapshot!(String::from_utf8(plan.stdout).unwrap(), @r"
-    device       H200 (BFloat16)
+    device       H200 (bf16)
     vectors      1024 numbers
     vocabulary   50000 tokens
     parameters   54449664 = embedding 25600000 + blocks 23601664 + head 0 + projector 5248000

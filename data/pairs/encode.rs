@@ -21,7 +21,7 @@ use crate::{Error, Result};
 
 /// Documents given to the encoder at once. Each shard is cut at the same places however often the build was interrupted,
 /// because the composition of a batch may change the last bits of a vector.
-const ENCODE_ROWS: usize = 4096;
+const ENCODE_ROWS: usize = 1024;
 
 /// Documents dropped because another one says the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

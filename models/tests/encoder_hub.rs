@@ -85,6 +85,61 @@ fn what_cannot_be_is_refused_before_weights_are_fetched() {
 }
 
 #[test]
+fn pickled_weights_are_refused_without_being_fetched() {
+    let folder = TinyBert::default().write();
+    fs_err::rename(folder.path().join("model.safetensors"), folder.path().join("pytorch_model.bin")).unwrap();
+    let (hub, cache) = (Hub::serve(folder.path(), None), tempfile::tempdir().unwrap());
+    let error = open("org/tiny", &hub.settings(cache.path())).err().expect("opened");
+    assert!(matches!(error, Error::PickledWeights { .. }), "{error}");
+    let fetched = hub.fetched();
+    assert!(!fetched.iter().any(|target| target.ends_with(".bin")), "{fetched:?}");
+}
+
+#[test]
+fn weights_that_were_not_fetched_in_time_are_not_called_missing() {
+    let folder = TinyBert { dense: vec![3, 5], ..TinyBert::default() }.write();
+    let (hub, cache) = (Hub::serve(folder.path(), None), tempfile::tempdir().unwrap());
+    let settings = hub.settings(cache.path());
+    let repository = Repository::open_with("org/tiny", &settings).unwrap();
+    let small =
+        ["modules.json", "config.json", "tokenizer.json", "1_Pooling/config.json", "2_Dense_3/config.json"];
+    for file in small {
+        repository.require(file, "the test wants it").unwrap();
+    }
+    let offline = HubSettings { offline: true, ..settings };
+    let (kind, message) = failure(open("org/tiny", &offline));
+    assert!(kind == HubFailure::Offline && message.contains("model.safetensors"), "{message}");
+    let other_head = EncoderOptions { dim: Some(5), ..options() };
+    let repository = Repository::open_with("org/tiny", &offline).unwrap();
+    let (kind, message) = failure(Encoder::from_repository(&repository, &other_head));
+    assert!(kind == HubFailure::Offline && message.contains("2_Dense_5/config.json"), "{message}");
+}
+
+#[test]
+fn two_at_once_fetch_a_file_once() {
+    let folder = TinyBert::default().write();
+    let (hub, cache) = (Hub::serve(folder.path(), None), tempfile::tempdir().unwrap());
+    hub.trouble(|_, answer| {
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        answer
+    });
+    let settings = hub.settings(cache.path());
+    let paths: Vec<_> = std::thread::scope(|scope| {
+        let fetch = || {
+            Repository::open_with("org/tiny", &settings).unwrap().require("model.safetensors", "x").unwrap()
+        };
+        let both = [scope.spawn(fetch), scope.spawn(fetch)];
+        both.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(paths[0], paths[1]);
+    assert_eq!(
+        fs_err::read(&paths[0]).unwrap(),
+        fs_err::read(folder.path().join("model.safetensors")).unwrap()
+    );
+    assert_eq!(hub.fetched().len(), 1, "{:?}", hub.fetched());
+}
+
+#[test]
 fn offline_without_a_copy() {
     let cache = tempfile::tempdir().unwrap();
     let settings =

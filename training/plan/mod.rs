@@ -164,7 +164,7 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
     let texts = texts::assumed(recipe, &config, measured, options);
     Ok(Plan {
         device: hardware.map_or_else(|| options.gpu.to_string(), Hardware::device_name),
-        compute: format!("{:?}", place.kind),
+        compute: models::device::kind_name(place.kind).to_owned(),
         dim: config.dim,
         parameters: config.parameters(),
         vocabulary: config.vocab as usize,
