@@ -14,7 +14,8 @@ pub(super) const WORK_FOLDER: &str = ".build";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Storage {
-    /// IEEE half precision: 2 bytes a number. What it costs is measured in [`CosineLoss`].
+    /// IEEE half precision: 2 bytes a number. What it costs is measured in
+    /// [`CosineLoss`](super::manifest::CosineLoss).
     #[default]
     F16,
     /// IEEE single precision: 4 bytes a number, as the encoder gave them.
