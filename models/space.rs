@@ -58,6 +58,14 @@ impl Prompt {
     }
 }
 
+/// The prompt that `word` means: the one of that name, or the only one whose name begins with it and an underscore
+/// (`s2p` for `s2p_query`).
+pub fn prompt_meant<'a>(word: &str, names: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let exact = names.clone().find(|name| *name == word);
+    let mut longer = names.filter(|name| name.strip_prefix(word).is_some_and(|rest| rest.starts_with('_')));
+    exact.or_else(|| longer.next().filter(|_| longer.next().is_none()))
+}
+
 /// Tokens that a tokenizer puts around every text: `[CLS]` and `[SEP]`, or an end of text. They are pooled with the
 /// others, so a tokenizer without them gives other vectors from the same weights.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use models::space::prompt_meant;
 use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions, Inverter, Prompt, Space};
 
 use crate::failure::{ArgumentError, WorldError};
@@ -70,10 +71,8 @@ pub(crate) fn open_under(
 
 /// The prompt of a decoder that a name means; as for encoders, `s2p` will do for `s2p_query`.
 fn prompt_named<'a>(space: &'a Space, name: &str) -> Result<&'a Prompt> {
-    let prefix = format!("{name}_");
-    let mut longer = space.prompts().filter(|prompt| prompt.name.starts_with(&prefix));
-    let exact = space.prompts().find(|prompt| prompt.name == name);
-    exact.or_else(|| longer.next().filter(|_| longer.next().is_none())).ok_or_else(|| {
+    let meant = prompt_meant(name, space.prompts().map(|prompt| prompt.name.as_str()));
+    space.prompts().find(|prompt| Some(prompt.name.as_str()) == meant).ok_or_else(|| {
         let known: Vec<&str> = space.prompts().map(|prompt| prompt.name.as_str()).collect();
         ArgumentError::with_hint(
             format!("--prompt {name}: the decoder reads vectors under: {}", known.join(", ")),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
-use crate::space::Prompt;
+use crate::space::{Prompt, prompt_meant};
 
 /// STELLA's prompts for queries, to the byte as its model card has them; a document has none.
 const STELLA: [(&str, &str); 2] = [
@@ -45,10 +45,8 @@ impl Prompts {
     /// [`Error::UnknownPrompt`] with the names there are.
     pub(super) fn find(&self, encoder: &str, name: Option<&str>) -> Result<Prompt> {
         let Some(name) = name.or(self.default.as_deref()) else { return Ok(Prompt::none()) };
-        let prefix = format!("{name}_");
-        let mut longer = self.named.iter().filter(|(known, _)| known.starts_with(&prefix));
-        let exact = self.named.get_key_value(name);
-        match exact.or_else(|| longer.next().filter(|_| longer.next().is_none())) {
+        let meant = prompt_meant(name, self.named.keys().map(String::as_str));
+        match meant.and_then(|meant| self.named.get_key_value(meant)) {
             Some((name, text)) => Ok(Prompt { name: name.clone(), text: text.clone() }),
             None if name == "none" => Ok(Prompt::none()),
             None => Err(Error::UnknownPrompt {

@@ -55,7 +55,7 @@ impl Error {
                 "tokenizer.json and the weights are of different models: fetch both from one revision"
             }
             Self::Hub { kind, .. } => return kind.hint().map(str::to_owned),
-            Self::NotASource { .. } => "give the path of a folder with modules.json, or organisation/name",
+            Self::NotASource { .. } => "give the path of a folder that is there, or organisation/name",
             Self::Device { .. } => "`inverse-stella doctor` lists the devices",
             Self::Parse { .. } => return None,
         };

@@ -203,7 +203,11 @@ impl HubFiles {
         let known = self.known_commit();
         let revision = known.as_deref().unwrap_or_else(|| self.revision());
         tracing::debug!(repository = self.name(), file, revision, "asking the hub for a file");
-        let asked = self.patience.ask(file, || requests.ask(revision, file))?;
+        let here = self.commit_here().is_some_and(|commit| self.cache.file(&commit, file).is_some());
+        // what is in the cache does where the hub is away: no reason to wait for it long
+        let tries = if here { 1 } else { self.patience.tries };
+        let patience = Patience { tries, ..self.patience };
+        let asked = patience.ask(file, || requests.ask(revision, file))?;
         self.reached.store(true, Ordering::Relaxed);
         let promise = match asked {
             Asked::There(promise) => promise,

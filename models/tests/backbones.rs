@@ -1,6 +1,6 @@
 //! Every architecture against Hugging Face transformers and sentence-transformers, on small random models; and against
 //! itself: padding, batches and lengths change no vector.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, non_snake_case)]
 
 use std::path::PathBuf;
 
@@ -239,4 +239,66 @@ fn lengths_past_the_switch_between_the_two_attentions_agree() {
         assert!(relative(&together, &alone) < 2e-5, "{name}");
         assert!(lowest_cosine(&short.narrow(0, 0, 1), &short.narrow(0, 5, 1)) > 0.99999, "{name}: cut alike");
     }
+}
+
+/// A copy of the small gte model with another configuration and other tensors.
+fn gte_with(
+    config: serde_json::Value,
+    change: impl Fn(&str, Tensor) -> Vec<(String, Tensor)>,
+) -> tempfile::TempDir {
+    let (from, to) = (folder("new"), tempfile::tempdir().unwrap());
+    for file in [
+        "modules.json",
+        "tokenizer.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+        "2_Dense_12/config.json",
+        "2_Dense_12/model.safetensors",
+    ] {
+        let target = to.path().join(file);
+        fs_err::create_dir_all(target.parent().unwrap()).unwrap();
+        fs_err::copy(from.join(file), target).unwrap();
+    }
+    let own = fs_err::read(from.join("config.json")).unwrap();
+    let mut own: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&own).unwrap();
+    own.extend(config.as_object().unwrap().clone());
+    fs_err::write(to.path().join("config.json"), serde_json::to_vec(&own).unwrap()).unwrap();
+    let weights = models::Weights::open(from.join("model.safetensors")).unwrap();
+    let tensors: Vec<_> = weights
+        .names()
+        .flat_map(|name| change(name, weights.get(name, &weights.shape(name).unwrap()).unwrap()))
+        .collect();
+    models::save_tensors(&to.path().join("model.safetensors"), &tensors, &Default::default()).unwrap();
+    to
+}
+
+#[test]
+fn gte_without_token_types_and_with_three_projections_is_the_same_model() {
+    let golden = Golden::of("new");
+    let texts = golden.texts();
+    let expected = open("new", &options(Dtype::F32)).embed(&texts).unwrap();
+    let weights = models::Weights::open(folder("new").join("model.safetensors")).unwrap();
+    let types = weights.names().find(|name| name.ends_with("token_type_embeddings.weight")).unwrap();
+    let type_H = weights.get(types, &weights.shape(types).unwrap()).unwrap().get(0);
+    // the row of token type 0 moved into the words; query, key and value apart
+    let changed = gte_with(serde_json::json!({"type_vocab_size": 0, "pack_qkv": false}), |name, tensor| {
+        if name.ends_with("token_type_embeddings.weight") {
+            return vec![];
+        }
+        if name.ends_with("word_embeddings.weight") {
+            return vec![(name.to_owned(), tensor + &type_H)];
+        }
+        match name.contains("qkv_proj") {
+            true => tensor
+                .chunk(3, 0)
+                .into_iter()
+                .zip(["q_proj", "k_proj", "v_proj"])
+                .map(|(part, other)| (name.replace("qkv_proj", other), part.contiguous()))
+                .collect(),
+            false => vec![(name.to_owned(), tensor)],
+        }
+    });
+    let found = Encoder::open(changed.path().to_str().unwrap(), &options(Dtype::F32)).unwrap();
+    let off = relative(&found.embed(&texts).unwrap(), &expected);
+    assert!(off < 1e-5, "{off}");
 }
