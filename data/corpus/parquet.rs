@@ -4,6 +4,7 @@
 //! `line` is its row, counted from 1.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -11,6 +12,7 @@ use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, DataType};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ColumnChunkMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::Type;
 
@@ -62,7 +64,8 @@ impl ParquetRows {
         if bytes == 0 {
             return Err(Error::EmptyFile { path: path.to_owned(), what: "Parquet" });
         }
-        let reader = SerializedFileReader::new(file.into_parts().0).map_err(|error| damaged(path, &error))?;
+        let reader = sound(|| SerializedFileReader::new(file.into_parts().0));
+        let reader = reader.map_err(|error| damaged(path, &error))?;
         let schema = reader.metadata().file_metadata().schema_descr();
         let mut names = Vec::new();
         for field in schema.root_schema().get_fields() {
@@ -121,7 +124,7 @@ impl ParquetRows {
                 return Ok(false);
             }
             let refuse = |error: ParquetError| damaged(&self.path, &error);
-            let group = self.reader.get_row_group(self.next).map_err(refuse)?;
+            let group = sound(|| self.reader.get_row_group(self.next)).map_err(refuse)?;
             let schema = self.reader.metadata().file_metadata().schema_descr();
             let rows = usize::try_from(group.metadata().num_rows());
             self.rows_left = rows.map_err(|_| damaged(&self.path, "it has a negative number of rows"))?;
@@ -129,7 +132,11 @@ impl ParquetRows {
             for &leaf in &self.leaves {
                 let of = schema.column(leaf);
                 self.columns.push(Column {
-                    reader: group.get_column_reader(leaf).map_err(refuse)?,
+                    reader: sound(|| {
+                        require_offsets(group.metadata().column(leaf))?;
+                        group.get_column_reader(leaf)
+                    })
+                    .map_err(refuse)?,
                     defined: of.max_def_level(),
                     is_list: of.max_rep_level() > 0,
                     cells: VecDeque::new(),
@@ -181,7 +188,7 @@ impl Iterator for ParquetRows {
 impl Column {
     fn next(&mut self) -> Result<Cell, ParquetError> {
         if self.cells.is_empty() {
-            self.fill()?;
+            sound(|| self.fill())?;
         }
         let short = || ParquetError::General("a column has fewer rows than its row group".into());
         self.cells.pop_front().ok_or_else(short)
@@ -208,6 +215,22 @@ impl Column {
         };
         Ok(())
     }
+}
+
+/// What the library does with a file, a panic of its own taken for damage: it asserts what a sound file holds.
+fn sound<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    // what was begun with is not used again after an error
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_| Err(ParquetError::General("its pages or their description are damaged".into())))
+}
+
+/// Refuses a chunk that would begin before its file, which the library takes for impossible.
+fn require_offsets(chunk: &ColumnChunkMetaData) -> Result<(), ParquetError> {
+    let dictionary = chunk.dictionary_page_offset().unwrap_or(0);
+    if [chunk.data_page_offset(), dictionary, chunk.compressed_size()].into_iter().all(|number| number >= 0) {
+        return Ok(());
+    }
+    Err(ParquetError::General("a column lies before the beginning of the file".into()))
 }
 
 /// The next rows of a column.

@@ -165,6 +165,19 @@ fn a_folder_gives_its_parquet_files() {
     );
 }
 
+#[test]
+fn a_column_before_the_beginning_of_the_file() {
+    // one byte of the footer makes an offset negative, for which the library has an assertion
+    let mut bytes = fs_err::read(golden("gzip.parquet")).unwrap();
+    let at = 949_973 % bytes.len();
+    bytes[at] ^= 93;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.parquet");
+    fs_err::write(&path, bytes).unwrap();
+    let error = error(&config(path, &["text"]));
+    assert!(error.to_string().contains("x.parquet") && error.hint().is_some(), "{error}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
