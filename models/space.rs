@@ -123,7 +123,7 @@ impl Pooling {
 
 impl Space {
     /// All prompts, the first one first.
-    pub fn prompts(&self) -> impl Iterator<Item = &Prompt> {
+    pub fn prompts(&self) -> impl Iterator<Item = &Prompt> + Clone {
         std::iter::once(&self.prompt).chain(&self.other_prompts)
     }
 

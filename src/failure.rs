@@ -105,6 +105,9 @@ fn io_hint(error: &std::io::Error) -> Option<String> {
 pub(crate) fn install_panic_message() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if data::corpus::panic_is_damage() {
+            return;
+        }
         default(info);
         let _ = writeln!(
             std::io::stderr().lock(),

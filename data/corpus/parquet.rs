@@ -217,10 +217,22 @@ impl Column {
     }
 }
 
+thread_local! {
+    /// Whether this thread is within [`sound`].
+    static READING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether a panic of this thread, now, is no bug of ours: it will be told as damage of the file that is being read.
+pub fn panic_is_damage() -> bool {
+    READING.get()
+}
+
 /// What the library does with a file, a panic of its own taken for damage: it asserts what a sound file holds.
 fn sound<T>(work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     // what was begun with is not used again after an error
+    READING.set(true);
     let done = catch_unwind(AssertUnwindSafe(work));
+    READING.set(false);
     done.unwrap_or_else(|_| Err(ParquetError::General("its pages or their description are damaged".into())))
 }
 
