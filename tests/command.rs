@@ -80,6 +80,35 @@ fn doctor_prints_one_json_object() {
 }
 
 #[test]
+fn doctor_sees_the_hub_as_encoders_will() {
+    let home = tempfile::tempdir().unwrap();
+    let report = |variables: &[(&str, &str)]| {
+        let mut command = inverse_stella();
+        for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE"] {
+            command.env_remove(name);
+        }
+        command.env("HF_HOME", home.path()).envs(variables.iter().copied());
+        let output = command.args(["doctor", "--json"]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("hf_secret"), "a token must not be shown");
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        move |name: &str| {
+            let checks = report["checks"].as_array().unwrap();
+            checks.iter().find(|check| check["name"] == name).unwrap()["data"].clone()
+        }
+    };
+    let plain = report(&[]);
+    assert_eq!(plain("HF cache")["path"], home.path().join("hub").to_str().unwrap());
+    assert_eq!(plain("HF token")["present"], false);
+    assert_eq!(report(&[("HF_HUB_CACHE", "/c")])("HF cache")["path"], "/c");
+    assert_eq!(report(&[("HF_TOKEN", "hf_secret")])("HF token")["place"], "HF_TOKEN");
+    fs_err::write(home.path().join("token"), "hf_secret").unwrap();
+    assert_eq!(report(&[])("HF token")["place"], home.path().join("token").to_str().unwrap());
+    assert_eq!(report(&[("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")])("HF token")["present"], false);
+    assert_eq!(report(&[("HF_HUB_OFFLINE", "on")])("offline mode")["offline"], true);
+}
+
+#[test]
 fn config_show_names_where_each_value_comes_from() {
     inverse_stella()
         .args(["config", "show", "--recipe", "configs/captions.toml", "--set", "training.max_minutes=3"])

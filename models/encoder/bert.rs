@@ -10,9 +10,10 @@ use tch::{IndexOp, Kind, Tensor};
 
 use super::activation::Activation;
 use super::backbone::{Backbone, Dimensions, Source, layer_flops};
+use super::checks::Checks;
 use super::parts::{Bias, LayerNorm, Linear, Loader};
 use crate::attention::{Attend, Mask, attend};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::weights::Weights;
 
@@ -173,33 +174,24 @@ impl Layer {
 
 impl BertConfig {
     fn check(&self, path: &Path, first_position: i64) -> Result<()> {
+        let checks = Checks(path);
         if let Some(other) = self.position_embedding_type.as_deref().filter(|kind| *kind != "absolute") {
-            return Err(Error::Unsupported {
-                path: path.to_owned(),
-                what: "position embedding",
-                name: other.to_owned(),
-                supported: vec!["absolute"],
-            });
+            return Err(checks.unsupported("position embedding", other, "absolute"));
         }
-        let positive = [
+        checks.positive(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", self.hidden_size),
             ("num_attention_heads", self.num_attention_heads),
             ("intermediate_size", self.intermediate_size),
             ("max_position_embeddings", self.max_position_embeddings - first_position),
             ("type_vocab_size", self.type_vocab_size),
-        ];
-        let bad = |key: &str, value: i64, reason: &str| Error::Config {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            value: value.to_string(),
-            reason: reason.to_owned(),
-        };
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value < 1) {
-            return Err(bad(key, value, "it must be at least 1"));
+        ])?;
+        if first_position < 0 {
+            return Err(checks.bad("pad_token_id", first_position - 1, "positions begin behind it"));
         }
         if self.hidden_size % self.num_attention_heads != 0 {
-            return Err(bad("hidden_size", self.hidden_size, "it must be a multiple of num_attention_heads"));
+            let reason = "it must be a multiple of num_attention_heads";
+            return Err(checks.bad("hidden_size", self.hidden_size, reason));
         }
         Ok(())
     }

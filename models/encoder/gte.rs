@@ -11,9 +11,10 @@ use tch::{IndexOp, Kind, Tensor};
 
 use super::activation::Activation;
 use super::backbone::{Backbone, Dimensions, Source, layer_flops};
+use super::checks::Checks;
 use super::parts::{Bias, LayerNorm, Linear, Loader};
 use crate::attention::{Attend, Mask, attend};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::rope::{self, Rope, Rotation};
 
@@ -191,45 +192,31 @@ impl GteConfig {
     }
 
     fn check(&self, path: &Path) -> Result<()> {
-        let unsupported = |what, name: &str, supported| Error::Unsupported {
-            path: path.to_owned(),
-            what,
-            name: name.to_owned(),
-            supported: vec![supported],
-        };
+        let checks = Checks(path);
         if let Some(other) = self.position_embedding_type.as_deref().filter(|kind| *kind != "rope") {
-            return Err(unsupported("position embedding", other, "rope"));
+            return Err(checks.unsupported("position embedding", other, "rope"));
         }
         if let Some(other) = self.layer_norm_type.as_deref().filter(|kind| *kind != "layer_norm") {
-            return Err(unsupported("layer norm", other, "layer_norm"));
+            return Err(checks.unsupported("layer norm", other, "layer_norm"));
         }
         if let Some(RopeScaling { kind, mixed_b, .. }) = &self.rope_scaling
             && (kind != "ntk" || mixed_b.is_some())
         {
             let name = if mixed_b.is_some() { "ntk with mixed_b" } else { kind };
-            return Err(unsupported("rope scaling", name, "ntk"));
+            return Err(checks.unsupported("rope scaling", name, "ntk"));
         }
-        let positive = [
-            ("vocab_size", self.vocab_size as f64),
-            ("hidden_size", self.hidden_size as f64),
-            ("num_attention_heads", self.num_attention_heads as f64),
-            ("intermediate_size", self.intermediate_size as f64),
-            ("max_position_embeddings", self.max_position_embeddings as f64),
-            ("rope_theta", self.rope_theta),
-            ("rope_scaling.factor", self.rope_scaling.as_ref().map_or(1.0, |scaling| scaling.factor)),
-        ];
-        let bad = |key: &str, value: f64, reason: &str| Error::Config {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            value: value.to_string(),
-            reason: reason.to_owned(),
-        };
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| value.is_nan() || *value <= 0.0) {
-            return Err(bad(key, value, "it must be more than 0"));
-        }
+        checks.positive(&[
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("num_attention_heads", self.num_attention_heads),
+            ("intermediate_size", self.intermediate_size),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ])?;
+        let factor = self.rope_scaling.as_ref().map_or(1.0, |scaling| scaling.factor);
+        checks.positive(&[("rope_theta", self.rope_theta), ("rope_scaling.factor", factor)])?;
         if self.hidden_size % (2 * self.num_attention_heads) != 0 {
             let reason = "it must be an even multiple of num_attention_heads";
-            return Err(bad("hidden_size", self.hidden_size as f64, reason));
+            return Err(checks.bad("hidden_size", self.hidden_size, reason));
         }
         Ok(())
     }

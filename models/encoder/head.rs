@@ -4,8 +4,9 @@
 use tch::{Device, Kind, Tensor};
 
 use super::activation::Activation;
+use super::checks::Checks;
 use super::folder::DenseFolder;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::space::Pooling;
 use crate::weights::Weights;
 
@@ -20,22 +21,14 @@ impl Dense {
     /// Loads a head that takes `inputs` numbers.
     pub(super) fn load(folder: &DenseFolder, weights: &Weights, inputs: i64, device: Device) -> Result<Self> {
         let config = &folder.config;
-        let bad = |key: &str, value: String, reason: String| Error::Config {
-            path: folder.config_path.clone(),
-            key: key.to_owned(),
-            value,
-            reason,
-        };
+        let checks = Checks(&folder.config_path);
         if config.in_features != inputs {
             let reason = format!("what comes before it gives {inputs} numbers");
-            return Err(bad("in_features", config.in_features.to_string(), reason));
+            return Err(checks.bad("in_features", config.in_features, reason));
         }
         if config.use_residual {
-            return Err(bad(
-                "use_residual",
-                "true".into(),
-                "a residual around a dense head is not supported".into(),
-            ));
+            let reason = "a residual around a dense head is not supported";
+            return Err(checks.bad("use_residual", true, reason));
         }
         // sentence-transformers' default
         let name = config.activation_function.as_deref().unwrap_or("torch.nn.modules.activation.Tanh");

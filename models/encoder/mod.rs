@@ -6,6 +6,7 @@ mod architecture;
 mod backbone;
 mod batching;
 mod bert;
+mod checks;
 mod folder;
 mod gte;
 mod head;

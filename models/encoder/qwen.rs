@@ -9,8 +9,9 @@ use serde::Deserialize;
 use tch::{Kind, Tensor};
 
 use super::backbone::{Backbone, Dimensions, Source, layer_flops};
+use super::checks::Checks;
 use crate::blocks::{Attend, BlockConfig, Stack};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::params::ParamStore;
 use crate::space::{Attention, Pooling};
@@ -133,13 +134,8 @@ impl QwenConfig {
             qkv_bias: !qwen3,
             qk_norm: qwen3,
         };
-        let bad = |key: &str, value: String, reason: &str| Error::Config {
-            path: path.to_owned(),
-            key: key.to_owned(),
-            value,
-            reason: reason.to_owned(),
-        };
-        let positive = [
+        let checks = Checks(path);
+        checks.positive(&[
             ("vocab_size", self.vocab_size),
             ("hidden_size", blocks.hidden),
             ("num_attention_heads", blocks.heads),
@@ -147,55 +143,42 @@ impl QwenConfig {
             ("head_dim", blocks.head_dim),
             ("intermediate_size", blocks.ffn),
             ("max_position_embeddings", self.max_position_embeddings),
-        ];
-        if let Some((key, value)) = positive.into_iter().find(|(_, value)| *value < 1) {
-            return Err(bad(key, value.to_string(), "it must be at least 1"));
-        }
+        ])?;
         if blocks.heads % blocks.kv_heads != 0 {
             let reason = format!("it must divide num_attention_heads, {heads}");
-            return Err(bad("num_key_value_heads", blocks.kv_heads.to_string(), &reason));
+            return Err(checks.bad("num_key_value_heads", blocks.kv_heads, reason));
         }
         if blocks.head_dim % 2 != 0 {
-            return Err(bad("head_dim", blocks.head_dim.to_string(), "rotary positions need an even width"));
+            return Err(checks.bad("head_dim", blocks.head_dim, "rotary positions need an even width"));
         }
         if self.hidden_act != "silu" {
-            return Err(unsupported(path, "activation", &self.hidden_act, "silu"));
+            return Err(checks.unsupported("activation", &self.hidden_act, "silu"));
         }
         if self.use_sliding_window {
-            return Err(unsupported(path, "attention", "sliding window", "use_sliding_window: false"));
+            return Err(checks.unsupported("attention", "sliding window", "use_sliding_window: false"));
         }
         if qwen3 && self.attention_bias {
-            return Err(unsupported(path, "attention", "attention_bias: true", "attention_bias: false"));
+            return Err(checks.unsupported("attention", "attention_bias: true", "attention_bias: false"));
         }
         Ok(blocks)
     }
 
     /// Base of the rotary frequencies, which nothing may scale.
     fn theta(&self, path: &Path) -> Result<f64> {
+        let checks = Checks(path);
         let scaled = self.rope_scaling.as_ref().filter(|scaling| !scaling.is_null());
         let kind = match scaled {
             Some(scaling) => ["rope_type", "type"].iter().find_map(|key| scaling[key].as_str()),
             None => self.rope_parameters.as_ref().and_then(|p| p.rope_type.as_deref()),
         };
         if let Some(other) = kind.or(scaled.map(|_| "unknown")).filter(|kind| *kind != "default") {
-            return Err(unsupported(path, "rope scaling", other, "default"));
+            return Err(checks.unsupported("rope scaling", other, "default"));
         }
         let theta = self.rope_theta.or(self.rope_parameters.as_ref().and_then(|p| p.rope_theta));
         let theta = theta.unwrap_or(10_000.0);
-        if theta > 0.0 {
-            return Ok(theta);
-        }
-        Err(Error::Config {
-            path: path.to_owned(),
-            key: "rope_theta".into(),
-            value: theta.to_string(),
-            reason: "it must be more than 0".into(),
-        })
+        checks.positive(&[("rope_theta", theta)])?;
+        Ok(theta)
     }
-}
-
-fn unsupported(path: &Path, what: &'static str, name: &str, supported: &'static str) -> Error {
-    Error::Unsupported { path: path.to_owned(), what, name: name.to_owned(), supported: vec![supported] }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::patience::Patience;
 use super::progress::{self, ProgressHandler};
 
+/// The hub that is asked where none is named.
 const ENDPOINT: &str = "https://huggingface.co";
 
 /// How to reach the hub. What is `None` comes from the environment.
@@ -39,26 +40,40 @@ impl HubSettings {
         }
     }
 
-    pub(super) fn endpoint(&self) -> String {
+    /// Root address of the hub that is asked.
+    pub fn endpoint(&self) -> String {
         let given = self.endpoint.clone().or_else(|| variable("HF_ENDPOINT"));
         given.unwrap_or_else(|| ENDPOINT.to_owned())
     }
 
-    pub(super) fn cache(&self) -> PathBuf {
+    /// Folder of the cache.
+    pub fn cache(&self) -> PathBuf {
         self.cache.clone().unwrap_or_else(hf_hub::resolve_cache_dir)
     }
 
-    /// As `huggingface_hub` finds it: the variable, the file that a variable names, the file of `huggingface-cli login`.
     pub(super) fn token(&self) -> Option<String> {
-        if self.token.is_some() {
-            return self.token.clone();
-        }
-        if is_on(variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").as_deref()) {
-            return None;
-        }
-        let file = variable("HF_TOKEN_PATH").map_or_else(|| hf_hub::hf_home().join("token"), PathBuf::from);
-        let token = variable("HF_TOKEN").or_else(|| fs_err::read_to_string(file).ok())?;
-        Some(token.trim().to_owned()).filter(|token| !token.is_empty())
+        self.token_and_place().map(|(token, _)| token)
+    }
+
+    /// Where the token comes from: a variable, or the path of a file; never the token.
+    pub fn token_place(&self) -> Option<String> {
+        self.token_and_place().map(|(_, place)| place)
+    }
+
+    /// As `huggingface_hub` finds it: the variable, the file that a variable names, the file of `huggingface-cli login`.
+    fn token_and_place(&self) -> Option<(String, String)> {
+        let (token, place) = match (&self.token, variable("HF_TOKEN")) {
+            (Some(token), _) => (token.clone(), "given".to_owned()),
+            _ if is_on(variable("HF_HUB_DISABLE_IMPLICIT_TOKEN").as_deref()) => return None,
+            (None, Some(token)) => (token, "HF_TOKEN".to_owned()),
+            (None, None) => {
+                let named = variable("HF_TOKEN_PATH").map(PathBuf::from);
+                let file = named.unwrap_or_else(|| hf_hub::hf_home().join("token"));
+                (fs_err::read_to_string(&file).ok()?, file.display().to_string())
+            }
+        };
+        let token = token.trim();
+        (!token.is_empty()).then(|| (token.to_owned(), place))
     }
 
     pub(super) fn patience(&self) -> Patience {

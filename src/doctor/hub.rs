@@ -3,53 +3,34 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use models::hub::HubSettings;
 use serde_json::json;
 
 use super::{Check, GB, Status, free_space};
 
 /// What concerns the hub, in the order of the report.
 pub(super) fn checks() -> Vec<Check> {
-    let variable = |name: &str| env::var(name).ok();
-    let cache = hub_cache(&variable);
+    let settings = HubSettings::from_env();
+    let cache = settings.cache();
     vec![
-        hub_endpoint(&variable),
-        hub_cache_check(cache.as_deref(), cache.as_deref().and_then(space_for)),
-        hub_token(&variable),
-        offline(variable("HF_HUB_OFFLINE").as_deref(), cache.as_deref().is_some_and(Path::is_dir)),
-        stella(env::var_os("INVERSE_STELLA_WEIGHTS").map(PathBuf::from), cache.as_deref()),
+        hub_endpoint(&settings),
+        hub_cache_check(&cache, space_for(&cache)),
+        hub_token(settings.token_place()),
+        offline(settings.offline, cache.is_dir()),
+        stella(env::var_os("INVERSE_STELLA_WEIGHTS").map(PathBuf::from), &cache),
     ]
 }
 
-/// Looks an environment variable up; a function, so that tests need no environment of their own.
-type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-/// The folder of Hugging Face's settings, as `huggingface_hub` finds it.
-fn hub_home(lookup: Lookup<'_>) -> Option<PathBuf> {
-    let set = |name: &str| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("HF_HOME")
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("huggingface")))
-        .or_else(|| Some(set("HOME")?.join(".cache/huggingface")))
-}
-
-fn hub_cache(lookup: Lookup<'_>) -> Option<PathBuf> {
-    let set = |name: &str| lookup(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("HF_HUB_CACHE").or_else(|| Some(hub_home(lookup)?.join("hub")))
-}
-
 /// The hub that is asked; whether it answers is not tried.
-pub(super) fn hub_endpoint(lookup: Lookup<'_>) -> Check {
+pub(super) fn hub_endpoint(settings: &HubSettings) -> Check {
     const NAME: &str = "HF endpoint";
-    let given = lookup("HF_ENDPOINT").filter(|value| !value.trim().is_empty());
-    let Some(given) = given else {
-        let usual = "https://huggingface.co";
-        return Check::ok(NAME, usual, json!({ "endpoint": usual }));
-    };
-    let data = json!({ "endpoint": given });
-    if given.starts_with("https://") || given.starts_with("http://") {
-        return Check::ok(NAME, format!("{given} (HF_ENDPOINT)"), data);
+    let endpoint = settings.endpoint();
+    let data = json!({ "endpoint": endpoint });
+    if endpoint.starts_with("https://") || endpoint.starts_with("http://") {
+        return Check::ok(NAME, endpoint, data);
     }
     let fix = "HF_ENDPOINT must be the root address of a hub, with https:// before it; or unset it";
-    Check::not_ok(NAME, Status::Warn, format!("{given:?} is no address"), fix, data)
+    Check::not_ok(NAME, Status::Warn, format!("{endpoint:?} is no address"), fix, data)
 }
 
 /// Bytes that can be fetched into a folder that may not be there yet.
@@ -58,18 +39,8 @@ fn space_for(folder: &Path) -> Option<u64> {
 }
 
 /// The cache, with the free bytes on its disk.
-pub(super) fn hub_cache_check(cache: Option<&Path>, free: Option<u64>) -> Check {
+pub(super) fn hub_cache_check(cache: &Path, free: Option<u64>) -> Check {
     const NAME: &str = "HF cache";
-    let Some(cache) = cache else {
-        let fix = "set HF_HOME to a folder that models can be kept in";
-        return Check::not_ok(
-            NAME,
-            Status::Warn,
-            "no HOME and no HF_HOME".to_owned(),
-            fix,
-            json!({ "path": null }),
-        );
-    };
     let count = |kind: &str| {
         fs_err::read_dir(cache).map_or(0, |entries| {
             entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(kind)).count()
@@ -93,14 +64,7 @@ pub(super) fn hub_cache_check(cache: Option<&Path>, free: Option<u64>) -> Check 
 }
 
 /// Whether there is a token, and where; never the token.
-fn hub_token(lookup: Lookup<'_>) -> Check {
-    let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
-    let file = set("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(hub_home(lookup)?.join("token")));
-    let place = if set("HF_TOKEN").is_some() {
-        Some("HF_TOKEN".to_owned())
-    } else {
-        file.filter(|file| file.is_file()).map(|file| file.display().to_string())
-    };
+fn hub_token(place: Option<String>) -> Check {
     let found = match &place {
         Some(place) => format!("present ({place})"),
         None => "none: public models only".to_owned(),
@@ -108,9 +72,8 @@ fn hub_token(lookup: Lookup<'_>) -> Check {
     Check::ok("HF token", found, json!({ "present": place.is_some(), "place": place }))
 }
 
-pub(super) fn offline(value: Option<&str>, cached: bool) -> Check {
+pub(super) fn offline(on: bool, cached: bool) -> Check {
     const NAME: &str = "offline mode";
-    let on = value.is_some_and(|v| matches!(v.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"));
     let data = json!({ "offline": on });
     match (on, cached) {
         (false, _) => Check::ok(NAME, "off: models are fetched when they are needed", data),
@@ -124,7 +87,7 @@ pub(super) fn offline(value: Option<&str>, cached: bool) -> Check {
 }
 
 /// Where STELLA's weights are, and how they are held against the scores of its model card.
-fn stella(given: Option<PathBuf>, cache: Option<&Path>) -> Check {
+fn stella(given: Option<PathBuf>, cache: &Path) -> Check {
     const NAME: &str = "STELLA";
     const REPOSITORIES: [&str; 2] = ["stella_en_1.5B_v5", "stella_en_400M_v5"];
     let command = |place: &str| {
@@ -141,9 +104,9 @@ fn stella(given: Option<PathBuf>, cache: Option<&Path>) -> Check {
             "INVERSE_STELLA_WEIGHTS must be a folder with STELLA's modules.json and weights, or a hub name";
         return Check::not_ok(NAME, Status::Warn, format!("{place} has no modules.json"), fix, data);
     }
-    let cached = REPOSITORIES.into_iter().find(|name| {
-        cache.is_some_and(|cache| cache.join(format!("models--NovaSearch--{name}/snapshots")).is_dir())
-    });
+    let cached = REPOSITORIES
+        .into_iter()
+        .find(|name| cache.join(format!("models--NovaSearch--{name}/snapshots")).is_dir());
     let data = json!({ "path": null, "cached": cached });
     let found = match cached {
         Some(name) => {
@@ -164,41 +127,15 @@ mod tests {
     fn stella_is_found_where_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let here = Some(folder.path().to_owned());
-        assert_eq!(stella(here.clone(), None).status, Status::Warn);
-        assert_eq!(stella(Some("NovaSearch/stella_en_1.5B_v5".into()), None).status, Status::Ok);
+        let nowhere = Path::new("/nowhere");
+        assert_eq!(stella(here.clone(), nowhere).status, Status::Warn);
+        assert_eq!(stella(Some("NovaSearch/stella_en_1.5B_v5".into()), nowhere).status, Status::Ok);
         fs_err::write(folder.path().join("modules.json"), "[]").unwrap();
-        let found = stella(here, None);
+        let found = stella(here, nowhere);
         assert!(found.status == Status::Ok && found.found.contains("--test stella_card"), "{found:?}");
-        assert!(stella(None, Some(folder.path())).found.starts_with("not here"));
+        assert!(stella(None, folder.path()).found.starts_with("not here"));
         let cached = folder.path().join("models--NovaSearch--stella_en_400M_v5/snapshots");
         fs_err::create_dir_all(cached).unwrap();
-        assert_eq!(stella(None, Some(folder.path())).data["cached"], "stella_en_400M_v5");
-    }
-
-    #[test]
-    fn a_token_is_seen_and_not_told() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().to_str().unwrap().to_owned();
-        let lookup = |name: &str| (name == "HF_HOME").then(|| home.clone());
-        assert_eq!(hub_token(&lookup).data["present"], false);
-        fs_err::write(folder.path().join("token"), "hf_secret").unwrap();
-        let by_file = hub_token(&lookup);
-        assert_eq!(by_file.data["present"], true);
-        let by_variable = hub_token(&|name| (name == "HF_TOKEN").then(|| "hf_secret".to_owned()));
-        for check in [by_file, by_variable] {
-            assert!(check.found.starts_with("present"));
-            assert!(!serde_json::to_string(&check).unwrap().contains("hf_secret"));
-        }
-    }
-
-    #[test]
-    fn the_cache_is_where_huggingface_hub_has_it() {
-        let with = |pairs: &'static [(&str, &str)]| {
-            hub_cache(&|name| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned())).unwrap()
-        };
-        assert_eq!(with(&[("HOME", "/home/u")]), Path::new("/home/u/.cache/huggingface/hub"));
-        assert_eq!(with(&[("HOME", "/home/u"), ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
-        assert_eq!(with(&[("HF_HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), Path::new("/h/hub"));
-        assert_eq!(with(&[("HF_HOME", "/h"), ("HF_HUB_CACHE", "/c")]), Path::new("/c"));
+        assert_eq!(stella(None, folder.path()).data["cached"], "stella_en_400M_v5");
     }
 }

@@ -235,11 +235,14 @@ fn gpu_names() -> Vec<String> {
 mod tests {
     use super::hub::{hub_cache_check, hub_endpoint, offline};
     use super::*;
+    use models::hub::HubSettings;
 
     #[test]
     fn what_is_not_well_has_a_fix() {
         let absent = |reason: &str| cuda_library(&CudaLibrary::Absent { reason: reason.to_owned() });
         let none = CpuBf16::default();
+        let endpoint =
+            |address: &str| HubSettings { endpoint: Some(address.to_owned()), ..HubSettings::default() };
         let checks = [
             (libtorch("2.11.0", "2.10.1"), Status::Fail),
             (absent("libcusparse.so.12: cannot open shared object file"), Status::Warn),
@@ -259,15 +262,13 @@ mod tests {
             (disk(Some(5_000_000_000)), Status::Warn),
             (disk(Some(50_000_000_000)), Status::Ok),
             (disk(None), Status::Ok),
-            (hub_endpoint(&|_| None), Status::Ok),
-            (hub_endpoint(&|_| Some("http://127.0.0.1:8080".to_owned())), Status::Ok),
-            (hub_endpoint(&|_| Some("hub.example".to_owned())), Status::Warn),
-            (hub_cache_check(Some(Path::new("/nowhere")), Some(1_000_000_000)), Status::Warn),
-            (hub_cache_check(Some(Path::new("/nowhere")), Some(50_000_000_000)), Status::Ok),
-            (hub_cache_check(None, None), Status::Warn),
-            (offline(Some("1"), false), Status::Warn),
-            (offline(Some("true"), true), Status::Ok),
-            (offline(Some("0"), false), Status::Ok),
+            (hub_endpoint(&endpoint("http://127.0.0.1:8080")), Status::Ok),
+            (hub_endpoint(&endpoint("hub.example")), Status::Warn),
+            (hub_cache_check(Path::new("/nowhere"), Some(1_000_000_000)), Status::Warn),
+            (hub_cache_check(Path::new("/nowhere"), Some(50_000_000_000)), Status::Ok),
+            (offline(true, false), Status::Warn),
+            (offline(true, true), Status::Ok),
+            (offline(false, false), Status::Ok),
         ];
         for (check, status) in checks {
             assert_eq!(check.status, status, "{check:?}");
