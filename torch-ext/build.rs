@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo::rerun-if-changed=shim.cpp");
-    println!("cargo::rerun-if-changed=shim.h");
+    for source in ["shim.cpp", "shim.h", "guarded.h", "c10d"] {
+        println!("cargo::rerun-if-changed={source}");
+    }
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     // torch-sys says where the libraries lie; the headers lie beside them in every distribution of libtorch.
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
@@ -40,7 +41,10 @@ fn main() {
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include").as_os_str())
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        .include("c10d/include")
+        .define("USE_C10D_GLOO", "1")
         .file("shim.cpp")
+        .file("c10d/c10d.cpp")
         .compile("torch_ext_shim");
     for library in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib={library}");

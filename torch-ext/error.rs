@@ -1,6 +1,7 @@
 //! What can go wrong between this project and libtorch.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -45,6 +46,115 @@ pub enum Error {
         /// How many bytes the file has.
         length: usize,
     },
+    /// One of torchrun's variables says what cannot be.
+    #[error("the variable {name}{}: {reason}", if value.is_empty() { String::new() } else { format!(" is {value:?}") })]
+    LaunchVariable {
+        /// Its name.
+        name: &'static str,
+        /// Its value; empty where it is not set.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store through which processes find each other does not answer.
+    #[error("the store at {address} does not answer: {message}")]
+    Store {
+        /// Host and port.
+        address: String,
+        /// What c10d said.
+        message: String,
+    },
+    /// Some processes did not come to the meeting at the start.
+    #[error("{} of {size} did not come to {address} within {}", ranks_of(ranks), seconds(waited))]
+    NotJoined {
+        /// Those that did not.
+        ranks: Vec<usize>,
+        /// Number of processes.
+        size: usize,
+        /// Where the store is.
+        address: String,
+        /// How long they were waited for.
+        waited: Duration,
+    },
+    /// A collective failed because some ranks are gone.
+    #[error(
+        "{op} {number}: {} of {size} {} gone (noticed after {}; {message})",
+        ranks_of(ranks),
+        are(ranks),
+        seconds(waited)
+    )]
+    Missing {
+        /// The collective.
+        op: &'static str,
+        /// Which one it was, counted from 1.
+        number: u64,
+        /// Those that are gone.
+        ranks: Vec<usize>,
+        /// Number of processes.
+        size: usize,
+        /// How long the collective took.
+        waited: Duration,
+        /// What c10d said.
+        message: String,
+    },
+    /// A collective took too long: some ranks live, and have not come to it.
+    #[error("{op} {number}: {} of {size} did not come to it within {}, and still {} ({message})", ranks_of(ranks), seconds(waited), if ranks.len() == 1 { "lives" } else { "live" })]
+    Late {
+        /// The collective.
+        op: &'static str,
+        /// Which one it was, counted from 1.
+        number: u64,
+        /// Those that did not come.
+        ranks: Vec<usize>,
+        /// Number of processes.
+        size: usize,
+        /// How long the collective took.
+        waited: Duration,
+        /// What c10d said.
+        message: String,
+    },
+    /// A collective failed because some ranks ended with an error of their own.
+    #[error("{op} {number}: {} of {size} ended with an error of {} own ({message})", ranks_of(ranks), if ranks.len() == 1 { "its" } else { "their" })]
+    Failed {
+        /// The collective.
+        op: &'static str,
+        /// Which one it was, counted from 1.
+        number: u64,
+        /// Those that failed.
+        ranks: Vec<usize>,
+        /// Number of processes.
+        size: usize,
+        /// What c10d said.
+        message: String,
+    },
+    /// A collective failed, and all ranks are there.
+    #[error("{op} {number} failed: {message}")]
+    Collective {
+        /// The collective.
+        op: &'static str,
+        /// Which one it was, counted from 1.
+        number: u64,
+        /// What c10d said.
+        message: String,
+    },
+}
+
+fn are(ranks: &[usize]) -> &'static str {
+    if ranks.len() == 1 { "is" } else { "are" }
+}
+
+fn seconds(time: &Duration) -> String {
+    format!("{:.0} s", time.as_secs_f64())
+}
+
+/// "rank 2", "ranks 1 and 3", "ranks 1, 2 and 3".
+fn ranks_of(ranks: &[usize]) -> String {
+    let words: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    match words.as_slice() {
+        [] => "no rank".to_owned(),
+        [one] => format!("rank {one}"),
+        [all @ .., last] => format!("ranks {} and {last}", all.join(", ")),
+    }
 }
 
 impl Error {
@@ -64,6 +174,30 @@ impl Error {
             Self::OutOfBounds { .. } => {
                 Some("the file is cut short or damaged: copy or download it again".to_owned())
             }
+            Self::LaunchVariable { .. } => Some(
+                "start the processes with `inverse-stella launch --processes N -- …` or with torchrun, or unset RANK and \
+                 WORLD_SIZE to run alone"
+                    .to_owned(),
+            ),
+            Self::Store { .. } => Some(
+                "rank 0 serves it: check that rank 0 runs, MASTER_ADDR and MASTER_PORT, and that no other program has the \
+                 port"
+                    .to_owned(),
+            ),
+            Self::NotJoined { .. } => Some(
+                "see what those ranks wrote: they may have ended early, or look for another MASTER_ADDR and MASTER_PORT"
+                    .to_owned(),
+            ),
+            Self::Missing { .. } | Self::Failed { .. } => Some(
+                "see what that rank wrote last; a training goes on from its last checkpoint with --resume, on any number \
+                 of processes"
+                    .to_owned(),
+            ),
+            Self::Late { .. } => Some(
+                "it is slower than the time-out allows, or does other work than the others: all ranks need the same \
+                 arguments and the same data"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! The shim's functions, and the one way they are called.
 
 use crate::error::{Error, Result};
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use tch::{Device, Kind, Tensor};
 
 /// A tensor as the shim takes it: a pointer to an `at::Tensor`.
@@ -79,6 +79,15 @@ unsafe extern "C" {
     pub(crate) fn te_set_deterministic(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_set_tf32(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_init_amx(ready: *mut c_int, error: Fault) -> c_int;
+    pub(crate) fn te_gradient_hook(
+        tensor: RawTensor,
+        see: extern "C" fn(*mut c_void, RawTensor),
+        drop: extern "C" fn(*mut c_void),
+        context: *mut c_void,
+        hook: *mut c_uint,
+        error: Fault,
+    ) -> c_int;
+    pub(crate) fn te_remove_gradient_hook(tensor: RawTensor, hook: c_uint, error: Fault) -> c_int;
     pub(crate) fn te_version_built() -> *const c_char;
     pub(crate) fn te_abi_version_built() -> u64;
     pub(crate) fn te_abi_version_loaded() -> u64;

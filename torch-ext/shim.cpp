@@ -1,4 +1,5 @@
 #include "shim.h"
+#include "guarded.h"
 
 #include <ATen/Context.h>
 #include <ATen/cpu/Utils.h>
@@ -17,31 +18,13 @@
 #include <torch/headeronly/version.h>
 
 #include <cstdlib>
-#include <cstring>
+#include <memory>
 #include <mutex>
 #include <vector>
 
 extern "C" uint64_t aoti_torch_abi_version();
 
 namespace {
-
-// Runs `body`; an exception becomes a message that Rust owns.
-template <typename F>
-int guarded(char** error, F body) {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& e) {
-    *error = strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    *error = strdup(e.what());
-  } catch (...) {
-    *error = strdup("a C++ exception of unknown type");
-  }
-  return 1;
-}
-
-const at::Tensor& tensor(void* pointer) { return *static_cast<const at::Tensor*>(pointer); }
 
 std::vector<at::Tensor> list(void* const* pointers, size_t n) {
   std::vector<at::Tensor> out;
@@ -176,6 +159,21 @@ int te_set_tf32(int on, char** error) {
 
 int te_init_amx(int* ready, char** error) {
   return guarded(error, [&] { *ready = at::cpu::init_amx() ? 1 : 0; });
+}
+
+int te_gradient_hook(void* t, void (*see)(void*, void*), void (*drop)(void*), void* context, unsigned* hook,
+                     char** error) {
+  std::shared_ptr<void> owner(context, drop);
+  return guarded(error, [&] {
+    *hook = tensor(t).register_hook([see, owner](const at::Tensor& gradient) {
+      at::Tensor seen = gradient;
+      see(owner.get(), &seen);
+    });
+  });
+}
+
+int te_remove_gradient_hook(void* t, unsigned hook, char** error) {
+  return guarded(error, [&] { tensor(t).remove_hook(hook); });
 }
 
 const char* te_version_built() { return TORCH_VERSION; }

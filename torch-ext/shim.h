@@ -34,4 +34,10 @@ int te_init_amx(int* ready, char** error);
 const char* te_version_built();
 uint64_t te_abi_version_built();
 uint64_t te_abi_version_loaded();
+
+// Calls `see(context, gradient)` for every gradient that reaches the leaf `tensor` in a backward pass, also where the
+// pass was asked for it. The gradient lives for the call. `drop(context)` comes with the removal of the hook.
+int te_gradient_hook(void* tensor, void (*see)(void*, void*), void (*drop)(void*), void* context, unsigned* hook,
+                     char** error);
+int te_remove_gradient_hook(void* tensor, unsigned hook, char** error);
 }

@@ -1,0 +1,122 @@
+#include "c10d.h"
+#include "../guarded.h"
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+namespace {
+
+using Store = c10::intrusive_ptr<c10d::Store>;
+// every backend, so that the functions below serve NCCL too
+using Group = c10::intrusive_ptr<c10d::Backend>;
+using Work = c10::intrusive_ptr<c10d::Work>;
+
+template <typename T>
+T& at_handle(void* handle) {
+  return *static_cast<T*>(handle);
+}
+
+template <typename T>
+void give(void** out, T value) {
+  *out = new T(std::move(value));
+}
+
+std::chrono::milliseconds milliseconds(int64_t count) { return std::chrono::milliseconds(count); }
+
+c10d::ReduceOp reduction(int number) {
+  constexpr c10d::ReduceOp::RedOpType types[] = {c10d::ReduceOp::SUM, c10d::ReduceOp::MAX, c10d::ReduceOp::MIN};
+  TORCH_CHECK(number >= 0 && number < 3, "there is no reduction ", number);
+  return types[number];
+}
+
+}  // namespace
+
+extern "C" {
+
+int te_store_open(const char* host, uint16_t port, int serve, const char* prefix, int64_t timeout_ms, void** store,
+                  uint16_t* bound_port, char** error) {
+  return guarded(error, [&] {
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = serve != 0;
+    options.waitWorkers = false;
+    options.timeout = milliseconds(timeout_ms);
+    auto opened = c10::make_intrusive<c10d::TCPStore>(host, options);
+    *bound_port = opened->getPort();
+    give<Store>(store, c10::make_intrusive<c10d::PrefixStore>(prefix, opened));
+  });
+}
+
+int te_store_clone(void* store, void** copy, char** error) {
+  return guarded(error, [&] { give<Store>(copy, at_handle<Store>(store)->clone()); });
+}
+
+void te_store_close(void* store) { delete static_cast<Store*>(store); }
+
+int te_store_set(void* store, const char* key, const uint8_t* data, size_t length, char** error) {
+  return guarded(error, [&] { at_handle<Store>(store)->set(key, std::vector<uint8_t>(data, data + length)); });
+}
+
+int te_store_get(void* store, const char* key, void (*take)(void*, const uint8_t*, size_t), void* context,
+                 char** error) {
+  return guarded(error, [&] {
+    auto value = at_handle<Store>(store)->get(key);
+    take(context, value.data(), value.size());
+  });
+}
+
+int te_store_check(void* store, const char* key, int* there, char** error) {
+  return guarded(error, [&] { *there = at_handle<Store>(store)->check({key}) ? 1 : 0; });
+}
+
+int te_gloo_open(void* store, int rank, int size, const char* interface_name, const char* host_name, int64_t timeout_ms,
+                 void** group, char** error) {
+  return guarded(error, [&] {
+    using Gloo = c10d::ProcessGroupGloo;
+    auto options = Gloo::Options::create(milliseconds(timeout_ms));
+    options->devices.push_back(interface_name != nullptr ? Gloo::createDeviceForInterface(interface_name)
+                               : host_name != nullptr    ? Gloo::createDeviceForHostname(host_name)
+                                                         : Gloo::createDefaultDevice());
+    give<Group>(group, c10::make_intrusive<Gloo>(at_handle<Store>(store), rank, size, options));
+  });
+}
+
+void te_group_close(void* group) { delete static_cast<Group*>(group); }
+
+int te_all_reduce(void* group, void* t, int reduce, void** work, char** error) {
+  return guarded(error, [&] {
+    c10d::AllreduceOptions options;
+    options.reduceOp = reduction(reduce);
+    std::vector<at::Tensor> tensors{tensor(t)};
+    give<Work>(work, at_handle<Group>(group)->allreduce(tensors, options));
+  });
+}
+
+int te_broadcast(void* group, void* t, int from, void** work, char** error) {
+  return guarded(error, [&] {
+    c10d::BroadcastOptions options;
+    options.rootRank = from;
+    std::vector<at::Tensor> tensors{tensor(t)};
+    give<Work>(work, at_handle<Group>(group)->broadcast(tensors, options));
+  });
+}
+
+int te_all_gather(void* group, void* all, void* own, void** work, char** error) {
+  return guarded(error, [&] {
+    // Gloo compares the shapes of the parts
+    at::Tensor gathered = tensor(all).view({-1}), given = tensor(own).view({-1});
+    give<Work>(work, at_handle<Group>(group)->_allgather_base(gathered, given));
+  });
+}
+
+int te_barrier(void* group, void** work, char** error) {
+  return guarded(error, [&] { give<Work>(work, at_handle<Group>(group)->barrier()); });
+}
+
+int te_work_wait(void* work, char** error) {
+  return guarded(error, [&] { at_handle<Work>(work)->wait(); });
+}
+
+void te_work_close(void* work) { delete static_cast<Work*>(work); }
+}

@@ -1,0 +1,194 @@
+//! c10d's process groups: the collectives themselves.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use tch::Tensor;
+
+use super::ffi::{self, Handle};
+use super::store::{Store, c_string};
+use crate::error::{Error, Result};
+use crate::ffi::{call, raw};
+
+/// How the values of all ranks become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reduce {
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+}
+
+/// Over which network Gloo connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Network {
+    /// The interface of this name (`GLOO_SOCKET_IFNAME`).
+    Interface(String),
+    /// The one that has this machine's address of this name.
+    Host(String),
+    /// The one that this machine's own name leads to.
+    Default,
+}
+
+/// Processes that call the same collectives in the same order.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    handle: Handle,
+}
+
+// SAFETY: a group may be called from any thread, as long as the order of calls is the same in all processes.
+unsafe impl Send for ProcessGroup {}
+// SAFETY: as above; c10d's groups lock what their threads share.
+unsafe impl Sync for ProcessGroup {}
+
+impl ProcessGroup {
+    /// Joins `size` processes through Gloo, for tensors on the CPU. Returns when all have joined.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where one does not join within `timeout`, or the network is not there.
+    pub fn gloo(
+        store: &Store,
+        rank: usize,
+        size: usize,
+        network: &Network,
+        timeout: Duration,
+    ) -> Result<Self> {
+        const OP: &str = "ProcessGroupGloo";
+        let (mut interface, mut host) = (None, None);
+        match network {
+            Network::Interface(name) => interface = Some(c_string(OP, name)?),
+            Network::Host(name) => host = Some(c_string(OP, name)?),
+            Network::Default => {}
+        }
+        let pointer = |name: &Option<CString>| name.as_ref().map_or(std::ptr::null(), |name| name.as_ptr());
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: the store and the strings live through the call; c10d keeps a share of the store.
+        call(OP, |fault| unsafe {
+            ffi::te_gloo_open(
+                store.handle(),
+                rank as i32,
+                size as i32,
+                pointer(&interface),
+                pointer(&host),
+                timeout.as_millis() as i64,
+                &raw mut handle,
+                fault,
+            )
+        })?;
+        Ok(Self { handle })
+    }
+
+    /// Puts the reduced values of all ranks into `tensor`, which all hand in with one shape and type.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a tensor that is not contiguous; [`Error::Torch`] for what c10d refuses. A rank that
+    /// does not come is the error of [`Work::wait`]. So in all that follows.
+    pub fn all_reduce(&self, tensor: &Tensor, reduce: Reduce) -> Result<Work> {
+        const OP: &str = "all_reduce";
+        contiguous(OP, tensor)?;
+        let number = match reduce {
+            Reduce::Sum => 0,
+            Reduce::Max => 1,
+            Reduce::Min => 2,
+        };
+        // SAFETY: handle and tensor are live; c10d keeps a share of the tensor until the work is done.
+        Work::begin(OP, |work, fault| unsafe {
+            ffi::te_all_reduce(self.handle, raw(tensor), number, work, fault)
+        })
+    }
+
+    /// Puts the values of rank `from` into `tensor` on every rank.
+    ///
+    /// # Errors
+    /// Those of [`ProcessGroup::all_reduce`].
+    pub fn broadcast(&self, tensor: &Tensor, from: usize) -> Result<Work> {
+        const OP: &str = "broadcast";
+        contiguous(OP, tensor)?;
+        // SAFETY: as in `all_reduce`.
+        Work::begin(OP, |work, fault| unsafe {
+            ffi::te_broadcast(self.handle, raw(tensor), from as i32, work, fault)
+        })
+    }
+
+    /// Puts what all ranks hand in as `own` into `all`, by rank: `all` has as many elements as all `own` together.
+    ///
+    /// # Errors
+    /// Those of [`ProcessGroup::all_reduce`].
+    pub fn all_gather(&self, all: &Tensor, own: &Tensor) -> Result<Work> {
+        const OP: &str = "all_gather";
+        contiguous(OP, all)?;
+        contiguous(OP, own)?;
+        // SAFETY: as in `all_reduce`.
+        Work::begin(OP, |work, fault| unsafe {
+            ffi::te_all_gather(self.handle, raw(all), raw(own), work, fault)
+        })
+    }
+
+    /// Done when all ranks have come.
+    ///
+    /// # Errors
+    /// Those of [`ProcessGroup::all_reduce`].
+    pub fn barrier(&self) -> Result<Work> {
+        // SAFETY: the handle is live.
+        Work::begin("barrier", |work, fault| unsafe { ffi::te_barrier(self.handle, work, fault) })
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours and used no more.
+        unsafe { ffi::te_group_close(self.handle) }
+    }
+}
+
+/// A collective on its way. Its tensors must not be read or written before [`Work::wait`].
+#[must_use = "a collective is done when it has been waited for"]
+#[derive(Debug)]
+pub struct Work {
+    op: &'static str,
+    handle: Handle,
+}
+
+// SAFETY: c10d's works may be waited for by another thread than the one that began them.
+unsafe impl Send for Work {}
+
+impl Work {
+    fn begin(
+        op: &'static str,
+        body: impl FnOnce(*mut Handle, *mut *mut std::ffi::c_char) -> i32,
+    ) -> Result<Self> {
+        let mut handle = std::ptr::null_mut();
+        call(op, |fault| body(&raw mut handle, fault))?;
+        Ok(Self { op, handle })
+    }
+
+    /// The operation, by its common name.
+    pub fn op(&self) -> &'static str {
+        self.op
+    }
+
+    /// Waits until it is done; on a GPU, lets the current stream wait.
+    ///
+    /// # Errors
+    /// [`Error::Torch`] where a rank does not come in time, or its connection is lost.
+    pub fn wait(self) -> Result<()> {
+        // SAFETY: the handle is live.
+        call(self.op, |fault| unsafe { ffi::te_work_wait(self.handle, fault) })
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        // SAFETY: the handle is ours and used no more.
+        unsafe { ffi::te_work_close(self.handle) }
+    }
+}
+
+fn contiguous(op: &'static str, tensor: &Tensor) -> Result<()> {
+    if tensor.defined() && tensor.is_contiguous() {
+        return Ok(());
+    }
+    Err(Error::Argument { op, message: "the tensor is not contiguous".to_owned() })
+}

@@ -1,0 +1,327 @@
+//! All processes of one program, seen from one of them.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tch::{Device, Kind, Tensor};
+
+use super::group::{ProcessGroup, Reduce, Work};
+use super::place::Place;
+use super::pulse::{self, Health, Pulse};
+use super::store::Store;
+use crate::error::{Error, Result};
+
+/// The processes that work together, or this one alone. Every collective must be called by all ranks in one order; for
+/// one process all of them do nothing.
+#[derive(Debug)]
+pub struct World {
+    rank: usize,
+    size: usize,
+    local_rank: usize,
+    timeout: Duration,
+    joined: Option<Joined>,
+}
+
+/// What there is only where there are several.
+#[derive(Debug)]
+struct Joined {
+    // dropped in this order: the group and the pulse speak to the store
+    group: ProcessGroup,
+    pulse: Pulse,
+    store: Store,
+    serves: bool,
+}
+
+impl World {
+    /// This process alone.
+    pub fn alone() -> Self {
+        Self { rank: 0, size: 1, local_rank: 0, timeout: Duration::MAX, joined: None }
+    }
+
+    /// Joins the others that torchrun's variables tell of (see [`Place::read`]); alone where they are not set. A collective
+    /// that takes longer than `timeout`, and the joining itself, end with an error.
+    ///
+    /// # Errors
+    /// [`Error::LaunchVariable`], [`Error::NotJoined`] naming the ranks that did not come, [`Error::Store`].
+    pub fn from_env(timeout: Duration) -> Result<Self> {
+        match Place::read(|name| std::env::var(name).ok())? {
+            Some(place) => Self::join(&place, timeout),
+            None => Ok(Self::alone()),
+        }
+    }
+
+    /// As [`World::from_env`], at a place that is known.
+    ///
+    /// # Errors
+    /// [`Error::NotJoined`] naming the ranks that did not come, [`Error::Store`].
+    pub fn join(place: &Place, timeout: Duration) -> Result<Self> {
+        let &Place { rank, size, local_rank, serves, attempt, .. } = place;
+        let alone = Self { rank, size, local_rank, timeout, joined: None };
+        if size == 1 {
+            return Ok(alone);
+        }
+        let prefix = format!("inverse-stella/{attempt}");
+        let store = Store::open(&place.address, serves, &prefix, timeout)?;
+        store.set(&joined_key(rank), b"")?;
+        let pulse = Pulse::start(store.another()?, rank);
+        // the server gives up last, so that the others can tell who did not come
+        meet(&store, size, timeout + Duration::from_secs(if serves { 2 } else { 0 }))?;
+        let group = ProcessGroup::gloo(&store, rank, size, &place.network, timeout)?;
+        Ok(Self { joined: Some(Joined { group, pulse, store, serves }), ..alone })
+    }
+
+    /// Number of this process, from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// Number of processes.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Number of this process on its machine.
+    pub fn local_rank(&self) -> usize {
+        self.local_rank
+    }
+
+    /// Whether this is rank 0, which writes what is written once.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Begins an all-reduce; `tensor` holds the result once the work was waited for.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a tensor that is not contiguous.
+    pub fn begin_all_reduce(&self, tensor: &Tensor, reduce: Reduce) -> Result<Pending> {
+        self.begin(|group| group.all_reduce(tensor, reduce))
+    }
+
+    /// Puts the reduced values of all ranks into `tensor` (contiguous; any shape, one for all).
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Late`] or [`Error::Collective`] where a rank does not come; so in all that follows.
+    pub fn all_reduce(&self, tensor: &Tensor, reduce: Reduce) -> Result<()> {
+        self.finish(self.begin_all_reduce(tensor, reduce)?)
+    }
+
+    /// Puts rank 0's values into `tensor` on every rank.
+    ///
+    /// # Errors
+    /// Those of [`World::all_reduce`].
+    pub fn broadcast(&self, tensor: &Tensor) -> Result<()> {
+        self.finish(self.begin(|group| group.broadcast(tensor, 0))?)
+    }
+
+    /// Puts what all ranks hand in into `all`, by rank; the elements of `all` are those of `own` times the number of ranks.
+    ///
+    /// # Errors
+    /// Those of [`World::all_reduce`].
+    pub fn all_gather(&self, all: &Tensor, own: &Tensor) -> Result<()> {
+        if self.joined.is_none() {
+            let copied = own.f_view_as(all).and_then(|own| all.shallow_clone().f_copy_(&own));
+            return copied.map_err(|e| torch("all_gather", &e));
+        }
+        self.finish(self.begin(|group| group.all_gather(all, own))?)
+    }
+
+    /// Waits until all ranks have come.
+    ///
+    /// # Errors
+    /// Those of [`World::all_reduce`].
+    pub fn barrier(&self) -> Result<()> {
+        self.finish(self.begin(ProcessGroup::barrier)?)
+    }
+
+    /// Reduces a few numbers, such as counts and sums.
+    ///
+    /// # Errors
+    /// Those of [`World::all_reduce`].
+    pub fn reduce_numbers<const N: usize>(&self, numbers: [f64; N], reduce: Reduce) -> Result<[f64; N]> {
+        if self.joined.is_none() {
+            return Ok(numbers);
+        }
+        let tensor = Tensor::from_slice(&numbers);
+        self.all_reduce(&tensor, reduce)?;
+        let mut reduced = numbers;
+        tensor.f_copy_data(&mut reduced, N).map_err(|e| torch("all_reduce", &e))?;
+        Ok(reduced)
+    }
+
+    /// Rank 0's bytes on every rank; the others' are dropped.
+    ///
+    /// # Errors
+    /// Those of [`World::all_reduce`].
+    pub fn broadcast_bytes(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        if self.joined.is_none() {
+            return Ok(bytes);
+        }
+        let length = Tensor::from_slice(&[bytes.len() as i64]);
+        self.broadcast(&length)?;
+        let length = length.f_int64_value(&[0]).map_err(|e| torch("broadcast", &e))?;
+        let tensor = if self.is_first() {
+            Tensor::from_slice(&bytes)
+        } else {
+            Tensor::f_zeros([length], (Kind::Uint8, Device::Cpu)).map_err(|e| torch("broadcast", &e))?
+        };
+        self.broadcast(&tensor)?;
+        bytes_of(&tensor)
+    }
+
+    /// Every rank's bytes, by rank.
+    ///
+    /// # Errors
+    /// Those of [`World::all_reduce`].
+    pub fn gather_bytes(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>> {
+        if self.joined.is_none() {
+            return Ok(vec![bytes]);
+        }
+        let fail = |e: tch::TchError| torch("all_gather", &e);
+        let long = |n: usize| Tensor::f_zeros([n as i64], (Kind::Int64, Device::Cpu));
+        let lengths = long(self.size).map_err(fail)?;
+        self.all_gather(&lengths, &Tensor::from_slice(&[bytes.len() as i64]))?;
+        let lengths = Vec::<i64>::try_from(&lengths).map_err(fail)?;
+        let most = lengths.iter().copied().max().unwrap_or(0);
+        let mut padded = bytes;
+        padded.resize(most as usize, 0);
+        let all = Tensor::f_zeros([self.size as i64, most], (Kind::Uint8, Device::Cpu)).map_err(fail)?;
+        self.all_gather(&all, &Tensor::from_slice(&padded))?;
+        (0i64..)
+            .zip(lengths)
+            .map(|(rank, length)| {
+                bytes_of(&all.f_select(0, rank).and_then(|row| row.f_narrow(0, 0, length)).map_err(fail)?)
+            })
+            .collect()
+    }
+
+    /// Waits for what was begun.
+    ///
+    /// # Errors
+    /// Those of [`World::all_reduce`].
+    pub fn finish(&self, pending: Pending) -> Result<()> {
+        let (Some(joined), Some((work, number))) = (&self.joined, pending.0) else { return Ok(()) };
+        let op = work.op();
+        let start = Instant::now();
+        work.wait().map_err(|error| joined.explain(self, op, number, start.elapsed(), error))
+    }
+
+    fn begin(&self, body: impl FnOnce(&ProcessGroup) -> Result<Work>) -> Result<Pending> {
+        let Some(joined) = &self.joined else { return Ok(Pending(None)) };
+        let number = joined.pulse.collectives.fetch_add(1, Ordering::Relaxed) + 1;
+        match body(&joined.group) {
+            Ok(work) => Ok(Pending(Some((work, number)))),
+            Err(error @ Error::Argument { .. }) => Err(error),
+            // a connection that was lost is noticed by the next collective too
+            Err(error) => Err(joined.explain(self, "a collective", number, Duration::ZERO, error)),
+        }
+    }
+
+    /// How long a collective may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+/// A collective that was begun.
+#[must_use = "a collective is done when it has been waited for"]
+#[derive(Debug)]
+pub struct Pending(Option<(Work, u64)>);
+
+impl Joined {
+    /// Who is to blame for a collective that failed. Leaves word for the others, and where this process serves the store,
+    /// stays until they have had time to look.
+    fn explain(&self, world: &World, op: &'static str, number: u64, waited: Duration, error: Error) -> Error {
+        let Error::Torch { message, .. } = error else { return error };
+        let message = message.lines().next().unwrap_or_default().to_owned();
+        let found = pulse::look(&self.store, world.size);
+        let _ = self.store.set(&pulse::failed_key(world.rank), message.as_bytes());
+        let error = match &found {
+            Ok(health) => blame(health, world.size, op, number, waited, message),
+            // nobody answers: the store went with its server
+            Err(_) if !self.serves => {
+                Error::Missing { op, number, ranks: vec![0], size: world.size, waited, message }
+            }
+            Err(_) => Error::Collective { op, number, message },
+        };
+        if self.serves {
+            self.linger(world);
+        }
+        error
+    }
+
+    /// Until the others have said that they failed, or are gone, or some seconds have passed.
+    fn linger(&self, world: &World) {
+        let end = Instant::now() + Duration::from_secs(10).min(world.timeout);
+        while Instant::now() < end {
+            let Ok(health) = pulse::look(&self.store, world.size) else { return };
+            if !health
+                .iter()
+                .enumerate()
+                .any(|(rank, found)| rank != world.rank && matches!(found, Health::Beats { .. }))
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn blame(
+    health: &[Health],
+    size: usize,
+    op: &'static str,
+    number: u64,
+    waited: Duration,
+    message: String,
+) -> Error {
+    let ranks_where = |matches: &dyn Fn(&Health) -> bool| -> Vec<usize> {
+        (0..).zip(health).filter(|(_, found)| matches(found)).map(|(rank, _)| rank).collect()
+    };
+    let gone = ranks_where(&|found| *found == Health::Gone);
+    if !gone.is_empty() {
+        return Error::Missing { op, number, ranks: gone, size, waited, message };
+    }
+    let late = ranks_where(&|found| matches!(found, Health::Beats { collectives } if *collectives < number));
+    if !late.is_empty() {
+        return Error::Late { op, number, ranks: late, size, waited, message };
+    }
+    let failed = ranks_where(&|found| *found == Health::Failed);
+    if !failed.is_empty() {
+        return Error::Failed { op, number, ranks: failed, size, message };
+    }
+    Error::Collective { op, number, message }
+}
+
+/// Waits until all ranks have come to the store.
+fn meet(store: &Store, size: usize, timeout: Duration) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let mut missing = Vec::new();
+        for rank in 0..size {
+            if !store.has(&joined_key(rank))? {
+                missing.push(rank);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        if start.elapsed() >= timeout {
+            let address = store.address().to_string();
+            return Err(Error::NotJoined { ranks: missing, size, address, waited: start.elapsed() });
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn joined_key(rank: usize) -> String {
+    format!("joined/{rank}")
+}
+
+fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    let contiguous = tensor.f_contiguous().map_err(|e| torch("copy_data", &e))?;
+    Vec::try_from(&contiguous).map_err(|e| torch("copy_data", &e))
+}
+
+fn torch(op: &'static str, error: &tch::TchError) -> Error {
+    Error::Torch { op, message: error.to_string() }
+}
