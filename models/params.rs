@@ -60,6 +60,8 @@ pub struct Param {
     pub master: Tensor,
     /// What matrix products read. The same tensor as `master` where the types are equal.
     pub compute: Tensor,
+    /// Whether the forward pass reads the master too, as embeddings are looked up in it.
+    looked_up: bool,
 }
 
 impl Param {
@@ -138,7 +140,7 @@ impl ParamStore {
     /// A name that is taken already; for a store that [reads](Self::read), a tensor that is missing or misshapen.
     pub fn tensor(&mut self, name: &str, shape: &[i64], init: Init, group: Group) -> Result<Tensor> {
         let rows = shape.first().copied().unwrap_or(1);
-        self.add(&[(name, rows)], shape.to_vec(), init, group).map(|param| param.compute.shallow_clone())
+        Ok(self.add(&[(name, rows)], shape.to_vec(), init, group)?.compute.shallow_clone())
     }
 
     /// Adds a parameter whose f32 master takes part in the forward pass too, and returns (master, compute). An
@@ -155,6 +157,7 @@ impl ParamStore {
     ) -> Result<(Tensor, Tensor)> {
         let rows = shape.first().copied().unwrap_or(1);
         let param = self.add(&[(name, rows)], shape.to_vec(), init, group)?;
+        param.looked_up = true;
         Ok((param.master.shallow_clone(), param.compute.shallow_clone()))
     }
 
@@ -172,7 +175,7 @@ impl ParamStore {
     ) -> Result<Tensor> {
         let rows = parts.iter().map(|(_, rows)| rows).sum();
         let shape = std::iter::once(rows).chain(columns).collect();
-        self.add(parts, shape, init, group).map(|param| param.compute.shallow_clone())
+        Ok(self.add(parts, shape, init, group)?.compute.shallow_clone())
     }
 
     /// Adds an f32 tensor that is saved and loaded but not trained.
@@ -194,7 +197,7 @@ impl ParamStore {
         if taken { Err(Error::DuplicateTensor { tensor: name.to_owned() }) } else { Ok(()) }
     }
 
-    fn add(&mut self, parts: &[(&str, i64)], shape: Vec<i64>, init: Init, group: Group) -> Result<&Param> {
+    fn add(&mut self, parts: &[(&str, i64)], shape: Vec<i64>, init: Init, group: Group) -> Result<&mut Param> {
         for (name, _) in parts {
             self.require_new(name)?;
         }
@@ -227,8 +230,9 @@ impl ParamStore {
             }
         };
         let name = parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join("+");
-        self.params.push(Param { name, group, parts, master, compute });
-        Ok(&self.params[self.params.len() - 1])
+        self.params.push(Param { name, group, parts, master, compute, looked_up: false });
+        let last = self.params.len() - 1;
+        Ok(&mut self.params[last])
     }
 
     /// The parameters, in the order of creation.
@@ -262,47 +266,17 @@ impl ParamStore {
         Ok(())
     }
 
-    /// f32 zeros, one tensor a parameter and in their order, for [`ParamStore::backward`] to fill.
-    ///
-    /// # Errors
-    /// libtorch's own (out of memory).
-    pub fn zero_gradients(&self) -> Result<Vec<Tensor>> {
-        self.params.iter().map(|param| Ok(param.master.detach().f_zeros_like()?)).collect()
-    }
-
-    /// Puts the gradients of a loss into `sums`, f32, one a parameter and in their order: what reaches the master
-    /// plus what reaches the compute copy. A sum that `holds` something already is added to, any other overwritten.
-    /// Autograd stores nothing itself: bf16 leaves would add up in bf16.
-    ///
-    /// # Errors
-    /// libtorch's own.
-    pub fn backward(&self, loss: &Tensor, sums: &[Tensor], holds: impl Fn(usize) -> bool) -> Result<()> {
-        let masters = self.params.iter().map(|param| &param.master);
-        let copies = self.params.iter().filter(|param| !param.shared()).map(|param| &param.compute);
-        let leaves: Vec<&Tensor> = masters.chain(copies).collect();
-        let mut gradients = Tensor::f_run_backward(&[loss], &leaves, false, false)?.into_iter();
-        let of_masters: Vec<Tensor> = gradients.by_ref().take(self.params.len()).collect();
-        let (mut targets, mut sources, mut added) = (Vec::new(), Vec::new(), Vec::new());
-        for (i, ((param, master), sum)) in self.params.iter().zip(of_masters).zip(sums).enumerate() {
-            let copy = if param.shared() { None } else { gradients.next() };
-            let mut held = holds(i);
-            for gradient in [Some(master), copy].into_iter().flatten().filter(Tensor::defined) {
-                if held {
-                    added.push((sum.shallow_clone(), gradient));
-                } else {
-                    targets.push(sum.shallow_clone());
-                    sources.push(gradient);
-                }
-                held = true;
-            }
-            if !held {
-                let _ = sum.shallow_clone().f_zero_()?;
+    /// The tensors that a backward pass leaves gradients at, each with the number of its parameter: of every parameter
+    /// what matrix products read, and the f32 master too where the forward pass looks rows up in it.
+    pub fn leaves(&self) -> Vec<(usize, &Tensor)> {
+        let mut leaves = Vec::new();
+        for (number, param) in self.params.iter().enumerate() {
+            leaves.push((number, &param.compute));
+            if param.looked_up && !param.shared() {
+                leaves.push((number, &param.master));
             }
         }
-        tch::no_grad(|| {
-            torch_ext::foreach_copy(&targets, &sources)?;
-            added.iter_mut().try_for_each(|(sum, gradient)| Ok(sum.f_add_(gradient).map(|_| ())?))
-        })
+        leaves
     }
 
     /// Everything that belongs in a checkpoint, under its name on disk: parameters in master precision, split into

@@ -121,7 +121,8 @@ impl Checkpoints {
         latest(&self.dir)
     }
 
-    /// Writes a checkpoint and makes it the latest. One of the same step is replaced.
+    /// Writes a checkpoint and makes it the latest. One of the same step is replaced. `optimizer` is its whole
+    /// [`AdamW::state`].
     ///
     /// # Errors
     /// [`Error::Checkpoint`] around what the disk says; the earlier checkpoints are untouched.
@@ -129,7 +130,7 @@ impl Checkpoints {
         &self,
         state: &State,
         store: &ParamStore,
-        optimizer: &AdamW,
+        optimizer: &[(String, Tensor)],
         ema: Option<&Ema>,
     ) -> Result<PathBuf> {
         let path = self.path(state.step);
@@ -148,7 +149,7 @@ impl Checkpoints {
         path: &Path,
         state: &State,
         store: &ParamStore,
-        optimizer: &AdamW,
+        optimizer: &[(String, Tensor)],
         ema: Option<&Ema>,
     ) -> Result<()> {
         if temporary.exists() {
@@ -160,7 +161,7 @@ impl Checkpoints {
         if let Some(ema) = ema {
             save_tensors(&temporary.join("ema.safetensors"), &ema.named_tensors(store), &about)?;
         }
-        optimizer.save(&temporary.join("optimizer.safetensors"))?;
+        save_tensors(&temporary.join("optimizer.safetensors"), optimizer, &BTreeMap::new())?;
         files::write_json(&temporary.join("state.json"), state)?;
         fs_err::File::open(temporary)?.sync_all()?;
         if path.exists() {

@@ -146,6 +146,24 @@ pub enum Error {
         /// Where texts, token ids and vectors of the step lie.
         folder: PathBuf,
     },
+    /// Ranks that would not train the same decoder.
+    #[error("rank {rank} has another {what} than rank 0")]
+    RanksDiffer {
+        /// What differs.
+        what: &'static str,
+        /// The first rank that has another.
+        rank: usize,
+    },
+    /// Ranks whose weights are not equal any more.
+    #[error("step {step}: the ranks' weights differ, with norms from {least} to {most}")]
+    WeightsDiffer {
+        /// The step.
+        step: u64,
+        /// The smallest norm.
+        least: f64,
+        /// The largest norm.
+        most: f64,
+    },
     /// A checkpoint, or another file of a run, that cannot be used.
     #[error("{}: {reason}", path.display())]
     Checkpoint {
@@ -228,6 +246,12 @@ impl Error {
             Self::NonFinite { .. } => {
                 "look at the kept data, or lower optimizer.learning_rate or training.clip_norm, or raise schedule.warmup_steps; with these changed --resume goes on from the last checkpoint"
                     .into()
+            }
+            Self::RanksDiffer { .. } => {
+                "start all ranks with the same arguments, and let all see the same files: one folder on a shared file system, or equal copies".into()
+            }
+            Self::WeightsDiffer { .. } => {
+                "go on from the last checkpoint with --resume; if it happens again, a machine computes wrongly or the ranks differ in version or device".into()
             }
             Self::CheckpointWrite { .. } => {
                 "the earlier checkpoints are whole: make room on the disk (training.keep_last keeps fewer), then --resume"

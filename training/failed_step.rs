@@ -17,12 +17,15 @@ use crate::{Error, Result};
 /// training.
 pub(crate) fn keep_failed_step(
     run: &Path,
+    rank: usize,
     step: u64,
     prepared: &Prepared,
     batch: &Batch,
     found: StepResult,
 ) -> Error {
-    let folder = run.join(format!("failed-step-{step}"));
+    // each rank has only its share of the step
+    let name = if rank == 0 { format!("failed-step-{step}") } else { format!("failed-step-{step}-rank-{rank}") };
+    let folder = run.join(name);
     match keep(&folder, step, prepared, batch, found) {
         Ok(()) => Error::NonFinite { step, loss: found.loss, grad_norm: found.grad_norm, folder },
         Err(error) => error,

@@ -40,11 +40,15 @@ impl MicroBatch {
     }
 }
 
-/// What one step is trained on.
+/// What one step is trained on: this rank's share of it.
 #[derive(Debug)]
 pub struct Batch {
-    /// Its parts.
+    /// Its parts; none where the step has fewer texts than there are ranks.
     pub parts: Vec<MicroBatch>,
+    /// Target tokens of the step, those of all ranks.
+    pub targets: i64,
+    /// Texts of the step, those of all ranks.
+    pub texts: usize,
     /// Where the order goes on after it.
     pub next: Cursor,
     /// Batches in its epoch.
@@ -52,9 +56,47 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Number of target tokens.
-    pub fn targets(&self) -> i64 {
+    /// A step of one process alone: `parts` are all there is of it.
+    pub fn whole(parts: Vec<MicroBatch>, next: Cursor, epoch_batches: usize) -> Self {
+        let targets = parts.iter().map(MicroBatch::targets).sum();
+        let texts = parts.iter().map(|part| part.rows.len()).sum();
+        Self { parts, targets, texts, next, epoch_batches }
+    }
+
+    /// Number of target tokens of this rank.
+    pub fn own_targets(&self) -> i64 {
         self.parts.iter().map(MicroBatch::targets).sum()
+    }
+}
+
+/// Which ranks a step's texts are shared by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// The rank that takes its share.
+    pub rank: usize,
+    /// Number of ranks.
+    pub of: usize,
+}
+
+impl Share {
+    /// Everything.
+    pub const WHOLE: Share = Share { rank: 0, of: 1 };
+
+    /// This rank's part of `texts`, which have `lengths`: neighbours, so that texts of like lengths stay together, and about
+    /// as many tokens as every other rank has. The parts of all ranks make up the whole.
+    fn take<'a>(&self, texts: &'a [u32], lengths: &[u32]) -> &'a [u32] {
+        let length = |text: &u32| u64::from(lengths[*text as usize]);
+        let total: u64 = texts.iter().map(length).sum();
+        let mut before = 0;
+        // a text belongs to the rank in whose part of the tokens its middle lies
+        let rank_of = |text: &u32| {
+            let middle = before + length(text) / 2;
+            before += length(text);
+            (middle * self.of as u64 / total.max(1)) as usize
+        };
+        let ranks: Vec<usize> = texts.iter().map(rank_of).collect();
+        let [start, end] = [self.rank, self.rank + 1].map(|rank| ranks.partition_point(|&of| of < rank));
+        &texts[start..end]
     }
 }
 
@@ -124,10 +166,16 @@ pub struct Loader {
 const AHEAD: usize = 4;
 
 impl Loader {
-    /// Starts at `cursor`.
-    pub fn start(collator: Collator, options: BatchOptions, parts: usize, cursor: Cursor) -> Self {
+    /// Starts at `cursor`. All ranks walk through the same batches, and each makes its share of them.
+    pub fn start(
+        collator: Collator,
+        options: BatchOptions,
+        parts: usize,
+        share: Share,
+        cursor: Cursor,
+    ) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
-        let thread = std::thread::spawn(move || produce(&collator, options, parts, cursor, &sender));
+        let thread = std::thread::spawn(move || produce(&collator, options, parts, share, cursor, &sender));
         Self { batches: Some(receiver), thread: Some(thread), waited: Duration::ZERO }
     }
 
@@ -163,6 +211,7 @@ fn produce(
     collator: &Collator,
     options: BatchOptions,
     parts: usize,
+    share: Share,
     cursor: Cursor,
     out: &SyncSender<Result<Batch>>,
 ) {
@@ -181,8 +230,11 @@ fn produce(
             } else {
                 Cursor { epoch: epoch + 1, batch: 0 }
             };
-            let made = collator.collate_parts(texts, parts).map(|parts| Batch {
+            let own = share.take(texts, &lengths);
+            let made = collator.collate_parts(own, parts).map(|parts| Batch {
                 parts,
+                targets: texts.iter().map(|&text| i64::from(lengths[text as usize])).sum(),
+                texts: texts.len(),
                 next,
                 epoch_batches: plan.len(),
             });
@@ -192,5 +244,28 @@ fn produce(
             }
         }
         (epoch, batch) = (epoch + 1, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn shares_make_up_the_whole_and_are_alike(
+            lengths in prop::collection::vec(1u32..60, 0..300),
+            of in 1usize..9,
+        ) {
+            let texts: Vec<u32> = (0..lengths.len() as u32).rev().collect();
+            let shares: Vec<&[u32]> =
+                (0..of).map(|rank| Share { rank, of }.take(&texts, &lengths)).collect();
+            prop_assert_eq!(shares.concat(), texts);
+            let tokens = |share: &&[u32]| share.iter().map(|&text| lengths[text as usize]).sum::<u32>();
+            let even = lengths.iter().sum::<u32>() / of as u32;
+            // a text is never parted
+            prop_assert!(shares.iter().all(|share| tokens(share).abs_diff(even) <= 60));
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! AdamW with its state in our hands, so that a resumed run is bit-equal to one that never stopped.
 
-use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use models::params::Group;
-use models::{ParamStore, Weights, save_tensors};
+use models::{ParamStore, Weights};
 use tch::{Device, Kind, Tensor};
+use torch_ext::{Reduce, World};
 
 use crate::checkpoint::tensor_of;
 use crate::{Error, Result};
@@ -23,64 +24,96 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
 }
 
-/// AdamW over all parameters of a store.
+/// AdamW over all parameters of a store. Sharded, each rank keeps and updates the state of its part of the numbers only
+/// (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054), and the masters are gathered after the step.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
     names: Vec<String>,
+    shapes: Vec<Vec<i64>>,
+    /// What this rank updates.
+    own: Vec<Part>,
     exp_avgs: Vec<Tensor>,
     exp_avg_sqs: Vec<Tensor>,
-    /// Steps taken, as the fused kernel wants it: f32 scalars, one a parameter.
+    /// Steps taken, as the fused kernel wants it: f32 scalars, one a part.
     steps: Vec<Tensor>,
     decayed: Vec<usize>,
     plain: Vec<usize>,
+    /// The ranks that share the state; this process alone where it is whole.
+    world: Arc<World>,
+}
+
+/// Neighbouring numbers of one parameter, which is taken as flat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Part {
+    param: usize,
+    start: i64,
+    length: i64,
+}
+
+impl Part {
+    fn of(&self, tensors: &[Tensor]) -> Result<Tensor> {
+        Ok(tensors[self.param].f_view([-1])?.f_narrow(0, self.start, self.length)?)
+    }
 }
 
 impl AdamW {
-    /// An optimizer at rest for the parameters of `store`.
+    /// An optimizer at rest for the parameters of `store`, with the whole state.
     ///
     /// # Errors
     /// libtorch's own (out of memory).
     pub fn new(config: AdamWConfig, store: &ParamStore) -> Result<Self> {
-        let zeros = || -> Result<Vec<Tensor>> {
-            store.params().iter().map(|param| Ok(param.master.detach().f_zeros_like()?)).collect()
-        };
-        let steps = store
-            .params()
-            .iter()
-            .map(|_| Ok(Tensor::f_zeros([] as [i64; 0], (Kind::Float, store.device()))?));
+        Self::sharded(config, store, Arc::new(World::alone()))
+    }
+
+    /// The same with this rank's share of the state: an even part of all numbers in their order.
+    ///
+    /// # Errors
+    /// libtorch's own (out of memory).
+    pub fn sharded(config: AdamWConfig, store: &ParamStore, world: Arc<World>) -> Result<Self> {
+        let own = parts_of(store, world.rank(), world.size());
+        let zeros = |part: &Part| Ok(Tensor::f_zeros([part.length], (Kind::Float, store.device()))?);
+        let steps = own.iter().map(|_| Ok(Tensor::f_zeros([] as [i64; 0], (Kind::Float, store.device()))?));
         let (plain, decayed) =
-            (0..store.params().len()).partition(|&i| store.params()[i].group == Group::Gain);
+            (0..own.len()).partition(|&i| store.params()[own[i].param].group == Group::Gain);
         Ok(Self {
             config,
             names: store.params().iter().map(|param| param.name.clone()).collect(),
-            exp_avgs: zeros()?,
-            exp_avg_sqs: zeros()?,
+            shapes: store.params().iter().map(|param| param.master.size()).collect(),
+            exp_avgs: own.iter().map(zeros).collect::<Result<_>>()?,
+            exp_avg_sqs: own.iter().map(zeros).collect::<Result<_>>()?,
             steps: steps.collect::<Result<_>>()?,
+            own,
             decayed,
             plain,
+            world,
         })
+    }
+
+    /// Bytes of the state that this rank keeps.
+    pub fn state_bytes(&self) -> u64 {
+        self.own.iter().map(|part| 8 * part.length as u64 + 4).sum()
     }
 
     /// One update of the masters with f32 `gradients` (one a parameter, in their order), after which the compute
     /// copies are refreshed.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// libtorch's own, and what a collective fails with.
     pub fn step(&mut self, store: &ParamStore, gradients: &[Tensor], learning_rate: f64) -> Result<()> {
         let AdamWConfig { beta1, beta2, eps, weight_decay } = self.config;
         torch_ext::foreach_add_scalar(&self.steps, 1.0)?;
+        let masters: Vec<Tensor> = store.params().iter().map(|param| param.master.detach()).collect();
         for (group, decay) in [(&self.decayed, weight_decay), (&self.plain, 0.0)] {
-            if group.is_empty() {
-                continue;
-            }
+            let parts_of = |tensors: &[Tensor]| -> Result<Vec<Tensor>> {
+                group.iter().map(|&i| self.own[i].of(tensors)).collect()
+            };
             let of = |tensors: &[Tensor]| -> Vec<Tensor> {
                 group.iter().map(|&i| tensors[i].shallow_clone()).collect()
             };
-            let masters: Vec<Tensor> = group.iter().map(|&i| store.params()[i].master.detach()).collect();
             torch_ext::fused_adamw(
-                &masters,
-                &of(gradients),
+                &parts_of(&masters)?,
+                &parts_of(gradients)?,
                 &of(&self.exp_avgs),
                 &of(&self.exp_avg_sqs),
                 &of(&self.steps),
@@ -91,46 +124,103 @@ impl AdamW {
                 eps,
             )?;
         }
+        if self.world.size() > 1 {
+            self.gather_masters(store, &masters)?;
+        }
         Ok(store.refresh()?)
     }
 
-    fn named_tensors(&self) -> Vec<(String, Tensor)> {
-        let parts = [("exp_avg", &self.exp_avgs), ("exp_avg_sq", &self.exp_avg_sqs), ("step", &self.steps)];
-        let named = |(part, tensors): (&'static str, &Vec<Tensor>)| -> Vec<(String, Tensor)> {
-            let names = self.names.iter().map(move |name| format!("{part}.{name}"));
-            names.zip(tensors.iter().map(Tensor::shallow_clone)).collect()
-        };
-        parts.into_iter().flat_map(named).collect()
+    /// Brings every rank's part of the masters to all.
+    fn gather_masters(&self, store: &ParamStore, masters: &[Tensor]) -> Result<()> {
+        let (size, options) = (self.world.size(), (Kind::Float, store.device()));
+        let share = store.numel().div_euclid(size as i64) + 1;
+        let own = Tensor::f_zeros([share], options)?;
+        let mut start = 0;
+        for part in &self.own {
+            own.f_narrow(0, start, part.length)?.f_copy_(&part.of(masters)?)?;
+            start += part.length;
+        }
+        let all = Tensor::f_empty([size as i64, share], options)?;
+        self.world.all_gather(&all, &own)?;
+        for rank in (0..size).filter(|&rank| rank != self.world.rank()) {
+            let theirs = all.f_select(0, rank as i64)?;
+            let mut start = 0;
+            for part in parts_of(store, rank, size) {
+                part.of(masters)?.f_copy_(&theirs.f_narrow(0, start, part.length)?)?;
+                start += part.length;
+            }
+        }
+        Ok(())
     }
 
-    /// Writes the whole state, and the state of libtorch's random generator, as safetensors.
+    /// The whole state under its names, on rank 0; nothing on the others. All ranks must call it.
     ///
     /// # Errors
-    /// The disk's, or libtorch's.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let mut tensors = self.named_tensors();
-        tensors.push((RANDOM_STATE.to_owned(), torch_ext::rng_state(Device::Cpu)?));
-        Ok(save_tensors(path, &tensors, &BTreeMap::new())?)
+    /// libtorch's own, and what a collective fails with.
+    pub fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut named = Vec::new();
+        for (kind, tensors) in [("exp_avg", &self.exp_avgs), ("exp_avg_sq", &self.exp_avg_sqs)] {
+            for (number, (name, shape)) in self.names.iter().zip(&self.shapes).enumerate() {
+                let whole = self.whole(number, tensors)?;
+                if self.world.is_first() {
+                    named.push((format!("{kind}.{name}"), whole.f_view(shape.as_slice())?));
+                }
+            }
+        }
+        if self.world.is_first() {
+            // all parts have taken the same steps
+            let step = self.steps.first().map_or_else(|| Tensor::from(0f32), Tensor::shallow_clone);
+            named.extend(self.names.iter().map(|name| (format!("step.{name}"), step.shallow_clone())));
+            named.push((RANDOM_STATE.to_owned(), torch_ext::rng_state(Device::Cpu)?));
+        }
+        Ok(named)
     }
 
-    /// Reads the state back.
+    /// The state of one parameter, flat: this rank's own, and what the others have of it.
+    fn whole(&self, number: usize, tensors: &[Tensor]) -> Result<Tensor> {
+        let mut own = self.own.iter().zip(tensors).filter(|(part, _)| part.param == number);
+        let length: i64 = self.shapes[number].iter().product();
+        if self.world.size() == 1 {
+            let whole = own.next().map(|(_, tensor)| tensor.shallow_clone());
+            return whole.map_or_else(|| Ok(Tensor::f_zeros([length], (Kind::Float, Device::Cpu))?), Ok);
+        }
+        let device = tensors.first().map_or(Device::Cpu, Tensor::device);
+        let whole = Tensor::f_zeros([length], (Kind::Float, device))?;
+        for (part, tensor) in own {
+            whole.f_narrow(0, part.start, part.length)?.f_copy_(tensor)?;
+        }
+        // the parts do not overlap: their sum joins them
+        self.world.all_reduce(&whole, Reduce::Sum)?;
+        Ok(whole)
+    }
+
+    /// Reads the state back, of which this rank keeps its share; the file is one that [`AdamW::state`] was saved in,
+    /// by any number of ranks. Sets libtorch's random generator.
     ///
     /// # Errors
     /// A tensor that is missing, has another shape or type, or belongs to no parameter.
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let weights = Weights::open(path)?;
-        let own = self.named_tensors();
-        if let Some(name) =
-            weights.names().find(|name| *name != RANDOM_STATE && own.iter().all(|(own, _)| own != name))
-        {
-            return Err(Error::Checkpoint {
-                path: path.to_owned(),
-                reason: format!("`{name}` belongs to no parameter of this decoder"),
-            });
+        let known = |name: &str| {
+            let of_param = |kind: &str| name.strip_prefix(kind).is_some_and(|n| self.names.iter().any(|own| own == n));
+            name == RANDOM_STATE || ["exp_avg.", "exp_avg_sq.", "step."].into_iter().any(of_param)
+        };
+        if let Some(name) = weights.names().find(|name| !known(name)) {
+            let reason = format!("`{name}` belongs to no parameter of this decoder");
+            return Err(Error::Checkpoint { path: path.to_owned(), reason });
         }
-        for (name, tensor) in own {
-            let saved = tensor_of(&weights, path, &name, &tensor.size(), tensor.kind())?;
-            tensor.shallow_clone().f_copy_(&saved)?;
+        for (number, (name, shape)) in self.names.iter().zip(&self.shapes).enumerate() {
+            let saved = |kind: &str, shape: &[i64]| {
+                tensor_of(&weights, path, &format!("{kind}.{name}"), shape, Kind::Float)
+            };
+            let [first, second] = [saved("exp_avg", shape)?, saved("exp_avg_sq", shape)?];
+            let step = saved("step", &[])?;
+            for (i, part) in self.own.iter().enumerate().filter(|(_, part)| part.param == number) {
+                let of = |whole: &Tensor| whole.f_reshape([-1])?.f_narrow(0, part.start, part.length);
+                self.exp_avgs[i].f_copy_(&of(&first)?)?;
+                self.exp_avg_sqs[i].f_copy_(&of(&second)?)?;
+                self.steps[i].f_copy_(&step)?;
+            }
         }
         let random = weights.shape(RANDOM_STATE).ok_or_else(|| Error::Checkpoint {
             path: path.to_owned(),
@@ -139,6 +229,22 @@ impl AdamW {
         let state = tensor_of(&weights, path, RANDOM_STATE, &random, Kind::Uint8)?;
         Ok(torch_ext::set_rng_state(Device::Cpu, &state)?)
     }
+}
+
+/// What rank `rank` of `size` updates: its even part of all numbers, in the order of the parameters.
+fn parts_of(store: &ParamStore, rank: usize, size: usize) -> Vec<Part> {
+    let share = |rank: usize| store.numel() * rank as i64 / size as i64;
+    let (from, to) = (share(rank), share(rank + 1));
+    let mut before = 0;
+    let mut parts = Vec::new();
+    for (param, numel) in store.params().iter().map(|param| param.numel()).enumerate() {
+        let (start, end) = (from.max(before), to.min(before + numel));
+        if start < end {
+            parts.push(Part { param, start: start - before, length: end - start });
+        }
+        before += numel;
+    }
+    parts
 }
 
 const RANDOM_STATE: &str = "random.cpu";

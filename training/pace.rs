@@ -19,6 +19,8 @@ pub(crate) struct Pace {
     loss: f64,
     grad_norm: f64,
     targets: i64,
+    /// Of this rank.
+    own_targets: i64,
     positions: i64,
 }
 
@@ -33,6 +35,7 @@ impl Pace {
             loss: 0.0,
             grad_norm: 0.0,
             targets: 0,
+            own_targets: 0,
             positions: 0,
         }
     }
@@ -46,6 +49,7 @@ impl Pace {
         self.loss += found.loss;
         self.grad_norm = found.grad_norm;
         self.targets += found.targets;
+        self.own_targets += batch.own_targets();
         self.positions += batch.parts.iter().map(|part| part.positions()).sum::<i64>();
     }
 
@@ -78,7 +82,7 @@ impl Pace {
             learning_rate,
             tokens_per_s: done.targets as f64 / seconds,
             data_wait_percent: 100.0 * done.waited.as_secs_f64() / seconds,
-            padding_percent: 100.0 * (done.positions - done.targets) as f64 / done.positions.max(1) as f64,
+            padding_percent: 100.0 * (done.positions - done.own_targets) as f64 / done.positions.max(1) as f64,
             memory_bytes: memory_bytes(device),
             tokens_seen: state.tokens_seen,
             elapsed_s: state.elapsed_seconds,

@@ -42,8 +42,24 @@ const BPE_TEXTS: usize = 1_000_000;
 /// No pair set, or one without training pairs; a space, a vocabulary or a shape that does not fit what lies in `run`.
 pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
     let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
-    let train_rows = pairs.indices(Split::Train)?;
     let vocabulary = vocabulary(recipe, &pairs, run)?;
+    let prepared = with_vocabulary(recipe, pairs, vocabulary)?;
+    if let Some(run) = run {
+        leave(run, &prepared.pairs, &prepared.config)?;
+    }
+    Ok(prepared)
+}
+
+/// The same with a vocabulary that is known.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_with(recipe: &Recipe, vocabulary: Vocabulary) -> Result<Prepared> {
+    with_vocabulary(recipe, Arc::new(PairSet::open(&recipe.pairs.dir)?), vocabulary)
+}
+
+fn with_vocabulary(recipe: &Recipe, pairs: Arc<PairSet>, vocabulary: Vocabulary) -> Result<Prepared> {
+    let train_rows = pairs.indices(Split::Train)?;
     let [bos, eos, pad] = [vocabulary.bos, vocabulary.eos, vocabulary.pad].map(i64::from);
     let config = recipe.decoder_config(pairs.dim() as i64, vocabulary.size() as i64, bos, eos, pad);
     config.validate()?;
@@ -57,9 +73,6 @@ pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
         });
     }
     let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most)?;
-    if let Some(run) = run {
-        leave(run, &pairs, &config)?;
-    }
     Ok(Prepared { pairs, vocabulary, config, train: Arc::new(train), dev: Arc::new(dev) })
 }
 

@@ -39,6 +39,7 @@ const FREE_ON_RESUME: &[&str] = &[
     "curation.",
     "split.",
     "pairs.",
+    "distributed.",
     "optimizer.learning_rate",
     "schedule.",
     "training.device",
@@ -153,7 +154,13 @@ impl RunFolder {
     ///
     /// # Errors
     /// The disk's.
-    pub fn record_environment(&self, arguments: &[String], device: &str, compute: &str) -> Result<()> {
+    pub fn record_environment(
+        &self,
+        arguments: &[String],
+        device: &str,
+        compute: &str,
+        processes: usize,
+    ) -> Result<()> {
         let path = self.dir.join("environment.json");
         let mut parts: Vec<serde_json::Value> =
             if path.exists() { files::read_json(&path)? } else { Vec::new() };
@@ -166,6 +173,7 @@ impl RunFolder {
             "libtorch_built_against": torch_ext::libtorch_version_built(),
             "device": device,
             "compute": compute,
+            "processes": processes,
             "threads": tch::get_num_threads(),
             "cores": std::thread::available_parallelism().map_or(0, usize::from),
             "os": std::env::consts::OS,
@@ -358,8 +366,8 @@ mod tests {
     fn each_part_of_a_run_records_its_environment() {
         let folder = tempfile::tempdir().unwrap();
         let mut run = RunFolder::open(folder.path(), &recipe(), false).unwrap();
-        run.record_environment(&["x".into()], "cpu", "f32").unwrap();
-        run.record_environment(&["x".into(), "--resume".into()], "cpu", "f32").unwrap();
+        run.record_environment(&["x".into()], "cpu", "f32", 1).unwrap();
+        run.record_environment(&["x".into(), "--resume".into()], "cpu", "f32", 1).unwrap();
         let parts: Vec<serde_json::Value> =
             files::read_json(&folder.path().join("environment.json")).unwrap();
         assert_eq!(parts.len(), 2);

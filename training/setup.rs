@@ -1,13 +1,15 @@
 //! What a recipe's settings are to the parts of a training: hardware, fresh weights, optimizer, batches, end, schedule.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use models::{Decoder, DecoderConfig, ParamStore};
 use tch::{Device, Kind};
+use torch_ext::World;
 
 use crate::Result;
 use crate::batches::BatchOptions;
-use crate::optimizer::AdamWConfig;
+use crate::optimizer::{AdamW, AdamWConfig};
 use crate::recipe::{Recipe, ScheduleKind};
 use crate::schedule::{Budget, Decay, Schedule};
 use crate::step::Model;
@@ -20,8 +22,12 @@ pub(crate) struct Hardware {
 }
 
 impl Hardware {
-    pub(crate) fn of(recipe: &Recipe) -> Result<Self> {
-        let device = recipe.training.device.resolve()?;
+    pub(crate) fn of(recipe: &Recipe, world: &World) -> Result<Self> {
+        let mut device = recipe.training.device.resolve()?;
+        if let (Device::Cuda(_), Some(own)) = (device, world.gpu()) {
+            device = own;
+            world.attach_cuda(device)?;
+        }
         if let Some(threads) = recipe.training.threads {
             tch::set_num_threads(threads.max(1) as i32);
         }
@@ -38,11 +44,26 @@ impl Hardware {
 }
 
 /// A decoder with its initial weights, which follow from the seed.
-pub(crate) fn new_model(recipe: &Recipe, config: &DecoderConfig, hardware: Hardware) -> Result<Model> {
+pub(crate) fn new_model(
+    recipe: &Recipe,
+    config: &DecoderConfig,
+    hardware: Hardware,
+    world: &Arc<World>,
+) -> Result<Model> {
     tch::manual_seed(recipe.training.seed as i64);
     let mut store = ParamStore::train(hardware.device, hardware.kind, recipe.training.seed);
     let decoder = Decoder::new(config, &mut store)?;
-    Model::new(store, decoder)
+    let bucket_bytes = recipe.distributed.bucket_mib * f64::from(1 << 20);
+    Model::new(store, decoder, Arc::clone(world), bucket_bytes as usize)
+}
+
+/// Its optimizer: whole, or this rank's share.
+pub(crate) fn new_optimizer(recipe: &Recipe, store: &ParamStore, world: &Arc<World>) -> Result<AdamW> {
+    if recipe.distributed.shard_optimizer {
+        AdamW::sharded(adamw(recipe), store, Arc::clone(world))
+    } else {
+        AdamW::new(adamw(recipe), store)
+    }
 }
 
 /// Constants of the optimizer.

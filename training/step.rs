@@ -1,10 +1,14 @@
 //! One optimizer step: gradients of a batch's parts, clipping, AdamW.
 #![allow(non_snake_case)]
 
+use std::sync::Arc;
+
 use models::{Decoder, ParamStore};
 use tch::{Kind, Tensor};
+use torch_ext::World;
 
 use crate::Result;
+use crate::gradients::Gradients;
 use crate::loader::{Batch, MicroBatch};
 use crate::loss::{LossOptions, cross_entropy, cross_entropy_with_gradients};
 use crate::optimizer::{AdamW, clip};
@@ -16,10 +20,7 @@ pub struct Model {
     pub store: ParamStore,
     /// The decoder over them.
     pub decoder: Decoder,
-    /// f32, one a parameter: what a step's gradients are gathered in.
-    gradients: Vec<Tensor>,
-    /// Which parameter the head is: the loss adds to its gradient, beside what autograd finds.
-    head: usize,
+    gradients: Gradients,
 }
 
 /// What a step found before it changed anything.
@@ -41,70 +42,67 @@ impl StepResult {
 }
 
 impl Model {
-    /// Puts a decoder and the store that it was made from together.
+    /// Puts a decoder and the store that it was made from together; the gradients are those of all ranks of `world`,
+    /// sent in buckets of about `bucket_bytes`.
     ///
     /// # Errors
     /// libtorch's own (out of memory).
-    pub fn new(store: ParamStore, decoder: Decoder) -> Result<Self> {
-        let name =
-            if decoder.config().tie_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        let head = store.params().iter().position(|param| param.name == name).unwrap_or(0);
-        let gradients = store.zero_gradients()?;
-        Ok(Self { store, decoder, gradients, head })
+    pub fn new(
+        store: ParamStore,
+        decoder: Decoder,
+        world: Arc<World>,
+        bucket_bytes: usize,
+    ) -> Result<Self> {
+        let gradients = Gradients::new(&store, &decoder, world, bucket_bytes)?;
+        Ok(Self { store, decoder, gradients })
     }
 
-    /// Computes loss and gradients of a batch: the mean over all its target tokens, however it is cut into parts.
-    /// Returns the f32 gradients, one a parameter, and (loss, norm). The gradients lie in tensors that the next call
-    /// overwrites. One host synchronisation.
+    /// Computes loss and gradients of a step: the mean over all its target tokens, those of all ranks, however it is cut
+    /// into parts. The gradients are in [`Model::gradients`]. One host synchronisation.
     ///
     /// # Errors
-    /// libtorch's own.
-    pub fn gradients(&mut self, batch: &Batch, options: LossOptions) -> Result<(Vec<Tensor>, StepResult)> {
-        let targets = batch.targets();
-        let scale = 1.0 / targets.max(1) as f64;
-        let _ = self.gradients[self.head].f_zero_()?;
-        let mut losses = Vec::new();
-        for part in batch.parts.iter().filter(|part| part.targets() > 0) {
+    /// libtorch's own, and what a collective fails with.
+    pub fn backward(&mut self, batch: &Batch, options: LossOptions) -> Result<StepResult> {
+        let scale = 1.0 / batch.targets.max(1) as f64;
+        self.gradients.begin()?;
+        let parts: Vec<&MicroBatch> = batch.parts.iter().filter(|part| part.targets() > 0).collect();
+        for (number, part) in parts.iter().enumerate() {
             let h_NH = states(&self.decoder, part)?;
-            let (loss, h_grad_NH) = cross_entropy_with_gradients(
-                &h_NH,
-                self.decoder.head_weight(),
-                &part.targets_N.f_to_device(self.decoder.device())?,
-                scale,
-                options,
-                &mut self.gradients[self.head],
-            )?;
+            let targets_N = part.targets_N.f_to_device(self.decoder.device())?;
+            let head_VH = self.decoder.head_weight();
+            let (loss, h_grad_NH) = self.gradients.add_to_head(|head_grad_VH| {
+                cross_entropy_with_gradients(&h_NH, head_VH, &targets_N, scale, options, head_grad_VH)
+            })?;
+            self.gradients.add_loss(&loss)?;
             // the graph's gradient at h is h_grad: the product's derivative
             let product = h_NH.f_mul(&h_grad_NH)?.f_sum(Kind::Float)?;
-            let later = !losses.is_empty();
-            self.store.backward(&product, &self.gradients, |i| later || i == self.head)?;
-            losses.push(loss);
+            self.gradients.backward(&product, number + 1 == parts.len())?;
         }
-        if losses.is_empty() {
-            self.gradients = self.store.zero_gradients()?;
-            losses.push(Tensor::f_zeros([] as [i64; 0], (Kind::Float, self.decoder.device()))?);
-        }
-        let loss = Tensor::f_stack(&losses, 0)?.f_sum(Kind::Float)?;
-        let norm = torch_ext::global_norm(&self.gradients)?;
-        let both = Vec::<f64>::try_from(Tensor::f_stack(&[loss, norm], 0)?.f_to_kind(Kind::Double)?)?;
-        let gradients = self.gradients.iter().map(Tensor::shallow_clone).collect();
-        Ok((gradients, StepResult { loss: both[0] * scale, grad_norm: both[1], targets }))
+        self.gradients.finish()?;
+        let norm = torch_ext::global_norm(self.gradients.views())?;
+        let both = Tensor::f_stack(&[self.gradients.loss(), &norm], 0)?.f_to_kind(Kind::Double)?;
+        let both = Vec::<f64>::try_from(both)?;
+        Ok(StepResult { loss: both[0] * scale, grad_norm: both[1], targets: batch.targets })
     }
 
-    /// Clips gradients and applies them.
+    /// The f32 gradients of the last [`Model::backward`], one a parameter and in their order.
+    pub fn gradients(&self) -> &[Tensor] {
+        self.gradients.views()
+    }
+
+    /// Clips the gradients and applies them.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// libtorch's own, and what a collective fails with.
     pub fn apply(
         &mut self,
         optimizer: &mut AdamW,
-        gradients: &[Tensor],
         found: StepResult,
         clip_norm: Option<f64>,
         learning_rate: f64,
     ) -> Result<()> {
-        clip(gradients, found.grad_norm, clip_norm)?;
-        optimizer.step(&self.store, gradients, learning_rate)
+        clip(self.gradients.views(), found.grad_norm, clip_norm)?;
+        optimizer.step(&self.store, self.gradients.views(), learning_rate)
     }
 }
 

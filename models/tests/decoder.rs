@@ -303,52 +303,6 @@ fn counts_and_initial_values_are_as_said() {
     assert_eq!(named["lm_head.weight"].size(), [500, 64]);
 }
 
-/// Gradients of the loss, put into tensors that hold something already.
-fn gradients(kind: Kind, holds: impl Fn(usize) -> bool) -> Vec<Tensor> {
-    let mut store = ParamStore::train(CPU, kind, 3);
-    let decoder = Decoder::new(&small(), &mut store).unwrap();
-    let sums = store.zero_gradients().unwrap();
-    for sum in &sums {
-        let _ = sum.shallow_clone().fill_(0.5);
-    }
-    store.backward(&loss(&decoder), &sums, holds).unwrap();
-    assert!(sums.iter().all(|sum| sum.kind() == Kind::Float));
-    assert!(store.params().iter().all(|param| !param.master.grad().defined()), "nothing is kept beside");
-    sums
-}
-
-fn flat(tensors: &[Tensor]) -> Tensor {
-    Tensor::cat(&tensors.iter().map(|t| t.reshape([-1])).collect::<Vec<_>>(), 0)
-}
-
-#[test]
-fn bf16_training_has_the_gradients_of_f32() {
-    let of = |kind| flat(&gradients(kind, |_| false));
-    let cosine = Tensor::cosine_similarity(&of(Kind::Float), &of(Kind::BFloat16), 0, 1e-12);
-    assert!(cosine.double_value(&[]) > 0.995, "{cosine}");
-}
-
-#[test]
-fn backward_gives_what_autograd_keeps() {
-    let mut store = ParamStore::train(CPU, Kind::Float, 3);
-    let decoder = Decoder::new(&small(), &mut store).unwrap();
-    loss(&decoder).backward();
-    for (gradient, param) in gradients(Kind::Float, |_| false).iter().zip(store.params()) {
-        assert!(gradient.equal(&param.master.grad()), "{}", param.name);
-    }
-}
-
-#[test]
-fn gradients_are_added_to_what_is_held() {
-    for kind in [Kind::Float, Kind::BFloat16] {
-        let (fresh, added) = (gradients(kind, |_| false), gradients(kind, |i| i % 2 == 0));
-        for (i, (fresh, added)) in fresh.iter().zip(&added).enumerate() {
-            let held = if i % 2 == 0 { 0.5 } else { 0.0 };
-            assert!(worst(&(fresh + held), added) < 1e-6, "{i}");
-        }
-    }
-}
-
 #[test]
 fn refresh_brings_the_copies_up_to_date() {
     let mut store = ParamStore::train(CPU, Kind::BFloat16, 3);

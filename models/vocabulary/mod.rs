@@ -56,7 +56,11 @@ impl Vocabulary {
         Self::parse(&fs_err::read(path)?, path)
     }
 
-    fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+    /// As [`Vocabulary::open`] from the bytes of a file that errors call `path`.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         let bad = |reason: tokenizers::Error| Error::Tokenizer {
             path: path.to_owned(),
             reason: reason.to_string(),

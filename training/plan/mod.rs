@@ -229,19 +229,19 @@ fn take_first_step(
     epoch: &Epoch,
     hardware: Hardware,
 ) -> Result<FirstStep> {
-    let mut model = new_model(recipe, &prepared.config, hardware)?;
+    let mut model = new_model(recipe, &prepared.config, hardware, &Arc::new(World::alone()))?;
     let mut optimizer = AdamW::new(adamw(recipe), &model.store)?;
     let collator = prepared.collator(&prepared.train);
     let mut first: Option<FirstStep> = None;
     for number in 0..2 {
         let texts = epoch.batch(number.min(epoch.len() - 1)).unwrap_or_default();
         let parts = collator.collate_parts(texts, recipe.training.accumulate)?;
-        let batch = crate::loader::Batch { parts, next: Default::default(), epoch_batches: epoch.len() };
+        let batch = Batch::whole(parts, Default::default(), epoch.len());
         let start = Instant::now();
         let options =
             LossOptions { label_smoothing: recipe.training.label_smoothing, ..LossOptions::default() };
-        let (gradients, found) = model.gradients(&batch, options)?;
-        model.apply(&mut optimizer, &gradients, found, Some(1.0), 0.0)?;
+        let found = model.backward(&batch, options)?;
+        model.apply(&mut optimizer, found, Some(1.0), 0.0)?;
         let seconds = start.elapsed().as_secs_f64();
         let (loss, grad_norm) = first.map_or((found.loss, found.grad_norm), |f| (f.loss, f.grad_norm));
         let tokens_per_s = found.targets as f64 / seconds;

@@ -20,6 +20,6 @@ mod validate;
 pub use node::Origin;
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{
-    DecoderSection, EncoderSection, EvalSection, OptimizerKind, OptimizerSection, PairsSection, Recipe,
+    DecoderSection, DistributedSection, EncoderSection, EvalSection, OptimizerKind, OptimizerSection, PairsSection, Recipe,
     RunSection, ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection, TrainingSection,
 };

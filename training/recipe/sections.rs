@@ -32,6 +32,8 @@ pub struct Recipe {
     pub optimizer: OptimizerSection,
     /// The learning rate over time.
     pub schedule: ScheduleSection,
+    /// Several processes.
+    pub distributed: DistributedSection,
     /// The round trip at each evaluation of a training.
     pub eval: EvalSection,
     /// The run folder.
@@ -332,6 +334,26 @@ pub enum ScheduleKind {
     Linear,
     /// No fall.
     Constant,
+}
+
+/// `[distributed]`: several processes. None of it changes what is learnt, beyond rounding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistributedSection {
+    /// Longest time that a process waits for the others, in seconds. Default: 600.
+    pub timeout_seconds: f64,
+    /// Gradients that are sent together, in MiB: a part of them is on its way while the rest is computed. Default: 25, as
+    /// PyTorch's DistributedDataParallel.
+    pub bucket_mib: f64,
+    /// Whether each process keeps and updates its share of the optimizer's state alone (ZeRO stage 1): 8 bytes less a
+    /// parameter, for one more exchange a step. Default: false.
+    pub shard_optimizer: bool,
+}
+
+impl Default for DistributedSection {
+    fn default() -> Self {
+        Self { timeout_seconds: 600.0, bucket_mib: 25.0, shard_optimizer: false }
+    }
 }
 
 /// `[eval]`: the round trip at each evaluation of a training.

@@ -177,6 +177,12 @@ impl Recipe {
         problems.need(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", || {
             format!("is {decay}; it must be 0 or a positive number")
         });
+        let distributed = &self.distributed;
+        let timeout = distributed.timeout_seconds;
+        problems.need((1.0..=604_800.0).contains(&timeout), "distributed.timeout_seconds", || {
+            format!("is {timeout}; it must be from 1 second to a week")
+        });
+        problems.positive("distributed.bucket_mib", distributed.bucket_mib);
         let last = self.schedule.final_fraction;
         problems.need((0.0..=1.0).contains(&last), "schedule.final_fraction", || {
             format!("is {last}; a share lies within 0 and 1")
