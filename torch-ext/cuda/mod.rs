@@ -7,4 +7,4 @@ pub mod graph;
 pub mod object;
 
 pub use graph::CudaGraph;
-pub use object::{NoCuda, nccl_version, set_device, synchronize};
+pub use object::{NoCuda, embedded, nccl_version, set_device, synchronize};

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use tch::{Device, Kind, Tensor};
-use torch_ext::cuda::{self, CudaGraph, NoCuda, object};
+use torch_ext::cuda::{self, CudaGraph, NoCuda};
 use torch_ext::{CudaLibrary, Error, load_cuda};
 
 /// What binutils, which come with every C++ compiler, say of the embedded object.
@@ -18,7 +18,7 @@ fn examined(object: &[u8], program: &str, flags: &[&str]) -> String {
 
 #[test]
 fn the_cuda_object_exports_what_its_header_declares() {
-    let Some(object) = object::embedded() else { return };
+    let Some(object) = cuda::embedded() else { return };
     let symbols = examined(object, "nm", &["--dynamic", "--defined-only"]);
     let exported: Vec<&str> = symbols.lines().filter_map(|line| line.split(" T ").nth(1)).collect();
     let mut declared: Vec<&str> = include_str!("../cuda/cuda.h")
@@ -33,7 +33,7 @@ fn the_cuda_object_exports_what_its_header_declares() {
 
 #[test]
 fn the_cuda_object_needs_nothing_but_libtorch_and_the_runtime() {
-    let Some(object) = object::embedded() else { return };
+    let Some(object) = cuda::embedded() else { return };
     let lib = torch_ext::cuda_library::libtorch_folder().unwrap();
     let dynamic = examined(object, "readelf", &["--dynamic", "--wide"]);
     let needed: Vec<&str> = dynamic
@@ -55,13 +55,13 @@ fn the_cuda_object_needs_nothing_but_libtorch_and_the_runtime() {
 
 #[test]
 fn the_cuda_object_is_there_where_it_was_built() {
-    assert_eq!(object::embedded().is_some(), cfg!(feature = "cuda"));
+    assert_eq!(cuda::embedded().is_some(), cfg!(feature = "cuda"));
 }
 
 #[test]
 fn without_cuda_it_is_refused_with_words() {
     let CudaLibrary::Absent { reason } = load_cuda() else { return };
-    let expected = match object::embedded() {
+    let expected = match cuda::embedded() {
         Some(_) => NoCuda::NoLibrary(reason),
         None => NoCuda::NotBuilt,
     };
@@ -83,7 +83,7 @@ fn without_cuda_it_is_refused_with_words() {
 /// CUDA's libraries without a GPU, or with no driver for it.
 #[test]
 fn cuda_without_a_device_is_refused_with_words() {
-    if object::embedded().is_none() || !load_cuda().is_loaded() || tch::Cuda::is_available() {
+    if cuda::embedded().is_none() || !load_cuda().is_loaded() || tch::Cuda::is_available() {
         return;
     }
     assert!(cuda::nccl_version().unwrap() >= (2, 20, 0));
