@@ -12,6 +12,9 @@ use super::store::Store;
 use crate::cuda::object::{gpu, set_device};
 use crate::error::{Error, Result};
 
+/// Time that other ranks have to end the last collective before this one takes its connections away.
+const LAST_COLLECTIVE: Duration = Duration::from_millis(200);
+
 /// A group over GPUs.
 #[derive(Debug)]
 pub(super) struct Nccl {
@@ -68,6 +71,8 @@ impl Nccl {
 impl Drop for Nccl {
     fn drop(&mut self) {
         if !self.abandoned.load(Ordering::Relaxed) {
+            // the last collective is over here, and will be everywhere in a moment
+            std::thread::sleep(LAST_COLLECTIVE);
             self.group.abort();
             // SAFETY: dropped once, here.
             unsafe { ManuallyDrop::drop(&mut self.group) }

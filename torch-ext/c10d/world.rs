@@ -95,6 +95,13 @@ impl World {
         Ok(())
     }
 
+    /// The GPU of this process, one for each on a machine; `None` where there is none. A launcher that shows each process
+    /// its own alone (`CUDA_VISIBLE_DEVICES`) is understood too.
+    pub fn gpu(&self) -> Option<Device> {
+        let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+        (count > 0).then(|| Device::Cuda(self.local_rank % count))
+    }
+
     /// Number of this process, from 0.
     pub fn rank(&self) -> usize {
         self.rank
