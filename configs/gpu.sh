@@ -11,7 +11,7 @@
 #   STEP…          only the steps whose names begin so, e.g. `doctor train-300m`
 # From the environment, where there is something other than the default:
 #   STELLA=target/release/inverse-stella   the command       PYTHON=python3    for the peers and the report
-#   DECODER=…   an export, for decode          VECTORS=….npy     what its peer decodes
+#   DECODER=…   an export, for decode          VECTORS=….npy     what it and its peer decode
 #   ENCODER=.venv/all-MiniLM-L6-v2  TEXTS=…    for encode        PEERS=…           folder of the peers' programs
 #   RECIPE=configs/300m.toml                   for several GPUs; its pairs must be there
 #   PEAK_TFLOPS=989                            what MFU is measured against (dense bf16 of an H100, by its data sheet)
@@ -120,7 +120,7 @@ fi
 
 for batch in 1 64 512; do
     if [ -n "$decoder" ]; then
-        step "decode-$batch" "$stella" bench decode "$decoder" --batch "$batch" --json
+        step "decode-$batch" "$stella" bench decode "$decoder" ${vectors:+--vectors "$vectors"} --batch "$batch" --json
         if [ -n "$vectors" ] && [ -f "$peers/generate_hf.py" ] && "$python" -c 'import transformers' 2>/dev/null; then
             step "decode-$batch-transformers" "$python" "$peers/generate_hf.py" "$decoder" "$vectors" --batch "$batch"
         fi

@@ -179,7 +179,7 @@ impl Error {
                 "the device is out of memory: lower the batch size, or choose another device with --device"
                     .to_owned(),
             ),
-            Self::Torch { message, .. } if message.contains("CUDA") => Some(
+            Self::Torch { message, .. } if message.contains("CUDA") || message.contains("NVIDIA") => Some(
                 "`inverse-stella doctor` tells what it sees of CUDA; --device cpu goes without".to_owned(),
             ),
             Self::NoCuda { reason } => Some(reason.hint().to_owned()),
