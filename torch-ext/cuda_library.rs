@@ -58,7 +58,7 @@ fn open() -> CudaLibrary {
 }
 
 /// What the system's linker said, which names the library that is missing.
-fn cause(error: &libloading::Error) -> String {
+pub(crate) fn cause(error: &libloading::Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// The result of this crate's functions.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An operation that libtorch refused, or that was refused before it could harm.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,20 @@ pub enum Error {
         op: &'static str,
         /// Which argument and why.
         message: String,
+    },
+    /// NCCL or CUDA graphs were asked for where they are not there.
+    #[error("{reason}")]
+    NoCuda {
+        /// Why not.
+        reason: crate::cuda::NoCuda,
+    },
+    /// A collective of tensors on a GPU before the processes were joined there.
+    #[error("{op}: the tensor is on {device:?}, and the processes are joined on the CPU only")]
+    NotAttached {
+        /// The collective.
+        op: &'static str,
+        /// Where the tensor is.
+        device: tch::Device,
     },
     /// A file could not be opened or mapped into memory.
     #[error("{}: cannot be mapped into memory: {source}", path.display())]
@@ -165,9 +179,11 @@ impl Error {
                 "the device is out of memory: lower the batch size, or choose another device with --device"
                     .to_owned(),
             ),
-            Self::Torch { message, .. } if message.contains("CUDA") => Some(
+            Self::Torch { message, .. } if message.contains("CUDA") || message.contains("NVIDIA") => Some(
                 "`inverse-stella doctor` tells what it sees of CUDA; --device cpu goes without".to_owned(),
             ),
+            Self::NoCuda { reason } => Some(reason.hint().to_owned()),
+            Self::NotAttached { .. } => Some("World::attach_cuda comes first, on all ranks".to_owned()),
             Self::Map { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("check the path".to_owned())
             }

@@ -1,6 +1,6 @@
 //! What libtorch has and tch lacks: fused and multi-tensor kernels, zero-copy tensors over a memory-mapped file,
-//! generator states, allocator statistics, the opening of `libtorch_cuda`, several processes as one ([`c10d`]), and what
-//! the CPU can do.
+//! generator states, allocator statistics, the opening of `libtorch_cuda` and what needs it ([`cuda`]), several processes as one
+//! ([`c10d`]), and what the CPU can do.
 //!
 //! This crate holds the project's only C++ and its only `unsafe`. Every C++ exception becomes an
 //! [`Error`] that names the operation.
@@ -9,6 +9,7 @@
 
 pub mod c10d;
 pub mod cpu;
+pub mod cuda;
 pub mod cuda_library;
 pub mod error;
 mod ffi;
@@ -23,6 +24,7 @@ pub mod version;
 
 pub use c10d::{Reduce, World};
 pub use cpu::{CpuBf16, cpu_bf16};
+pub use cuda::{CudaGraph, NoCuda};
 pub use cuda_library::{CudaLibrary, load_cuda};
 pub use error::{Error, Result};
 pub use foreach::{foreach_add_scalar, foreach_copy, foreach_lerp, foreach_mul_scalar_tensor, global_norm};

@@ -5,6 +5,7 @@
 #![allow(non_snake_case)]
 
 mod beam;
+pub mod graphed;
 mod sample;
 
 use crate::kv_cache::KvCache;

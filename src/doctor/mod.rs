@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
-use torch_ext::{CpuBf16, CudaLibrary};
+use torch_ext::{CpuBf16, CudaLibrary, NoCuda};
 
 use crate::output;
 
@@ -90,6 +90,7 @@ fn examine() -> Vec<Check> {
         libtorch(torch_ext::libtorch_version_built(), &torch_ext::libtorch_version_loaded()),
         cuda_library(&library),
         cuda_devices(library.is_loaded(), devices, gpu_names()),
+        cuda_part(torch_ext::cuda::nccl_version(), devices),
         bf16(torch_ext::cpu_bf16(), devices),
         threads(tch::get_num_threads(), std::thread::available_parallelism().map_or(1, usize::from)),
         memory(available_memory()),
@@ -141,6 +142,33 @@ fn cuda_devices(loaded: bool, count: usize, names: Vec<String>) -> Check {
         0 => Check::ok(NAME, "none: the CPU computes", data),
         _ if names.is_empty() => Check::ok(NAME, count.to_string(), data),
         _ => Check::ok(NAME, format!("{count}: {}", names.join(", ")), data),
+    }
+}
+
+/// What lies behind the feature `cuda`, by the version of NCCL that it finds.
+fn cuda_part(nccl: torch_ext::Result<(i32, i32, i32)>, devices: usize) -> Check {
+    const NAME: &str = "CUDA part";
+    let built = torch_ext::cuda::embedded().is_some();
+    match nccl {
+        Ok((major, minor, patch)) => {
+            let nccl = format!("{major}.{minor}.{patch}");
+            let data = json!({ "built": built, "opened": true, "nccl": nccl });
+            Check::ok(NAME, format!("opened: NCCL {nccl}, CUDA graphs"), data)
+        }
+        Err(error) => {
+            let data = json!({ "built": built, "opened": false, "reason": error.to_string() });
+            let missed = match &error {
+                torch_ext::Error::NoCuda { reason: NoCuda::NotBuilt } => devices > 0,
+                torch_ext::Error::NoCuda { reason: NoCuda::NoLibrary(_) } => false,
+                _ => true,
+            };
+            let found = format!("not opened: {error}");
+            if missed {
+                let fix = error.hint().unwrap_or_default();
+                return Check::not_ok(NAME, Status::Warn, found, &fix, data);
+            }
+            Check::ok(NAME, found, data)
+        }
     }
 }
 
@@ -240,6 +268,7 @@ mod tests {
     #[test]
     fn what_is_not_well_has_a_fix() {
         let absent = |reason: &str| cuda_library(&CudaLibrary::Absent { reason: reason.to_owned() });
+        let no_part = |reason, devices| cuda_part(Err(torch_ext::Error::NoCuda { reason }), devices);
         let none = CpuBf16::default();
         let endpoint =
             |address: &str| HubSettings { endpoint: Some(address.to_owned()), ..HubSettings::default() };
@@ -250,6 +279,11 @@ mod tests {
             (cuda_devices(true, 0, vec![]), Status::Warn),
             (cuda_devices(false, 0, vec!["A GPU, 80 GB".to_owned()]), Status::Warn),
             (cuda_devices(false, 0, vec![]), Status::Ok),
+            (cuda_part(Ok((2, 28, 9)), 1), Status::Ok),
+            (no_part(NoCuda::NotBuilt, 0), Status::Ok),
+            (no_part(NoCuda::NotBuilt, 8), Status::Warn),
+            (no_part(NoCuda::NoLibrary("no NVIDIA driver".to_owned()), 0), Status::Ok),
+            (no_part(NoCuda::NotOpened("libcudart.so.13: not there".to_owned()), 1), Status::Warn),
             (bf16(none, 0), Status::Warn),
             (bf16(none, 1), Status::Ok),
             (bf16(CpuBf16 { amx_tile: true, ..none }, 0), Status::Ok),
@@ -282,6 +316,6 @@ mod tests {
         let Some((available, total)) = available_memory() else { return };
         assert!(0 < available && available <= total);
         assert!(free_space(Path::new(".")).is_none_or(|bytes| bytes > 0));
-        assert_eq!(examine().len(), 12);
+        assert_eq!(examine().len(), 13);
     }
 }

@@ -5,6 +5,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <thread>
+
 namespace {
 
 using Store = c10::intrusive_ptr<c10d::Store>;
@@ -84,6 +86,10 @@ int te_gloo_open(void* store, int rank, int size, const char* interface_name, co
 
 void te_group_close(void* group) { delete static_cast<Group*>(group); }
 
+int te_group_abort(void* group, char** error) {
+  return guarded(error, [&] { at_handle<Group>(group)->abort(); });
+}
+
 int te_all_reduce(void* group, void* t, int reduce, void** work, char** error) {
   return guarded(error, [&] {
     c10d::AllreduceOptions options;
@@ -116,6 +122,20 @@ int te_barrier(void* group, void** work, char** error) {
 
 int te_work_wait(void* work, char** error) {
   return guarded(error, [&] { at_handle<Work>(work)->wait(); });
+}
+
+int te_work_wait_until(void* handle, int64_t timeout_ms, char** error) {
+  return guarded(error, [&] {
+    auto& work = at_handle<Work>(handle);
+    const auto end = std::chrono::steady_clock::now() + milliseconds(timeout_ms);
+    while (!work->isCompleted()) {
+      // a wait of a millisecond for what has had its time: it gives up the group and throws
+      if (std::chrono::steady_clock::now() >= end) return void(work->wait(milliseconds(1)));
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+    // throws what went wrong; on a GPU, lets the current stream come behind the collective
+    work->wait();
+  });
 }
 
 void te_work_close(void* work) { delete static_cast<Work*>(work); }

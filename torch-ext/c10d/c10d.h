@@ -21,6 +21,8 @@ int te_store_check(void* store, const char* key, int* there, char** error);
 int te_gloo_open(void* store, int rank, int size, const char* interface_name, const char* host_name, int64_t timeout_ms,
                  void** group, char** error);
 void te_group_close(void* group);
+// Gives up the connections of a group whose collectives are all over.
+int te_group_abort(void* group, char** error);
 // In place. `reduce` is 0 for the sum, 1 for the maximum, 2 for the minimum. The work must be waited for.
 int te_all_reduce(void* group, void* tensor, int reduce, void** work, char** error);
 int te_broadcast(void* group, void* tensor, int from, void** work, char** error);
@@ -28,5 +30,7 @@ int te_broadcast(void* group, void* tensor, int from, void** work, char** error)
 int te_all_gather(void* group, void* all, void* own, void** work, char** error);
 int te_barrier(void* group, void** work, char** error);
 int te_work_wait(void* work, char** error);
+// As te_work_wait, from the CPU and at most so long: NCCL's own wait is one of the GPU, without an end.
+int te_work_wait_until(void* work, int64_t timeout_ms, char** error);
 void te_work_close(void* work);
 }

@@ -48,6 +48,7 @@ unsafe extern "C" {
         error: Fault,
     ) -> c_int;
     pub(super) fn te_group_close(group: Handle);
+    pub(super) fn te_group_abort(group: Handle, error: Fault) -> c_int;
     pub(super) fn te_all_reduce(
         group: Handle,
         tensor: RawTensor,
@@ -71,5 +72,6 @@ unsafe extern "C" {
     ) -> c_int;
     pub(super) fn te_barrier(group: Handle, work: *mut Handle, error: Fault) -> c_int;
     pub(super) fn te_work_wait(work: Handle, error: Fault) -> c_int;
+    pub(super) fn te_work_wait_until(work: Handle, timeout_ms: i64, error: Fault) -> c_int;
     pub(super) fn te_work_close(work: Handle);
 }

@@ -3,10 +3,11 @@
 use std::ffi::CString;
 use std::time::Duration;
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use super::ffi::{self, Handle};
 use super::store::{Store, c_string};
+use crate::cuda::object::{gpu, object};
 use crate::error::{Error, Result};
 use crate::ffi::{call, raw};
 
@@ -36,6 +37,8 @@ pub enum Network {
 #[derive(Debug)]
 pub struct ProcessGroup {
     handle: Handle,
+    /// How long the CPU waits for a collective itself; `None` where the backend's own wait has an end.
+    timeout: Option<Duration>,
 }
 
 // SAFETY: a group may be called from any thread, as long as the order of calls is the same in all processes.
@@ -77,7 +80,41 @@ impl ProcessGroup {
                 fault,
             )
         })?;
-        Ok(Self { handle })
+        Ok(Self { handle, timeout: None })
+    }
+
+    /// Joins `size` processes through NCCL, one GPU each, for tensors there. Returns when all have joined, and does not
+    /// return where one has not: call it where all are known to be there, from a thread that may be left behind.
+    ///
+    /// [`Work::wait`] of such a group keeps the CPU until the collective is over, or `timeout` is: c10d's own wait lets
+    /// the GPU's stream wait without an end, and its watchdog would end the process without a word from us.
+    ///
+    /// # Errors
+    /// [`Error::NoCuda`], [`Error::Argument`] for what is no GPU, [`Error::Torch`] for what NCCL refuses.
+    pub fn nccl(store: &Store, rank: usize, size: usize, device: Device, timeout: Duration) -> Result<Self> {
+        const OP: &str = "ProcessGroupNCCL";
+        let (object, index) = (object()?, gpu(OP, device)?);
+        let (milliseconds, mut handle) = (whole_milliseconds(timeout), std::ptr::null_mut());
+        // SAFETY: the store lives through the call; c10d keeps a share of it.
+        call(OP, |fault| unsafe {
+            (object.nccl_open)(
+                store.handle(),
+                rank as i32,
+                size as i32,
+                index,
+                milliseconds,
+                &raw mut handle,
+                fault,
+            )
+        })?;
+        Ok(Self { handle, timeout: Some(timeout) })
+    }
+
+    /// Gives up the group's connections. For NCCL at the end, when no collective is on its way: its destructor would do
+    /// the same, and warn.
+    pub(super) fn abort(&self) {
+        // SAFETY: the handle is live. At the end nobody can do anything about an error.
+        let _ = call("ProcessGroup.abort", |fault| unsafe { ffi::te_group_abort(self.handle, fault) });
     }
 
     /// Puts the reduced values of all ranks into `tensor`, which all hand in with one shape and type.
@@ -94,7 +131,7 @@ impl ProcessGroup {
             Reduce::Min => 2,
         };
         // SAFETY: handle and tensor are live; c10d keeps a share of the tensor until the work is done.
-        Work::begin(OP, |work, fault| unsafe {
+        self.begin(OP, |work, fault| unsafe {
             ffi::te_all_reduce(self.handle, raw(tensor), number, work, fault)
         })
     }
@@ -107,7 +144,7 @@ impl ProcessGroup {
         const OP: &str = "broadcast";
         contiguous(OP, tensor)?;
         // SAFETY: as in `all_reduce`.
-        Work::begin(OP, |work, fault| unsafe {
+        self.begin(OP, |work, fault| unsafe {
             ffi::te_broadcast(self.handle, raw(tensor), from as i32, work, fault)
         })
     }
@@ -121,7 +158,7 @@ impl ProcessGroup {
         contiguous(OP, all)?;
         contiguous(OP, own)?;
         // SAFETY: as in `all_reduce`.
-        Work::begin(OP, |work, fault| unsafe {
+        self.begin(OP, |work, fault| unsafe {
             ffi::te_all_gather(self.handle, raw(all), raw(own), work, fault)
         })
     }
@@ -132,7 +169,17 @@ impl ProcessGroup {
     /// Those of [`ProcessGroup::all_reduce`].
     pub fn barrier(&self) -> Result<Work> {
         // SAFETY: the handle is live.
-        Work::begin("barrier", |work, fault| unsafe { ffi::te_barrier(self.handle, work, fault) })
+        self.begin("barrier", |work, fault| unsafe { ffi::te_barrier(self.handle, work, fault) })
+    }
+
+    fn begin(
+        &self,
+        op: &'static str,
+        body: impl FnOnce(*mut Handle, *mut *mut std::ffi::c_char) -> i32,
+    ) -> Result<Work> {
+        let mut handle = std::ptr::null_mut();
+        call(op, |fault| body(&raw mut handle, fault))?;
+        Ok(Work { op, handle, timeout: self.timeout })
     }
 }
 
@@ -149,33 +196,38 @@ impl Drop for ProcessGroup {
 pub struct Work {
     op: &'static str,
     handle: Handle,
+    timeout: Option<Duration>,
 }
 
 // SAFETY: c10d's works may be waited for by another thread than the one that began them.
 unsafe impl Send for Work {}
 
 impl Work {
-    fn begin(
-        op: &'static str,
-        body: impl FnOnce(*mut Handle, *mut *mut std::ffi::c_char) -> i32,
-    ) -> Result<Self> {
-        let mut handle = std::ptr::null_mut();
-        call(op, |fault| body(&raw mut handle, fault))?;
-        Ok(Self { op, handle })
-    }
-
     /// The operation, by its common name.
     pub fn op(&self) -> &'static str {
         self.op
     }
 
-    /// Waits until it is done; on a GPU, lets the current stream wait.
+    /// Waits until it is done.
     ///
     /// # Errors
     /// [`Error::Torch`] where a rank does not come in time, or its connection is lost.
     pub fn wait(self) -> Result<()> {
+        match self.timeout {
+            Some(timeout) => self.wait_at_most(timeout),
+            // SAFETY: the handle is live.
+            None => call(self.op, |fault| unsafe { ffi::te_work_wait(self.handle, fault) }),
+        }
+    }
+
+    /// As [`Work::wait`], with an end of its own.
+    ///
+    /// # Errors
+    /// Those of [`Work::wait`].
+    pub fn wait_at_most(&self, timeout: Duration) -> Result<()> {
+        let milliseconds = whole_milliseconds(timeout);
         // SAFETY: the handle is live.
-        call(self.op, |fault| unsafe { ffi::te_work_wait(self.handle, fault) })
+        call(self.op, |fault| unsafe { ffi::te_work_wait_until(self.handle, milliseconds, fault) })
     }
 }
 
@@ -184,6 +236,11 @@ impl Drop for Work {
         // SAFETY: the handle is ours and used no more.
         unsafe { ffi::te_work_close(self.handle) }
     }
+}
+
+/// At most a month, so that sums and multiples of it do not overflow.
+fn whole_milliseconds(time: Duration) -> i64 {
+    time.min(Duration::from_secs(30 * 24 * 3600)).as_millis() as i64
 }
 
 fn contiguous(op: &'static str, tensor: &Tensor) -> Result<()> {

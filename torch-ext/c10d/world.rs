@@ -1,11 +1,13 @@
 //! All processes of one program, seen from one of them.
 
+use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
 
 use super::group::{ProcessGroup, Reduce, Work};
+use super::nccl::{self, Nccl};
 use super::place::Place;
 use super::pulse::{self, Health, Pulse};
 use super::store::Store;
@@ -25,7 +27,9 @@ pub struct World {
 /// What there is only where there are several.
 #[derive(Debug)]
 struct Joined {
-    // dropped in this order: the group and the pulse speak to the store
+    // dropped in this order: the groups and the pulse speak to the store
+    /// For tensors on a GPU, once [`World::attach_cuda`] was called.
+    cuda: OnceLock<Nccl>,
     group: ProcessGroup,
     pulse: Pulse,
     store: Store,
@@ -67,7 +71,35 @@ impl World {
         // the server gives up last, so that the others can tell who did not come
         meet(&store, size, timeout + Duration::from_secs(if serves { 2 } else { 0 }))?;
         let group = ProcessGroup::gloo(&store, rank, size, &place.network, timeout)?;
-        Ok(Self { joined: Some(Joined { group, pulse, store, serves }), ..alone })
+        Ok(Self { joined: Some(Joined { cuda: OnceLock::new(), group, pulse, store, serves }), ..alone })
+    }
+
+    /// Joins the processes on their GPUs too, so that collectives take tensors on `device`: through NCCL. All ranks call
+    /// it, once, each with a GPU of its own; for one process there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::NoCuda`] where NCCL is not there, [`Error::Argument`] for what is no GPU, and those of
+    /// [`World::all_reduce`].
+    pub fn attach_cuda(&self, device: Device) -> Result<()> {
+        let Some(joined) = &self.joined else { return Ok(()) };
+        nccl::check(device)?;
+        // NCCL's own start waits without an end for a rank that has not come
+        self.barrier()?;
+        let start = Instant::now();
+        let opened = Nccl::open(joined.store.another()?, self.rank, self.size, device, self.timeout);
+        let number = joined.pulse.collectives.load(Ordering::Relaxed);
+        let group =
+            opened.map_err(|error| joined.explain(self, "attach_cuda", number, start.elapsed(), error))?;
+        // a second call leaves the first group
+        let _ = joined.cuda.set(group);
+        Ok(())
+    }
+
+    /// The GPU of this process, one for each on a machine; `None` where there is none. A launcher that shows each process
+    /// its own alone (`CUDA_VISIBLE_DEVICES`) is understood too.
+    pub fn gpu(&self) -> Option<Device> {
+        let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+        (count > 0).then(|| Device::Cuda(self.local_rank % count))
     }
 
     /// Number of this process, from 0.
@@ -95,7 +127,7 @@ impl World {
     /// # Errors
     /// [`Error::Argument`] for a tensor that is not contiguous.
     pub fn begin_all_reduce(&self, tensor: &Tensor, reduce: Reduce) -> Result<Pending> {
-        self.begin(|group| group.all_reduce(tensor, reduce))
+        self.begin(tensor.device(), |group| group.all_reduce(tensor, reduce))
     }
 
     /// Puts the reduced values of all ranks into `tensor` (contiguous; any shape, one for all).
@@ -111,7 +143,7 @@ impl World {
     /// # Errors
     /// Those of [`World::all_reduce`].
     pub fn broadcast(&self, tensor: &Tensor) -> Result<()> {
-        self.finish(self.begin(|group| group.broadcast(tensor, 0))?)
+        self.finish(self.begin(tensor.device(), |group| group.broadcast(tensor, 0))?)
     }
 
     /// Puts what all ranks hand in into `all`, by rank; the elements of `all` are those of `own` times the number of ranks.
@@ -123,7 +155,7 @@ impl World {
             let copied = own.f_view_as(all).and_then(|own| all.shallow_clone().f_copy_(&own));
             return copied.map_err(|e| torch("all_gather", &e));
         }
-        self.finish(self.begin(|group| group.all_gather(all, own))?)
+        self.finish(self.begin(all.device(), |group| group.all_gather(all, own))?)
     }
 
     /// Waits until all ranks have come.
@@ -131,7 +163,7 @@ impl World {
     /// # Errors
     /// Those of [`World::all_reduce`].
     pub fn barrier(&self) -> Result<()> {
-        self.finish(self.begin(ProcessGroup::barrier)?)
+        self.finish(self.begin(Device::Cpu, ProcessGroup::barrier)?)
     }
 
     /// Reduces a few numbers, such as counts and sums.
@@ -203,13 +235,18 @@ impl World {
         let (Some(joined), Some((work, number))) = (&self.joined, pending.0) else { return Ok(()) };
         let op = work.op();
         let start = Instant::now();
-        work.wait().map_err(|error| joined.explain(self, op, number, start.elapsed(), error))
+        work.wait().map_err(|error| {
+            // NCCL's group is of no use any more, and to end it may take as long as its watchdog wants
+            joined.cuda.get().inspect(|nccl| nccl.abandon());
+            joined.explain(self, op, number, start.elapsed(), error)
+        })
     }
 
-    fn begin(&self, body: impl FnOnce(&ProcessGroup) -> Result<Work>) -> Result<Pending> {
+    fn begin(&self, device: Device, body: impl FnOnce(&ProcessGroup) -> Result<Work>) -> Result<Pending> {
         let Some(joined) = &self.joined else { return Ok(Pending(None)) };
+        let group = joined.group_for(device)?;
         let number = joined.pulse.collectives.fetch_add(1, Ordering::Relaxed) + 1;
-        match body(&joined.group) {
+        match body(group) {
             Ok(work) => Ok(Pending(Some((work, number)))),
             Err(error @ Error::Argument { .. }) => Err(error),
             // a connection that was lost is noticed by the next collective too
@@ -229,6 +266,14 @@ impl World {
 pub struct Pending(Option<(Work, u64)>);
 
 impl Joined {
+    fn group_for(&self, device: Device) -> Result<&ProcessGroup> {
+        match (device, self.cuda.get()) {
+            (Device::Cpu, _) => Ok(&self.group),
+            (_, Some(nccl)) => Ok(nccl.group()),
+            (device, None) => Err(Error::NotAttached { op: "a collective", device }),
+        }
+    }
+
     /// Who is to blame for a collective that failed. Leaves word for the others, and where this process serves the store,
     /// stays until they have had time to look.
     fn explain(&self, world: &World, op: &'static str, number: u64, waited: Duration, error: Error) -> Error {

@@ -81,6 +81,15 @@ fn play(scenario: &str, world: &World) -> Result<String, Error> {
             world.all_reduce(&Tensor::from_slice(&[rank]), Reduce::Sum)?;
             Ok("all went well".to_owned())
         }
+        "no GPU" => {
+            world.barrier()?;
+            let refusal = world.attach_cuda(Device::Cuda(0)).unwrap_err();
+            assert!(matches!(refusal, Error::NoCuda { .. }), "{refusal}");
+            // the CPU's collectives go on
+            let sum = Tensor::from_slice(&[rank]);
+            world.all_reduce(&sum, Reduce::Sum)?;
+            Ok(format!("{}, and the sum is {}", refusal.hint().unwrap_or_default(), sum.double_value(&[0])))
+        }
         other => panic!("no scenario {other}"),
     }
 }
@@ -138,7 +147,9 @@ fn alone_everything_is_there_at_once() {
 
 fn collectives_alone() -> String {
     let world = World::alone();
+    assert_eq!(world.gpu(), tch::Cuda::is_available().then_some(Device::Cuda(0)));
     let sum = Tensor::from_slice(&[5.0f32]);
+    world.attach_cuda(Device::Cuda(0)).unwrap();
     world.all_reduce(&sum, Reduce::Sum).unwrap();
     world.broadcast(&sum).unwrap();
     world.barrier().unwrap();
@@ -149,6 +160,18 @@ fn collectives_alone() -> String {
     let [least] = world.reduce_numbers([0.5], Reduce::Min).unwrap();
     let values = |tensor: &Tensor| Vec::<f64>::try_from(tensor.to_kind(Kind::Double).view([-1])).unwrap();
     format!("{:?} {:?} {} {texts:?} {least}", values(&sum), values(&all), String::from_utf8_lossy(&text))
+}
+
+#[test]
+fn without_a_gpu_the_processes_stay_on_the_cpu() {
+    if torch_ext::load_cuda().is_loaded() {
+        return;
+    }
+    let said = run("no GPU", 2, 30);
+    let hint = if cfg!(feature = "cuda") { "doctor" } else { "make build-cuda" };
+    for line in said {
+        assert!(line.contains(hint) && line.ends_with("the sum is 1"), "{line}");
+    }
 }
 
 #[test]

@@ -89,6 +89,20 @@ fn the_stella_recipes_can_be_planned_where_nothing_is_there() {
 }
 
 #[test]
+fn the_recipes_for_gpus_share_pairs_and_fit_on_an_h100() {
+    let of = |name: &str| load(configs().join(format!("{name}.toml")), &[]).unwrap().recipe;
+    let pairs = of("300m").pairs;
+    for (name, parameters) in [("300m", 300e6..350e6), ("1b", 1e9..1.2e9)] {
+        let recipe = of(name);
+        assert_eq!((&recipe.pairs, recipe.encoder.dim), (&pairs, Some(384)), "{name}");
+        assert_eq!(recipe.run.dir, Path::new("runs").join(name));
+        let plan = training::plan(&recipe, &PlanOptions::default()).unwrap();
+        assert!(parameters.contains(&(plan.parameters.total as f64)), "{name}: {:?}", plan.parameters);
+        assert!(plan.fits.iter().all(|fit| fit.fits), "{name}: {:?}", plan.fits);
+    }
+}
+
+#[test]
 fn a_plan_says_what_does_not_fit() {
     let of = |sets: &[&str]| {
         let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
