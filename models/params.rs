@@ -197,7 +197,13 @@ impl ParamStore {
         if taken { Err(Error::DuplicateTensor { tensor: name.to_owned() }) } else { Ok(()) }
     }
 
-    fn add(&mut self, parts: &[(&str, i64)], shape: Vec<i64>, init: Init, group: Group) -> Result<&mut Param> {
+    fn add(
+        &mut self,
+        parts: &[(&str, i64)],
+        shape: Vec<i64>,
+        init: Init,
+        group: Group,
+    ) -> Result<&mut Param> {
         for (name, _) in parts {
             self.require_new(name)?;
         }

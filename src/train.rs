@@ -1,7 +1,11 @@
 //! `train`: pairs -> a decoder, in a run folder.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use anyhow::Result;
 use clap::Args;
+use torch_ext::World;
 use training::metric_sink::{DevMetrics, Event, MetricSink, StepMetrics};
 use training::{Gpu, PlanOptions};
 
@@ -82,15 +86,20 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
         }
         return if args.json { output::json(&plan) } else { output::write(|out| write!(out, "{plan}")) };
     }
+    let patience = Duration::from_secs_f64(resolved.recipe.distributed.timeout_seconds);
     let options = training::TrainOptions {
         resume: args.resume,
         stop: signals::stop_flag()?,
         arguments: std::env::args().collect(),
+        world: Arc::new(World::from_env(patience)?),
     };
     let mut console = Console { bar: None };
     let outcome = training::train(&resolved, &options, &mut console)?;
     if let Some(bar) = console.bar.take() {
         bar.finish();
+    }
+    if !options.world.is_first() {
+        return Ok(());
     }
     if args.json {
         return output::json(&outcome);

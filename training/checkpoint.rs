@@ -349,6 +349,11 @@ pub fn load(path: &Path, store: &mut ParamStore, optimizer: &mut AdamW, ema: Opt
     Ok(())
 }
 
+/// Folder of the checkpoint of a step, in the run folder `run`.
+pub(crate) fn folder(run: &Path, step: u64) -> PathBuf {
+    run.join("checkpoints").join(folder_name(step))
+}
+
 fn folder_name(step: u64) -> String {
     format!("step-{step:08}")
 }

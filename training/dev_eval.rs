@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use eval::{RoundTripOptions, round_trip_vectors};
@@ -10,6 +11,7 @@ use models::inverter::{Origin, OriginKind};
 use models::{Decoder, Embed as _, Encoder, Inverter, ParamStore, Prompt, files};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
+use torch_ext::{Reduce, World};
 
 use crate::Result;
 use crate::loader::MicroBatch;
@@ -26,6 +28,7 @@ pub struct DevEval {
     texts: Vec<String>,
     encoder: Option<Encoder>,
     options: RoundTripOptions,
+    world: Arc<World>,
 }
 
 impl std::fmt::Debug for DevEval {
@@ -48,7 +51,13 @@ impl DevEval {
     ///
     /// # Errors
     /// libtorch's own (out of memory).
-    pub fn new(recipe: &Recipe, prepared: &Prepared, run: &Path, device: Device, kind: Kind) -> Result<Self> {
+    pub fn new(
+        recipe: &Recipe,
+        prepared: &Prepared,
+        device: Device,
+        kind: Kind,
+        world: &Arc<World>,
+    ) -> Result<Self> {
         let mut store = ParamStore::inference(device, kind);
         let decoder = Decoder::new(&prepared.config, &mut store)?;
         let inverter = Inverter {
@@ -56,16 +65,21 @@ impl DevEval {
             config: prepared.config.clone(),
             vocabulary: prepared.vocabulary.clone(),
             space: prepared.pairs.space().clone(),
-            origin: Origin { kind: OriginKind::Run, path: run.to_owned(), step: None },
+            origin: Origin { kind: OriginKind::Run, path: recipe.run.dir.clone(), step: None },
             store,
         };
         let lengths = prepared.dev.lengths();
         let mut in_loss: Vec<u32> = (0..prepared.dev.len().min(recipe.training.eval_texts) as u32).collect();
         in_loss.sort_by_key(|&text| lengths[text as usize]);
         let collator = prepared.collator(&prepared.dev);
-        let parts = in_loss.chunks(TEXTS).map(|texts| collator.collate(texts)).collect::<Result<_>>()?;
+        // every rank takes each so-manieth part: they come by length
+        let own = in_loss.chunks(TEXTS).skip(world.rank()).step_by(world.size());
+        let parts = own.map(|texts| collator.collate(texts)).collect::<Result<_>>()?;
         let wanted = recipe.eval.texts > 0 && !prepared.dev.is_empty();
         let encoder = if wanted { encoder_of(recipe, prepared) } else { None };
+        // a round trip is one of all ranks, or there is none
+        let [on_all] = world.reduce_numbers([f64::from(u8::from(encoder.is_some()))], Reduce::Min)?;
+        let encoder = encoder.filter(|_| on_all > 0.0);
         let rows = match &encoder {
             Some(encoder) => round_trip_rows(prepared, &encoder.space().prompt, recipe.eval.texts),
             None => Vec::new(),
@@ -81,7 +95,7 @@ impl DevEval {
             bootstrap: 0,
             ..RoundTripOptions::default()
         };
-        Ok(Self { inverter, parts, rows, texts, encoder, options })
+        Ok(Self { inverter, parts, rows, texts, encoder, options, world: Arc::clone(world) })
     }
 
     /// Evaluates weights given as f32 tensors, one a parameter and in their order.
@@ -99,11 +113,13 @@ impl DevEval {
             let (sum, count) = loss_of(&self.inverter.decoder, part, 1024)?;
             (loss, targets, n) = (loss + sum, targets + count, n + part.rows.len());
         }
+        let sums = [loss, targets as f64, n as f64];
+        let [loss, targets, n] = self.world.reduce_numbers(sums, Reduce::Sum)?;
         let (round_trip, samples) = self.round_trip(prepared)?;
         Ok(DevMetrics {
             step,
-            dev_loss: (targets > 0).then(|| loss / targets as f64),
-            n,
+            dev_loss: (targets > 0.0).then(|| loss / targets),
+            n: n as usize,
             round_trip,
             samples,
             seconds: start.elapsed().as_secs_f64(),

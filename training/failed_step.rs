@@ -24,7 +24,8 @@ pub(crate) fn keep_failed_step(
     found: StepResult,
 ) -> Error {
     // each rank has only its share of the step
-    let name = if rank == 0 { format!("failed-step-{step}") } else { format!("failed-step-{step}-rank-{rank}") };
+    let name =
+        if rank == 0 { format!("failed-step-{step}") } else { format!("failed-step-{step}-rank-{rank}") };
     let folder = run.join(name);
     match keep(&folder, step, prepared, batch, found) {
         Ok(()) => Error::NonFinite { step, loss: found.loss, grad_norm: found.grad_norm, folder },

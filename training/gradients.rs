@@ -216,7 +216,7 @@ fn lay_out(store: &ParamStore, bucket_bytes: usize) -> Result<(Vec<Slot>, Vec<Bu
         let mut start = 0;
         for &number in group {
             let param = &store.params()[number];
-            let view = flat.f_narrow(0, start, param.numel())?.f_view(param.master.size())?;
+            let view = flat.f_narrow(0, start, param.numel())?.f_view(param.master.size().as_slice())?;
             places[number] = Some(Slot { view, bucket, holds: false });
             start += param.numel();
         }
@@ -258,7 +258,9 @@ impl Shared {
 impl State {
     fn take(&mut self, world: &World, number: usize, gradient: &Tensor) -> Result<()> {
         let slot = &mut self.slots[number];
-        tch::no_grad(|| if slot.holds { slot.view.f_add_(gradient).map(drop) } else { slot.view.f_copy_(gradient) })?;
+        tch::no_grad(|| {
+            if slot.holds { slot.view.f_add_(gradient).map(drop) } else { slot.view.f_copy_(gradient) }
+        })?;
         slot.holds = true;
         let bucket = &mut self.buckets[slot.bucket];
         bucket.awaited = bucket.awaited.saturating_sub(1);
@@ -302,8 +304,7 @@ mod tests {
     fn gathered(tie: bool, kind: Kind, passes: usize, bucket_bytes: usize) -> (ParamStore, Vec<Tensor>, f64) {
         let mut store = ParamStore::train(Device::Cpu, kind, 3);
         let decoder = Decoder::new(&config(tie), &mut store).unwrap();
-        let mut gradients =
-            Gradients::new(&store, &decoder, Arc::new(World::alone()), bucket_bytes).unwrap();
+        let mut gradients = Gradients::new(&store, &decoder, Arc::new(World::alone()), bucket_bytes).unwrap();
         // what an earlier step left is no part of this one
         for _ in 0..2 {
             gradients.begin().unwrap();
@@ -359,7 +360,11 @@ mod tests {
             let (_, once, _) = gathered(true, kind, 1, 1 << 20);
             let (store, thrice, loss) = gathered(true, kind, 3, 700);
             for ((once, thrice), param) in once.iter().zip(&thrice).zip(store.params()) {
-                assert!(worst(&(once * 3.0), thrice) < 1e-5 * worst(once, &once.zeros_like()).max(1.0), "{}", param.name);
+                assert!(
+                    worst(&(once * 3.0), thrice) < 1e-5 * worst(once, &once.zeros_like()).max(1.0),
+                    "{}",
+                    param.name
+                );
             }
             assert_eq!(loss, 3.75);
         }

@@ -44,7 +44,8 @@ impl<'a> Keeper<'a> {
         state.best = state.best.take().filter(|best| steps.contains(&best.step));
         let later = self.checkpoints.take_back(state.step, state.best.as_ref().map(|best| best.step))?;
         if !later.is_empty() {
-            self.run.log(&format!("goes on from step {}: removed the checkpoints of {later:?}", state.step))?;
+            self.run
+                .log(&format!("goes on from step {}: removed the checkpoints of {later:?}", state.step))?;
         }
         Ok(())
     }

@@ -202,7 +202,8 @@ impl AdamW {
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let weights = Weights::open(path)?;
         let known = |name: &str| {
-            let of_param = |kind: &str| name.strip_prefix(kind).is_some_and(|n| self.names.iter().any(|own| own == n));
+            let of_param =
+                |kind: &str| name.strip_prefix(kind).is_some_and(|n| self.names.iter().any(|own| own == n));
             name == RANDOM_STATE || ["exp_avg.", "exp_avg_sq.", "step."].into_iter().any(of_param)
         };
         if let Some(name) = weights.names().find(|name| !known(name)) {

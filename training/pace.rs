@@ -82,7 +82,8 @@ impl Pace {
             learning_rate,
             tokens_per_s: done.targets as f64 / seconds,
             data_wait_percent: 100.0 * done.waited.as_secs_f64() / seconds,
-            padding_percent: 100.0 * (done.positions - done.own_targets) as f64 / done.positions.max(1) as f64,
+            padding_percent: 100.0 * (done.positions - done.own_targets) as f64
+                / done.positions.max(1) as f64,
             memory_bytes: memory_bytes(device),
             tokens_seen: state.tokens_seen,
             elapsed_s: state.elapsed_seconds,

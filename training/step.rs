@@ -47,12 +47,7 @@ impl Model {
     ///
     /// # Errors
     /// libtorch's own (out of memory).
-    pub fn new(
-        store: ParamStore,
-        decoder: Decoder,
-        world: Arc<World>,
-        bucket_bytes: usize,
-    ) -> Result<Self> {
+    pub fn new(store: ParamStore, decoder: Decoder, world: Arc<World>, bucket_bytes: usize) -> Result<Self> {
         let gradients = Gradients::new(&store, &decoder, world, bucket_bytes)?;
         Ok(Self { store, decoder, gradients })
     }

@@ -1,4 +1,4 @@
-//! The training loop: recipe -> run folder.
+//! The training loop: recipe -> run folder. With several processes all run the same loop; rank 0 also writes.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,32 +8,43 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tch::Tensor;
+use torch_ext::{Reduce, World};
 
 use crate::Result;
-use crate::checkpoint::{self, Best, Checkpoints, State};
+use crate::checkpoint::{self, Best, State};
 use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
 use crate::failed_step::keep_failed_step;
-use crate::loader::{Batch, Loader};
+use crate::keeper::Keeper;
+use crate::loader::{Batch, Loader, Share};
 use crate::loss::LossOptions;
-use crate::metric_sink::{Event, JsonLines, MetricSink, Start, TensorBoard};
+use crate::metric_sink::{self, Event, MetricSink};
 use crate::optimizer::AdamW;
 use crate::pace::Pace;
-use crate::prepare::{Prepared, prepare};
+use crate::prepare::Prepared;
 use crate::recipe::{Recipe, Resolved};
-use crate::run_folder::RunFolder;
-use crate::setup::{Hardware, adamw, batch_options, budget, duration, new_model, schedule};
+use crate::replicas::{Start, agree, prepare_all, require_same_weights};
+use crate::setup::{Hardware, batch_options, budget, duration, new_model, new_optimizer, schedule};
 use crate::step::{Model, StepResult};
 
 /// How a training is started, beside its recipe.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct TrainOptions {
     /// Go on from the run folder's latest checkpoint, if it has one.
     pub resume: bool,
-    /// Set from outside (a signal), it ends the training after the current step, with a checkpoint.
+    /// Set from outside (a signal) on any rank, it ends the training after the current step, with a checkpoint.
     pub stop: Arc<AtomicBool>,
     /// The command line, for the record.
     pub arguments: Vec<String>,
+    /// The processes that train together.
+    pub world: Arc<World>,
+}
+
+impl Default for TrainOptions {
+    /// A new run of this process alone.
+    fn default() -> Self {
+        Self { resume: false, stop: Arc::default(), arguments: Vec::new(), world: Arc::new(World::alone()) }
+    }
 }
 
 /// Why a training ended.
@@ -101,68 +112,26 @@ impl fmt::Display for Outcome {
 /// step's data are kept); a disk that is full. The last checkpoint stays whole in every case.
 pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn MetricSink) -> Result<Outcome> {
     let recipe = &resolved.recipe;
-    let mut run = RunFolder::open(&recipe.run.dir, recipe, options.resume)?;
-    let hardware = Hardware::of(recipe)?;
-    run.record_environment(&options.arguments, &hardware.device_name(), &hardware.kind_name())?;
-    let prepared = prepare(recipe, Some(run.dir()))?;
-    let mut training = Training::begin(recipe, &prepared, &mut run, hardware)?;
-    run.record_recipe()?;
-    training.tell_start(recipe, &prepared, &mut run, console)?;
-
-    let clock = Clock::start(training.state.elapsed_seconds);
-    let budget = budget(recipe);
-    let schedule = schedule(recipe);
-    let mut loader = Loader::start(
-        prepared.collator(&prepared.train),
-        batch_options(recipe),
-        recipe.training.accumulate,
-        training.state.cursor,
-    );
-    let mut pace = Pace::start();
-    let mut last_loss = None;
+    let world = &options.world;
+    let mut keeper =
+        if world.is_first() { Some(Keeper::open(recipe, options.resume, console)?) } else { None };
+    let hardware = Hardware::of(recipe, world)?;
+    if let Some(keeper) = &keeper {
+        let (device, kind) = (hardware.device_name(), hardware.kind_name());
+        keeper.run.record_environment(&options.arguments, &device, &kind, world.size())?;
+    }
+    let prepared = prepare_all(recipe, keeper.as_ref(), world)?;
+    let mut training = Training::begin(recipe, &prepared, keeper.as_mut(), hardware, world)?;
+    if let Some(keeper) = &mut keeper {
+        keeper.run.record_recipe()?;
+        training.tell_start(recipe, &prepared, keeper)?;
+    }
     let first_step = training.state.step;
-
-    let reason = loop {
-        training.state.elapsed_seconds = clock.seconds();
-        if options.stop.load(Ordering::Relaxed) {
-            break Reason::Stopped;
-        }
-        if budget.is_spent(training.state.step, clock.elapsed()) {
-            let by_steps = budget.steps.is_some_and(|steps| training.state.step >= steps);
-            break if by_steps { Reason::Steps } else { Reason::Time };
-        }
-
-        let batch = loader.next_batch()?;
-        let step = training.state.step;
-        let share = schedule.share(step, budget.progress(step, clock.elapsed()));
-        let learning_rate = recipe.optimizer.learning_rate * share;
-        let found = training.step(recipe, &prepared, &run, &batch, learning_rate)?;
-        last_loss = Some(found.loss);
-        pace.add(&batch, found, loader.take_waited());
-
-        let step = training.state.step;
-        training.state.elapsed_seconds = clock.seconds();
-        if is_due(step, recipe.training.log_every) {
-            let progress = budget.progress(step, clock.elapsed());
-            let metrics = pace.metrics(&training.state, &batch, learning_rate, progress, hardware.device);
-            training.tell(&Event::Step(metrics), console)?;
-        }
-        let mut is_better = false;
-        if is_due(step, recipe.training.eval_every) {
-            is_better = training.evaluate(&prepared, &mut run, console)?;
-            pace.pause();
-        }
-        if is_better || is_due(step, recipe.training.checkpoint_every) {
-            training.state.elapsed_seconds = clock.seconds();
-            training.save(recipe, &mut run, console)?;
-            pace.pause();
-        }
-    };
-    drop(loader);
-    training.finish(recipe, &prepared, &mut run, console, reason)?;
+    let (reason, last_loss) = training.run(recipe, &prepared, options, hardware, &mut keeper)?;
+    training.finish(recipe, &prepared, &mut keeper, reason)?;
     let state = training.state;
     let outcome = Outcome {
-        run: run.dir().to_owned(),
+        run: recipe.run.dir.clone(),
         reason,
         steps: state.step,
         steps_here: state.step - first_step,
@@ -170,77 +139,136 @@ pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn Metr
         seconds: state.elapsed_seconds,
         loss: last_loss,
         best: state.best,
-        last_checkpoint: training.checkpoints.path(state.step),
+        last_checkpoint: checkpoint::folder(&recipe.run.dir, state.step),
     };
-    run.log(&format!("ended: {reason:?} at step {}", outcome.steps))?;
+    if let Some(keeper) = &mut keeper {
+        keeper.run.log(&format!("ended: {reason:?} at step {}", outcome.steps))?;
+    }
+    // rank 0 may serve the others' store: it goes last
+    world.barrier()?;
     Ok(outcome)
 }
 
-/// Everything that a step changes.
+/// Everything that a step changes. The same on all ranks, but for the share of the optimizer's state.
 struct Training {
+    world: Arc<World>,
     model: Model,
     optimizer: AdamW,
     ema: Option<Ema>,
     state: State,
-    checkpoints: Checkpoints,
     dev: DevEval,
-    /// Step of the newest checkpoint.
-    saved: Option<u64>,
-    sinks: Vec<Box<dyn MetricSink>>,
 }
 
 impl Training {
     /// From the initial weights, or from the latest checkpoint.
-    fn begin(recipe: &Recipe, prepared: &Prepared, run: &mut RunFolder, hardware: Hardware) -> Result<Self> {
-        let mut model = new_model(recipe, &prepared.config, hardware)?;
-        let mut optimizer = AdamW::new(adamw(recipe), &model.store)?;
+    fn begin(
+        recipe: &Recipe,
+        prepared: &Prepared,
+        mut keeper: Option<&mut Keeper<'_>>,
+        hardware: Hardware,
+        world: &Arc<World>,
+    ) -> Result<Self> {
+        let mut model = new_model(recipe, &prepared.config, hardware, world)?;
+        let mut optimizer = new_optimizer(recipe, &model.store, world)?;
         let mut ema = None;
         if recipe.training.ema_decay > 0.0 {
             ema = Some(Ema::new(&model.store, recipe.training.ema_decay)?);
         }
-        let checkpoints = run.checkpoints()?;
-        let mut state = State::start(prepared.pairs_digest(), run.tokenizer_digest()?);
-        let mut saved = None;
-        if let Some(path) = checkpoints.latest()? {
-            let loaded = checkpoint::read_state(&path)?;
-            run.require_same_data(&loaded, &state)?;
-            checkpoint::load(&path, &mut model.store, &mut optimizer, ema.as_mut())?;
-            state = loaded;
-            saved = Some(state.step);
-            // `latest` may have been pointed to an older checkpoint: what came after it is not of this run any more
-            let steps = checkpoints.steps()?;
-            state.best = state.best.filter(|best| steps.contains(&best.step));
-            let later = checkpoints.take_back(state.step, state.best.as_ref().map(|best| best.step))?;
-            if !later.is_empty() {
-                run.log(&format!("goes on from step {}: removed the checkpoints of {later:?}", state.step))?;
-            }
+        let own = keeper.as_deref().map(|keeper| starting_point(keeper, prepared)).transpose()?;
+        let Start { mut state, checkpoint } = Start::share(own, world)?;
+        if let Some(path) = &checkpoint {
+            checkpoint::load(path, &mut model.store, &mut optimizer, ema.as_mut())?;
         }
-        take_back_samples(run.dir(), state.step)?;
-        let dev = DevEval::new(recipe, prepared, run.dir(), hardware.device, hardware.kind)?;
-        let sinks: Vec<Box<dyn MetricSink>> = vec![
-            Box::new(JsonLines::open(&run.dir().join("metrics.jsonl"), state.step)?),
-            Box::new(TensorBoard::new(run.dir())),
-        ];
-        Ok(Self { model, optimizer, ema, state, checkpoints, dev, saved, sinks })
+        if let Some(keeper) = &mut keeper {
+            if checkpoint.is_some() {
+                keeper.saved = Some(state.step);
+                keeper.take_back_later(&mut state)?;
+            }
+            take_back_samples(keeper.run.dir(), state.step)?;
+            keeper.start_metrics(state.step)?;
+        }
+        let dev = DevEval::new(recipe, prepared, hardware.device, hardware.kind, world)?;
+        // what rank 0 took back is so on all
+        let own = keeper.is_some().then_some(Start { state, checkpoint });
+        let state = Start::share(own, world)?.state;
+        Ok(Self { world: Arc::clone(world), model, optimizer, ema, state, dev })
     }
 
-    fn tell_start(
-        &mut self,
-        recipe: &Recipe,
-        prepared: &Prepared,
-        run: &mut RunFolder,
-        console: &mut dyn MetricSink,
-    ) -> Result<()> {
+    fn tell_start(&mut self, recipe: &Recipe, prepared: &Prepared, keeper: &mut Keeper<'_>) -> Result<()> {
         let (step, parameters) = (self.state.step, self.model.store.numel());
-        run.log(&format!(
-            "{} at step {step}: {parameters} parameters, {} texts of {} tokens ({} too long, left out)",
+        let processes = match self.world.size() {
+            1 => String::new(),
+            size => format!(" on {size} processes"),
+        };
+        keeper.run.log(&format!(
+            "{}{processes} at step {step}: {parameters} parameters, {} texts of {} tokens ({} too long, left out)",
             if step == 0 { "starts" } else { "goes on" },
             prepared.train.len(),
             prepared.train.total(),
             prepared.train.too_long,
         ))?;
         let (max_steps, max_minutes) = (recipe.training.max_steps, recipe.training.max_minutes);
-        self.tell(&Event::Start(Start { step, max_steps, max_minutes, parameters }), console)
+        keeper.tell(&Event::Start(metric_sink::Start { step, max_steps, max_minutes, parameters }))
+    }
+
+    /// Steps until something ends them; gives why, and the last loss.
+    fn run(
+        &mut self,
+        recipe: &Recipe,
+        prepared: &Prepared,
+        options: &TrainOptions,
+        hardware: Hardware,
+        keeper: &mut Option<Keeper<'_>>,
+    ) -> Result<(Reason, Option<f64>)> {
+        let clock = Clock::start(self.state.elapsed_seconds);
+        let (budget, schedule) = (budget(recipe), schedule(recipe));
+        let mut loader = Loader::start(
+            prepared.collator(&prepared.train),
+            batch_options(recipe),
+            recipe.training.accumulate,
+            Share { rank: self.world.rank(), of: self.world.size() },
+            self.state.cursor,
+        );
+        let mut pace = Pace::start();
+        let mut last_loss = None;
+        loop {
+            let asked = options.stop.load(Ordering::Relaxed);
+            let (seconds, stop) = agree(&self.world, clock.seconds(), asked)?;
+            self.state.elapsed_seconds = seconds;
+            let elapsed = duration(seconds);
+            if stop {
+                return Ok((Reason::Stopped, last_loss));
+            }
+            let step = self.state.step;
+            if budget.is_spent(step, elapsed) {
+                let by_steps = budget.steps.is_some_and(|steps| step >= steps);
+                return Ok((if by_steps { Reason::Steps } else { Reason::Time }, last_loss));
+            }
+            let batch = loader.next_batch()?;
+            let share = schedule.share(step, budget.progress(step, elapsed));
+            let learning_rate = recipe.optimizer.learning_rate * share;
+            let found = self.step(recipe, prepared, &batch, learning_rate)?;
+            last_loss = Some(found.loss);
+            pace.add(&batch, found, loader.take_waited());
+
+            let step = self.state.step;
+            if let Some(keeper) = keeper.as_mut().filter(|_| is_due(step, recipe.training.log_every)) {
+                self.state.elapsed_seconds = clock.seconds();
+                let progress = budget.progress(step, clock.elapsed());
+                let metrics = pace.metrics(&self.state, &batch, learning_rate, progress, hardware.device);
+                keeper.tell(&Event::Step(metrics))?;
+            }
+            let mut is_better = false;
+            if is_due(step, recipe.training.eval_every) {
+                is_better = self.evaluate(prepared, keeper)?;
+                pace.pause();
+            }
+            if is_better || is_due(step, recipe.training.checkpoint_every) {
+                self.state.elapsed_seconds = clock.seconds();
+                self.save(recipe, keeper)?;
+                pace.pause();
+            }
+        }
     }
 
     /// One optimizer step.
@@ -248,73 +276,55 @@ impl Training {
         &mut self,
         recipe: &Recipe,
         prepared: &Prepared,
-        run: &RunFolder,
         batch: &Batch,
         learning_rate: f64,
     ) -> Result<StepResult> {
         let options =
             LossOptions { label_smoothing: recipe.training.label_smoothing, ..LossOptions::default() };
-        let (gradients, found) = self.model.gradients(batch, options)?;
+        let found = self.model.backward(batch, options)?;
         let step = self.state.step + 1;
         if !found.is_finite() {
-            return Err(keep_failed_step(run.dir(), step, prepared, batch, found));
+            return Err(keep_failed_step(&recipe.run.dir, self.world.rank(), step, prepared, batch, found));
         }
         let clip_norm = Some(recipe.training.clip_norm).filter(|norm| *norm > 0.0);
-        self.model.apply(&mut self.optimizer, &gradients, found, clip_norm, learning_rate)?;
+        self.model.apply(&mut self.optimizer, found, clip_norm, learning_rate)?;
         if let Some(ema) = &mut self.ema {
             ema.update(step)?;
         }
         self.state.step = step;
         self.state.cursor = batch.next;
         self.state.tokens_seen += found.targets as u64;
-        self.state.texts_seen += batch.parts.iter().map(|part| part.rows.len() as u64).sum::<u64>();
+        self.state.texts_seen += batch.texts as u64;
         Ok(found)
     }
 
     /// Evaluates the averaged weights where there are such. Returns whether they are the best so far.
-    fn evaluate(
-        &mut self,
-        prepared: &Prepared,
-        run: &mut RunFolder,
-        console: &mut dyn MetricSink,
-    ) -> Result<bool> {
+    fn evaluate(&mut self, prepared: &Prepared, keeper: &mut Option<Keeper<'_>>) -> Result<bool> {
         let step = self.state.step;
-        let masters: Vec<Tensor>;
-        let weights = match &self.ema {
-            Some(ema) => ema.averages(),
-            None => {
-                masters = self.model.store.params().iter().map(|param| param.master.detach()).collect();
-                &masters
-            }
-        };
+        let masters: Vec<Tensor> =
+            self.model.store.params().iter().map(|param| param.master.detach()).collect();
+        require_same_weights(&self.world, &masters, step)?;
+        let weights = self.ema.as_ref().map_or(masters.as_slice(), Ema::averages);
         let found = self.dev.run(step, prepared, weights)?;
-        for (reference, decoded) in &found.samples {
-            run.log(&format!("sample: {reference:?} -> {decoded:?}"))?;
-        }
-        write_samples(run.dir(), &found)?;
         let best = Best::of(self.state.best.clone(), found.dev_loss, step);
         let is_better = best != self.state.best;
         self.state.best = best;
         self.state.evaluated = Some(step);
-        self.tell(&Event::Dev(found), console)?;
+        if let Some(keeper) = keeper {
+            for (reference, decoded) in &found.samples {
+                keeper.run.log(&format!("sample: {reference:?} -> {decoded:?}"))?;
+            }
+            write_samples(keeper.run.dir(), &found)?;
+            keeper.tell(&Event::Dev(found))?;
+        }
         Ok(is_better)
     }
 
-    /// Writes a checkpoint, and another name for it where it is the best; lets older ones go.
-    fn save(&mut self, recipe: &Recipe, run: &mut RunFolder, console: &mut dyn MetricSink) -> Result<()> {
-        let step = self.state.step;
-        let path =
-            self.checkpoints.save(&self.state, &self.model.store, &self.optimizer, self.ema.as_ref())?;
-        self.saved = Some(step);
-        let saved = self.checkpoints.steps()?;
-        let best = self.state.best.as_ref().map(|best| best.step).filter(|step| saved.contains(step));
-        if let Some(best) = best {
-            self.checkpoints.mark_best(best)?;
-        }
-        let kept: Vec<u64> = best.into_iter().chain([step]).collect();
-        self.checkpoints.prune(recipe.training.keep_last, &kept)?;
-        run.log(&format!("checkpoint {}", path.display()))?;
-        self.tell(&Event::Checkpoint { step, path }, console)
+    /// Leaves a checkpoint. All ranks take part: each has a share of the optimizer's state.
+    fn save(&mut self, recipe: &Recipe, keeper: &mut Option<Keeper<'_>>) -> Result<()> {
+        let optimizer = self.optimizer.state()?;
+        let Some(keeper) = keeper else { return Ok(()) };
+        keeper.save(recipe, &self.state, &self.model.store, &optimizer, self.ema.as_ref())
     }
 
     /// The last evaluation and the last checkpoint. A training that was asked to stop only saves: it will go on.
@@ -322,27 +332,31 @@ impl Training {
         &mut self,
         recipe: &Recipe,
         prepared: &Prepared,
-        run: &mut RunFolder,
-        console: &mut dyn MetricSink,
+        keeper: &mut Option<Keeper<'_>>,
         reason: Reason,
     ) -> Result<()> {
         let step = self.state.step;
         let before = self.state.clone();
         if reason != Reason::Stopped && self.state.evaluated != Some(step) {
-            self.evaluate(prepared, run, console)?;
+            self.evaluate(prepared, keeper)?;
         }
-        if self.saved != Some(step) || self.state != before {
-            self.save(recipe, run, console)?;
-        }
-        Ok(())
+        let saved = keeper.as_ref().is_some_and(|keeper| keeper.saved == Some(step));
+        // rank 0 knows whether there is anything to save
+        let needed = keeper.is_some() && (!saved || self.state != before);
+        let [needed] = self.world.reduce_numbers([f64::from(u8::from(needed))], Reduce::Max)?;
+        if needed > 0.0 { self.save(recipe, keeper) } else { Ok(()) }
     }
+}
 
-    fn tell(&mut self, event: &Event, console: &mut dyn MetricSink) -> Result<()> {
-        for sink in &mut self.sinks {
-            sink.record(event)?;
-        }
-        console.record(event)
-    }
+/// Where rank 0 begins: anew, or at the latest checkpoint.
+fn starting_point(keeper: &Keeper<'_>, prepared: &Prepared) -> Result<Start> {
+    let fresh = State::start(prepared.pairs_digest(), keeper.run.tokenizer_digest()?);
+    let Some(path) = keeper.checkpoints.latest()? else {
+        return Ok(Start { state: fresh, checkpoint: None });
+    };
+    let state = checkpoint::read_state(&path)?;
+    keeper.run.require_same_data(&state, &fresh)?;
+    Ok(Start { state, checkpoint: Some(path) })
 }
 
 /// Training time, earlier parts of the run included.

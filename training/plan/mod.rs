@@ -8,6 +8,7 @@ mod gpu;
 mod memory;
 mod texts;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use data::pairs::manifest::MANIFEST_FILE;
@@ -15,12 +16,14 @@ use models::DecoderConfig;
 use models::decoder_config::ParameterCounts;
 use serde::Serialize;
 use tch::Device;
+use torch_ext::World;
 
 pub use cost::{Cost, FlopsPerToken};
 pub use gpu::Gpu;
 pub use memory::MemoryEstimate;
 
 use crate::batches::Epoch;
+use crate::loader::Batch;
 use crate::loss::LossOptions;
 use crate::optimizer::AdamW;
 use crate::prepare::{Prepared, prepare};
@@ -156,7 +159,7 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
     let mut hardware = None;
     let mut first_step = None;
     if let (Some(prepared), Some((_, epoch)), false) = (&prepared, &found, options.on_paper) {
-        let here = Hardware::of(recipe)?;
+        let here = Hardware::of(recipe, &World::alone())?;
         first_step = Some(take_first_step(recipe, prepared, epoch, here)?);
         hardware = Some(here);
     }
