@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo::rerun-if-changed=shim.cpp");
-    println!("cargo::rerun-if-changed=shim.h");
+    for file in ["shim.cpp", "shim.h", "shim_parts.h", "kernels.cpp", "kernel_loops.cpp", "kernel_loops.h"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     // torch-sys says where the libraries lie; the headers lie beside them in every distribution of libtorch.
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
@@ -40,12 +41,35 @@ fn main() {
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include").as_os_str())
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
-        .file("shim.cpp")
+        .files(["shim.cpp", "kernels.cpp"])
         .compile("torch_ext_shim");
+    loops();
     for library in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib={library}");
     }
     println!("cargo::rustc-link-search=native={}", lib.display());
     println!("cargo::metadata=libtorch_lib={}", lib.display());
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+}
+
+/// The loops of the kernels, once for each level of the processor that they may meet.
+fn loops() {
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let levels: &[(&str, &[&str])] = &[
+        ("level1", &[]),
+        ("level3", &["-march=x86-64-v3"]),
+        ("level4", &["-march=x86-64-v4", "-mprefer-vector-width=512"]),
+    ];
+    for (level, flags) in levels.iter().take(if x86 { 3 } else { 1 }) {
+        let mut build = cc::Build::new();
+        build.cpp(true).pic(true).std("c++17").warnings(true).opt_level(3).define("LEVEL", *level);
+        // vectors of sums where the code says so, and no other liberty with the order of additions
+        for flag in ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"] {
+            build.flag_if_supported(flag);
+        }
+        for flag in *flags {
+            build.flag_if_supported(flag);
+        }
+        build.file("kernel_loops.cpp").compile(&format!("torch_ext_loops_{level}"));
+    }
 }

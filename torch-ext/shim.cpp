@@ -1,4 +1,5 @@
 #include "shim.h"
+#include "shim_parts.h"
 
 #include <ATen/Context.h>
 #include <ATen/cpu/Utils.h>
@@ -17,38 +18,11 @@
 #include <torch/headeronly/version.h>
 
 #include <cstdlib>
-#include <cstring>
 #include <mutex>
-#include <vector>
 
 extern "C" uint64_t aoti_torch_abi_version();
 
 namespace {
-
-// Runs `body`; an exception becomes a message that Rust owns.
-template <typename F>
-int guarded(char** error, F body) {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& e) {
-    *error = strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    *error = strdup(e.what());
-  } catch (...) {
-    *error = strdup("a C++ exception of unknown type");
-  }
-  return 1;
-}
-
-const at::Tensor& tensor(void* pointer) { return *static_cast<const at::Tensor*>(pointer); }
-
-std::vector<at::Tensor> list(void* const* pointers, size_t n) {
-  std::vector<at::Tensor> out;
-  out.reserve(n);
-  for (size_t i = 0; i < n; ++i) out.push_back(tensor(pointers[i]));
-  return out;
-}
 
 c10::Device device_of(int index) {
   return index < 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));

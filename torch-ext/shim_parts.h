@@ -1,0 +1,38 @@
+// What every function of the C face starts with.
+#pragma once
+#include "shim.h"
+
+#include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
+
+#include <cstring>
+#include <vector>
+
+namespace {
+
+// Runs `body`; an exception becomes a message that Rust owns.
+template <typename F>
+inline int guarded(char** error, F body) {
+  try {
+    body();
+    return 0;
+  } catch (const c10::Error& e) {
+    *error = strdup(e.what_without_backtrace());
+  } catch (const std::exception& e) {
+    *error = strdup(e.what());
+  } catch (...) {
+    *error = strdup("a C++ exception of unknown type");
+  }
+  return 1;
+}
+
+inline const at::Tensor& tensor(void* pointer) { return *static_cast<const at::Tensor*>(pointer); }
+
+inline std::vector<at::Tensor> list(void* const* pointers, size_t n) {
+  std::vector<at::Tensor> out;
+  out.reserve(n);
+  for (size_t i = 0; i < n; ++i) out.push_back(tensor(pointers[i]));
+  return out;
+}
+
+}  // namespace
