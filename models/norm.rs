@@ -6,7 +6,7 @@ use tch::{Kind, Tensor};
 
 /// y = x / sqrt(mean(x^2) + eps) * gain.
 #[derive(Debug)]
-pub struct RmsNorm {
+pub(crate) struct RmsNorm {
     gain: Tensor,
     eps: f64,
 }

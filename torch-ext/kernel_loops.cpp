@@ -145,8 +145,8 @@ void swiglu_backward(const void* x_, const void* dy_, void* dx_, int64_t width, 
 
 // The row less its target, and the target by itself: what a probability near 1 lacks to 1 is the sum of the others.
 template <typename T>
-void cross_entropy(void* scores_, const int64_t* targets, float* losses, float smoothing, int64_t vocab,
-                   int64_t begin, int64_t end) {
+void cross_entropy(void* scores_, const int64_t* targets, float* losses, float smoothing, float* scratch,
+                   int64_t vocab, int64_t begin, int64_t end) {
   const float share = smoothing / static_cast<float>(vocab);
   for (int64_t row = begin; row < end; ++row) {
     T* scores = static_cast<T*>(scores_) + row * vocab;
@@ -165,7 +165,11 @@ void cross_entropy(void* scores_, const int64_t* targets, float* losses, float s
     scores[target] = narrow<T>(-__builtin_inff());
     float others = 0;
 #pragma omp simd reduction(+ : others)
-    for (int64_t i = 0; i < vocab; ++i) others += exponential(widen(scores[i]) - most);
+    for (int64_t i = 0; i < vocab; ++i) {
+      float e = exponential(widen(scores[i]) - most);
+      scratch[i] = e;
+      others += e;
+    }
     const float own = exponential(of_target - most), sum = others + own;
     float loss = others < own ? __builtin_log1pf(others / own) : most - of_target + __builtin_logf(sum);
     if (smoothing > 0) {
@@ -176,8 +180,7 @@ void cross_entropy(void* scores_, const int64_t* targets, float* losses, float s
     losses[row] = loss;
     const float inverse = 1.0f / sum;
 #pragma omp simd
-    for (int64_t i = 0; i < vocab; ++i)
-      scores[i] = narrow<T>(exponential(widen(scores[i]) - most) * inverse - share);
+    for (int64_t i = 0; i < vocab; ++i) scores[i] = narrow<T>(scratch[i] * inverse - share);
     scores[target] = narrow<T>(smoothing * (static_cast<float>(vocab) - 1.0f) / static_cast<float>(vocab) -
                                others * inverse);
   }

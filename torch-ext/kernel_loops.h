@@ -28,9 +28,9 @@ struct Loops {
   // y = silu(x[:width]) * x[width:]
   void (*swiglu)(const void* x, void* y, int64_t width, int64_t begin, int64_t end);
   void (*swiglu_backward)(const void* x, const void* dy, void* dx, int64_t width, int64_t begin, int64_t end);
-  // Rows of scores become the gradients of their losses.
-  void (*cross_entropy)(void* scores, const int64_t* targets, float* losses, float smoothing, int64_t vocab,
-                        int64_t begin, int64_t end);
+  // Rows of scores become the gradients of their losses. `scratch` holds a row of floats.
+  void (*cross_entropy)(void* scores, const int64_t* targets, float* losses, float smoothing, float* scratch,
+                        int64_t vocab, int64_t begin, int64_t end);
   // Items are texts times heads of keys. `scratch` holds `attention_scratch` floats.
   void (*attention)(const Attention& a, void* y, float* scratch, int64_t begin, int64_t end);
   void (*attention_backward)(const Attention& a, const void* dy, void* d_qkv, float* scratch, int64_t begin,

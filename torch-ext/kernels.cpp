@@ -358,7 +358,8 @@ int te_cross_entropy_(void* scores, void* targets, double smoothing, void** loss
     void* sp = s.mutable_data_ptr();
     float* lp = found.mutable_data_ptr<float>();
     parallel(rows, rows_worthwhile(vocab), [&](int64_t begin, int64_t end) {
-      loops.cross_entropy(sp, tp, lp, static_cast<float>(smoothing), vocab, begin, end);
+      std::unique_ptr<float[]> row(new float[vocab]);
+      loops.cross_entropy(sp, tp, lp, static_cast<float>(smoothing), row.get(), vocab, begin, end);
     });
     *losses = new at::Tensor(found);
   });

@@ -29,7 +29,9 @@ pub use cuda_library::{CudaLibrary, load_cuda};
 pub use error::{Error, Result};
 pub use foreach::{foreach_add_scalar, foreach_copy, foreach_lerp, foreach_mul_scalar_tensor, global_norm};
 pub use mapped::{MappedFile, tensor_over};
-pub use memory::{MemoryStats, cuda_memory_stats, empty_cuda_cache, reset_cuda_peak_memory};
+pub use memory::{
+    MemoryStats, cuda_memory_stats, empty_cuda_cache, keep_freed_memory, reset_cuda_peak_memory,
+};
 pub use optimizer::{AdamW, fused_adamw};
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rng::{rng_state, set_rng_state};

@@ -17,8 +17,12 @@
 #include <c10/core/GradMode.h>
 #include <torch/headeronly/version.h>
 
+#include <climits>
 #include <cstdlib>
 #include <mutex>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 extern "C" uint64_t aoti_torch_abi_version();
 
@@ -129,6 +133,14 @@ int te_reset_peak_memory(int device, char** error) {
 
 int te_empty_cache(char** error) {
   return guarded(error, [&] { at::getDeviceAllocator(c10::kCUDA)->emptyCache(); });
+}
+
+int te_keep_freed_memory() {
+#ifdef __GLIBC__
+  return mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_TRIM_THRESHOLD, INT_MAX) == 1 ? 1 : 0;
+#else
+  return 0;
+#endif
 }
 
 int te_set_deterministic(int on, char** error) {

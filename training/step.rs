@@ -41,11 +41,13 @@ impl StepResult {
 }
 
 impl Model {
-    /// Puts a decoder and the store that it was made from together.
+    /// Puts a decoder and the store that it was made from together. From then on the process keeps the memory that its steps
+    /// free ([`torch_ext::keep_freed_memory`]).
     ///
     /// # Errors
     /// libtorch's own (out of memory).
     pub fn new(store: ParamStore, decoder: Decoder) -> Result<Self> {
+        torch_ext::keep_freed_memory();
         let name =
             if decoder.config().tie_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
         let head = store.params().iter().position(|param| param.name == name).unwrap_or(0);
