@@ -1,7 +1,8 @@
-//! Attention: which position sees which, and the two ways to compute it.
+//! Attention: which position sees which, and the ways to compute it.
 #![allow(non_snake_case)]
 
 use crate::Result;
+use crate::rope::Rotation;
 use tch::{Device, Tensor};
 
 /// Which positions attend to which.
@@ -21,6 +22,9 @@ pub enum Attend<'a> {
 pub const PRODUCTS_UP_TO_IN_TRAINING: i64 = 256;
 /// The same for the forward pass alone.
 const PRODUCTS_UP_TO: i64 = 64;
+
+/// Up to this length a CPU computes rotation, scores, softmax and sums of values of a head in one kernel.
+const SHORT: i64 = 64;
 
 /// What is added to attention scores, made once for all layers.
 pub(crate) enum Mask {
@@ -52,6 +56,30 @@ impl Mask {
             }
         })
     }
+}
+
+/// Whether [`attend_short`] takes queries, keys and values such as these, (B, T, (N + 2 K) D).
+pub(crate) fn is_short(qkv_BTM: &Tensor) -> bool {
+    torch_ext::has_kernels(qkv_BTM) && qkv_BTM.size()[1] <= SHORT
+}
+
+/// As [`attend`] for queries and keys that are still to be turned: (B, T, (N + 2 K) D), queries before keys before values,
+/// -> (B, T - from, N D).
+pub(crate) fn attend_short(
+    qkv_BTM: &Tensor,
+    rotation: &Rotation,
+    mask: &Mask,
+    (heads, kv_heads): (i64, i64),
+    from: i64,
+) -> Result<Tensor> {
+    let [cos, sin] = &rotation.half;
+    let key_mask = match mask {
+        Mask::Keys(mask_B11T) => Some(mask_B11T.f_view([qkv_BTM.size()[0], qkv_BTM.size()[1]])?),
+        Mask::None | Mask::Causal(_) => None,
+    };
+    let (key_mask, causal) = (key_mask.as_ref(), matches!(mask, Mask::Causal(_)));
+    let asked = torch_ext::ShortAttention { cos, sin, key_mask, heads, kv_heads, from, causal };
+    Ok(torch_ext::short_attention(qkv_BTM, &asked)?)
 }
 
 /// softmax(q k^T / sqrt(D) + mask) v for (B, N, T, D) queries against (B, K, S, D) keys and values.

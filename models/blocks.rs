@@ -7,11 +7,13 @@
 
 use crate::Result;
 pub use crate::attention::Attend;
-use crate::attention::{Mask, attend};
+use crate::attention::{Mask, attend, attend_short, is_short};
 use crate::kv_cache::LayerCache;
+use crate::norm::RmsNorm;
 use crate::params::{Group, Init, ParamStore};
 use crate::rope::{self, Rope, Rotation};
-use tch::{Kind, Tensor};
+use crate::swiglu::swiglu;
+use tch::Tensor;
 
 /// Shape of a stack of blocks.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,14 +61,13 @@ impl Stack {
         Ok(Self { blocks, norm, rope })
     }
 
-    /// The residual stream after all blocks, before the final norm: (B, T, H) -> (B, T, H).
+    /// Final-normed states of the positions from `from` on: (B, T, H) -> (B, T - from, H). What no state needs is not
+    /// computed: in the last block, earlier positions are only seen.
     ///
     /// # Errors
     /// libtorch's own (out of memory), here and in all that follows.
-    pub fn forward(&self, x_BTH: &Tensor, attend: Attend<'_>) -> Result<Tensor> {
-        let (rope, mask) = (self.rope.at(0, x_BTH.size()[1])?, Mask::new(attend, x_BTH)?);
-        let mut blocks = self.blocks.iter();
-        blocks.try_fold(x_BTH.shallow_clone(), |x, block| block.forward(&x, &rope, &mask, None))
+    pub fn forward(&self, x_BTH: &Tensor, attend: Attend<'_>, from: i64) -> Result<Tensor> {
+        self.run(x_BTH, attend, from, None)
     }
 
     /// As [`Stack::forward`] for positions that follow those in the cache, which is extended. With `Causal` the
@@ -78,52 +79,42 @@ impl Stack {
         &self,
         x_BTH: &Tensor,
         attend: Attend<'_>,
+        from: i64,
         cache: &mut [LayerCache],
     ) -> Result<Tensor> {
-        let start = cache.first().map_or(0, LayerCache::len);
+        self.run(x_BTH, attend, from, Some(cache))
+    }
+
+    /// x += attention(norm(x)); x += feed-forward(norm(x)); and so on. Each sum and the norm after it are one operation.
+    fn run(
+        &self,
+        x_BTH: &Tensor,
+        attend: Attend<'_>,
+        from: i64,
+        mut cache: Option<&mut [LayerCache]>,
+    ) -> Result<Tensor> {
+        let start = cache.as_ref().and_then(|cache| cache.first()).map_or(0, LayerCache::len);
         let (rope, mask) = (self.rope.at(start, x_BTH.size()[1])?, Mask::new(attend, x_BTH)?);
-        let mut layers = self.blocks.iter().zip(cache);
-        layers
-            .try_fold(x_BTH.shallow_clone(), |x, (block, cache)| block.forward(&x, &rope, &mask, Some(cache)))
-    }
-
-    /// The final norm, any leading shape.
-    ///
-    /// # Errors
-    /// libtorch's own.
-    pub fn norm(&self, x: &Tensor) -> Result<Tensor> {
-        self.norm.forward(x)
-    }
-}
-
-/// y = x / sqrt(mean(x^2) + eps) * gain (arXiv 1910.07467).
-#[derive(Debug)]
-pub struct RmsNorm {
-    pub(crate) gain_H: Tensor,
-    pub(crate) eps: f64,
-}
-
-impl RmsNorm {
-    fn new(name: &str, width: i64, eps: f64, store: &mut ParamStore) -> Result<Self> {
-        Ok(Self { gain_H: store.tensor(name, &[width], Init::Ones, Group::Gain)?, eps })
-    }
-
-    /// The square sum is taken in f32, the products in the type of `x`. libtorch's `rms_norm` goes through f32
-    /// copies of `x` on a CPU, forward and backward: five times the time of this in bf16.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let norm = x.f_norm_scalaropt_dim_dtype(2.0, [-1].as_slice(), true, Kind::Float)?;
-        let width = self.gain_H.size()[0] as f64;
-        let scale = norm.f_square()?.f_div_scalar(width)?.f_add_scalar(self.eps)?.f_rsqrt()?;
-        let scaled = if x.requires_grad() {
-            x.f_mul(&scale.f_to_kind(x.kind())?)?
-        } else {
-            x.f_mul(&scale)?.f_to_kind(x.kind())?
-        };
-        Ok(scaled.f_mul(&self.gain_H)?)
+        let norms = || self.blocks.iter().map(|block| &block.norm1).chain([&self.norm]);
+        let mut x = x_BTH.shallow_clone();
+        let mut normed = norms().next().unwrap_or(&self.norm).forward(&x)?;
+        for (i, (block, next)) in self.blocks.iter().zip(norms().skip(1)).enumerate() {
+            let from = if i + 1 == self.blocks.len() { from } else { 0 };
+            let layer = cache.as_mut().and_then(|cache| cache.get_mut(i));
+            let attended = block.attention(&normed, &rope, &mask, layer, from)?;
+            (x, normed) = block.norm2.add(&from_position(&x, from)?, &attended)?;
+            (x, normed) = next.add(&x, &block.feed_forward(&normed)?)?;
+        }
+        Ok(normed)
     }
 }
 
-/// One pre-norm block: x += attention(norm(x)); x += feed-forward(norm(x)).
+/// (B, T, …) -> (B, T - from, …), the later positions.
+fn from_position(x: &Tensor, from: i64) -> Result<Tensor> {
+    Ok(if from == 0 { x.shallow_clone() } else { x.f_narrow(1, from, x.size()[1] - from)? })
+}
+
+/// The parameters of one pre-norm block.
 #[derive(Debug)]
 pub(crate) struct Block {
     config: BlockConfig,
@@ -180,28 +171,36 @@ impl Block {
         Ok(Self { config: config.clone(), norm1, qkv, qkv_bias, qk_norm, out, norm2, gate_up, down })
     }
 
-    fn forward(
-        &self,
-        x_BTH: &Tensor,
-        rope: &Rotation,
-        mask: &Mask,
-        cache: Option<&mut LayerCache>,
-    ) -> Result<Tensor> {
-        let x = x_BTH.f_add(&self.attention(&self.norm1.forward(x_BTH)?, rope, mask, cache)?)?;
-        Ok(x.f_add(&self.feed_forward(&self.norm2.forward(&x)?)?)?)
-    }
-
+    /// Of normed states (B, T, H) -> (B, T - from, H).
     fn attention(
         &self,
         x_BTH: &Tensor,
         rope: &Rotation,
         mask: &Mask,
         cache: Option<&mut LayerCache>,
+        from: i64,
+    ) -> Result<Tensor> {
+        let BlockConfig { heads, kv_heads, .. } = self.config;
+        let qkv_BTM = x_BTH.f_linear(&self.qkv, self.qkv_bias.as_ref())?;
+        let y_BTM = if cache.is_none() && self.qk_norm.is_none() && is_short(&qkv_BTM) {
+            attend_short(&qkv_BTM, rope, mask, (heads, kv_heads), from)?
+        } else {
+            from_position(&self.attend(&qkv_BTM, rope, mask, cache)?, from)?
+        };
+        Ok(y_BTM.f_linear(&self.out, None::<Tensor>)?)
+    }
+
+    /// Heads turned and put to [`attend`]: (B, T, (N + 2 K) D) -> (B, T, N D).
+    fn attend(
+        &self,
+        qkv_BTM: &Tensor,
+        rope: &Rotation,
+        mask: &Mask,
+        cache: Option<&mut LayerCache>,
     ) -> Result<Tensor> {
         let BlockConfig { heads, kv_heads, head_dim, .. } = self.config;
-        let (batch, length) = (x_BTH.size()[0], x_BTH.size()[1]);
-        let qkv = x_BTH.f_linear(&self.qkv, self.qkv_bias.as_ref())?;
-        let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
+        let (batch, length) = (qkv_BTM.size()[0], qkv_BTM.size()[1]);
+        let qkv = qkv_BTM.f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
         let (qk, v_BTKD) = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
         let qk = match &self.qk_norm {
             None => rope.apply(&qk)?,
@@ -220,15 +219,11 @@ impl Block {
                 attend(&q_BNTD, &k_BKSD, &v_BKSD, mask)?
             }
         };
-        let y_BTM = y_BNTD.f_transpose(1, 2)?.f_reshape([batch, length, heads * head_dim])?;
-        Ok(y_BTM.f_linear(&self.out, None::<Tensor>)?)
+        Ok(y_BNTD.f_transpose(1, 2)?.f_reshape([batch, length, heads * head_dim])?)
     }
 
     pub(crate) fn feed_forward(&self, x_BTH: &Tensor) -> Result<Tensor> {
-        let gate_up = x_BTH.f_linear(&self.gate_up, None::<Tensor>)?;
-        let (gate, up) = split(&gate_up, [self.config.ffn; 2], -1)?;
-        let mut inner = gate.f_silu()?;
-        inner = if inner.requires_grad() { inner.f_mul(&up)? } else { inner.f_mul_(&up)? };
+        let inner = swiglu(&x_BTH.f_linear(&self.gate_up, None::<Tensor>)?)?;
         Ok(inner.f_linear(&self.down, None::<Tensor>)?)
     }
 }
@@ -245,30 +240,74 @@ fn split(x: &Tensor, sizes: [i64; 2], dim: i64) -> Result<(Tensor, Tensor)> {
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
-    use tch::Device;
+    use crate::parity::{Case, check, random};
+    use tch::{Device, Kind};
 
-    fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
-        let difference = (a - b).abs().max().double_value(&[]);
-        assert!(difference < tolerance, "differs by {difference}");
+    /// The kernel for short texts against the composition, for every kind of mask, shared keys, and late positions.
+    #[test]
+    fn short_attention_equals_the_composition() {
+        tch::manual_seed(4);
+        for (batch, length, heads, kv_heads, head_dim) in [
+            (3, 20, 6, 6, 64),
+            (2, 9, 4, 2, 8),
+            (2, 17, 4, 1, 6),
+            (1, 1, 2, 2, 2),
+            (2, 64, 2, 1, 32),
+            (0, 5, 2, 2, 8),
+        ] {
+            let config = BlockConfig {
+                hidden: 8,
+                heads,
+                kv_heads,
+                head_dim,
+                ffn: 8,
+                rms_norm_eps: 1e-5,
+                rope_theta: 1e2,
+                qkv_bias: false,
+                qk_norm: false,
+            };
+            let block_of =
+                |kind| Block::new(&config, 1, "", &mut ParamStore::inference(Device::Cpu, kind)).unwrap();
+            let frequencies = rope::frequencies(head_dim, config.rope_theta).unwrap();
+            let keep_BT = Tensor::ones([batch, length], (Kind::Bool, Device::Cpu));
+            if batch > 1 && length > 1 {
+                let _ = keep_BT.get(1).narrow(0, length / 2, length - length / 2).fill_(0);
+            }
+            let qkv = random(&[batch, length, (heads + 2 * kv_heads) * head_dim]) * 1.5;
+            for attend in [Attend::Causal, Attend::Full, Attend::Keys(&keep_BT)] {
+                for from in [0, length / 3] {
+                    check(&Case {
+                        inputs: &[qkv.shallow_clone()],
+                        kernel: &|t| {
+                            let rope =
+                                Rope::new(frequencies.shallow_clone(), t[0].kind(), Device::Cpu).unwrap();
+                            let mask = Mask::new(attend, &t[0]).unwrap();
+                            let rotation = rope.at(0, length).unwrap();
+                            vec![attend_short(&t[0], &rotation, &mask, (heads, kv_heads), from).unwrap()]
+                        },
+                        composed: &|t| {
+                            let rope =
+                                Rope::new(frequencies.shallow_clone(), t[0].kind(), Device::Cpu).unwrap();
+                            let mask = Mask::new(attend, &t[0]).unwrap();
+                            let rotation = rope.at(0, length).unwrap();
+                            let y = block_of(t[0].kind()).attend(&t[0], &rotation, &mask, None).unwrap();
+                            vec![from_position(&y, from).unwrap()]
+                        },
+                    });
+                }
+            }
+        }
     }
 
     #[test]
-    fn rms_norm_equals_libtorch() {
-        tch::manual_seed(2);
-        let x = Tensor::randn([5, 7, 16], (Kind::Float, Device::Cpu)) * 3.0;
-        let gain_H = Tensor::randn([16], (Kind::Float, Device::Cpu));
-        let norm = RmsNorm { gain_H: gain_H.shallow_clone(), eps: 1e-2 };
-        close(&norm.forward(&x).unwrap(), &x.rms_norm([16], Some(&gain_H), 1e-2), 1e-5);
-        let bf16 = RmsNorm { gain_H: gain_H.to_kind(Kind::BFloat16), eps: 1e-2 };
-        let rounded = bf16.forward(&x.to_kind(Kind::BFloat16)).unwrap().to_kind(Kind::Float);
-        close(&rounded, &norm.forward(&x).unwrap(), 0.1);
-    }
-
-    #[test]
-    fn rms_norm_of_zeros_has_a_finite_gradient() {
-        let x = Tensor::zeros([1, 4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let norm = RmsNorm { gain_H: Tensor::ones([4], (Kind::Float, Device::Cpu)), eps: 1e-5 };
-        norm.forward(&x).unwrap().sum(Kind::Float).backward();
-        assert!(bool::try_from(x.grad().isfinite().all()).unwrap());
+    fn nan_in_a_query_or_value_is_not_hidden() {
+        let rope = Rope::new(rope::frequencies(8, 1e2).unwrap(), Kind::Float, Device::Cpu).unwrap();
+        for at in [0, 8, 16] {
+            let qkv = random(&[1, 5, 24]);
+            let _ = qkv.get(0).get(2).narrow(0, at, 1).fill_(f64::NAN);
+            let mask = Mask::new(Attend::Causal, &qkv).unwrap();
+            let y = attend_short(&qkv, &rope.at(0, 5).unwrap(), &mask, (1, 1), 0).unwrap();
+            assert!(y.get(0).get(2).isnan().any().int64_value(&[]) == 1, "{at}");
+        }
     }
 }

@@ -94,8 +94,7 @@ impl Decoder {
     pub fn hidden_after(&self, prefix_BPH: &Tensor, tokens_BT: &Tensor) -> Result<Tensor> {
         let x_BSH = Tensor::f_cat(&[prefix_BPH, &self.embed(tokens_BT)?], 1)?;
         let length = tokens_BT.size()[1];
-        let y_BSH = self.stack.forward(&x_BSH, Attend::Causal)?;
-        self.stack.norm(&y_BSH.f_narrow(1, x_BSH.size()[1] - length, length)?)
+        self.stack.forward(&x_BSH, Attend::Causal, x_BSH.size()[1] - length)
     }
 
     /// Scores of the next token: (…, H) -> (…, V) in the compute type.
@@ -119,8 +118,8 @@ impl Decoder {
         let options = (Kind::Int64, self.device);
         let bos_B1 = Tensor::f_full([v_BD.size()[0], 1], self.config.bos_token_id, options)?;
         let x_BSH = Tensor::f_cat(&[self.prefix(v_BD)?, self.embed(&bos_B1)?], 1)?;
-        let y_BSH = self.stack.forward_cached(&x_BSH, Attend::Causal, cache.layers())?;
-        self.last_logits(&y_BSH)
+        let last = x_BSH.size()[1] - 1;
+        self.next_scores(&self.stack.forward_cached(&x_BSH, Attend::Causal, last, cache.layers())?)
     }
 
     /// Adds one token a row to the cache and scores the next: (B) i64 -> (B, V) f32.
@@ -129,12 +128,11 @@ impl Decoder {
     /// libtorch's own.
     pub fn step(&self, tokens_B: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         let x_B1H = self.embed(&tokens_B.f_unsqueeze(1)?)?;
-        self.last_logits(&self.stack.forward_cached(&x_B1H, Attend::Full, cache.layers())?)
+        self.next_scores(&self.stack.forward_cached(&x_B1H, Attend::Full, 0, cache.layers())?)
     }
 
-    fn last_logits(&self, y_BTH: &Tensor) -> Result<Tensor> {
-        let h_BH = self.stack.norm(&y_BTH.f_select(1, -1)?)?;
-        Ok(self.logits(&h_BH)?.f_to_kind(Kind::Float)?)
+    fn next_scores(&self, h_B1H: &Tensor) -> Result<Tensor> {
+        Ok(self.logits(&h_B1H.f_squeeze_dim(1)?)?.f_to_kind(Kind::Float)?)
     }
 
     /// An empty cache for `rows` texts of up to `max_tokens` tokens.

@@ -16,11 +16,15 @@ pub mod generate;
 pub mod hub;
 pub mod inverter;
 pub mod kv_cache;
+mod norm;
 pub mod params;
+#[cfg(test)]
+mod parity;
 pub mod projector;
 mod rope;
 mod save_tensors;
 pub mod space;
+mod swiglu;
 pub mod vocabulary;
 pub mod weights;
 

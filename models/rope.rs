@@ -12,15 +12,18 @@ pub(crate) struct Rope {
     frequencies: Tensor,
     kind: Kind,
     device: Device,
-    /// cos and signed sin, (positions, 1, D); grown on demand.
-    tables: RefCell<(Tensor, Tensor)>,
+    /// Grown on demand.
+    tables: RefCell<Rotation>,
 }
 
-/// The tables' rows for some positions: (T, 1, D).
+/// The rotation of some positions.
 #[derive(Debug)]
 pub(crate) struct Rotation {
+    /// cos and signed sin, (T, 1, D) in the type of what is turned.
     cos: Tensor,
     sin: Tensor,
+    /// cos and sin, (T, D/2) f32 on the CPU.
+    pub(crate) half: [Tensor; 2],
 }
 
 impl Rope {
@@ -33,7 +36,7 @@ impl Rope {
         Ok(Self { frequencies, kind, device, tables })
     }
 
-    fn table(frequencies: &Tensor, positions: i64, kind: Kind, device: Device) -> Result<(Tensor, Tensor)> {
+    fn table(frequencies: &Tensor, positions: i64, kind: Kind, device: Device) -> Result<Rotation> {
         // f32 angles, as transformers computes them
         let half = Tensor::f_arange(positions, (Kind::Float, Device::Cpu))?.f_outer(frequencies)?;
         let (cos, sin) = (half.f_cos()?, half.f_sin()?);
@@ -41,7 +44,7 @@ impl Rope {
             Ok(Tensor::f_cat(&[left, right], -1)?.f_unsqueeze(1)?.f_to_kind(kind)?.f_to_device(device)?)
         };
         // the sign of rotate-half lies in the sine, so that the rotation of x is x * cos + roll(x) * sin
-        Ok((finish(&cos, &cos)?, finish(&sin.f_neg()?, &sin)?))
+        Ok(Rotation { cos: finish(&cos, &cos)?, sin: finish(&sin.f_neg()?, &sin)?, half: [cos, sin] })
     }
 
     /// cos and sin of the first `positions` positions' angles, (positions, D/2) f32 each.
@@ -59,12 +62,14 @@ impl Rope {
     /// libtorch's own.
     pub(crate) fn at(&self, start: i64, length: i64) -> Result<Rotation> {
         let mut tables = self.tables.borrow_mut();
-        let have = tables.0.size()[0];
+        let have = tables.cos.size()[0];
         if start + length > have {
             let positions = (start + length).max(2 * have);
             *tables = tch::no_grad(|| Self::table(&self.frequencies, positions, self.kind, self.device))?;
         }
-        Ok(Rotation { cos: tables.0.f_narrow(0, start, length)?, sin: tables.1.f_narrow(0, start, length)? })
+        let rows = |table: &Tensor| table.f_narrow(0, start, length);
+        let [cos, sin] = &tables.half;
+        Ok(Rotation { cos: rows(&tables.cos)?, sin: rows(&tables.sin)?, half: [rows(cos)?, rows(sin)?] })
     }
 }
 

@@ -7,7 +7,9 @@ mod cuda;
 use std::path::PathBuf;
 
 fn main() {
-    for source in ["shim.cpp", "shim.h", "guarded.h", "c10d"] {
+    for source in
+        ["shim.cpp", "shim.h", "guarded.h", "kernels.cpp", "kernel_loops.cpp", "kernel_loops.h", "c10d"]
+    {
         println!("cargo::rerun-if-changed={source}");
     }
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
@@ -51,9 +53,9 @@ fn main() {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include("c10d/include")
         .define("USE_C10D_GLOO", "1")
-        .file("shim.cpp")
-        .file("c10d/c10d.cpp")
+        .files(["shim.cpp", "kernels.cpp", "c10d/c10d.cpp"])
         .compile("torch_ext_shim");
+    loops();
     if let Some(Err(problem)) = cuda.and_then(|cuda| cuda.join().ok()) {
         println!("cargo::error={problem}");
         return;
@@ -64,4 +66,26 @@ fn main() {
     println!("cargo::rustc-link-search=native={}", lib.display());
     println!("cargo::metadata=libtorch_lib={}", lib.display());
     println!("cargo::rustc-link-arg=-Wl,-rpath,{}", lib.display());
+}
+
+/// The loops of the kernels, once for each level of the processor that they may meet.
+fn loops() {
+    let x86 = std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let levels: &[(&str, &[&str])] = &[
+        ("level1", &[]),
+        ("level3", &["-march=x86-64-v3"]),
+        ("level4", &["-march=x86-64-v4", "-mprefer-vector-width=512"]),
+    ];
+    for (level, flags) in levels.iter().take(if x86 { 3 } else { 1 }) {
+        let mut build = cc::Build::new();
+        build.cpp(true).pic(true).std("c++17").warnings(true).opt_level(3).define("LEVEL", *level);
+        // vectors of sums where the code says so, and no other liberty with the order of additions
+        for flag in ["-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"] {
+            build.flag_if_supported(flag);
+        }
+        for flag in *flags {
+            build.flag_if_supported(flag);
+        }
+        build.file("kernel_loops.cpp").compile(&format!("torch_ext_loops_{level}"));
+    }
 }

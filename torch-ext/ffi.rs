@@ -76,6 +76,7 @@ unsafe extern "C" {
     ) -> c_int;
     pub(crate) fn te_reset_peak_memory(device: c_int, error: Fault) -> c_int;
     pub(crate) fn te_empty_cache(error: Fault) -> c_int;
+    pub(crate) fn te_keep_freed_memory() -> c_int;
     pub(crate) fn te_set_deterministic(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_set_tf32(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_init_amx(ready: *mut c_int, error: Fault) -> c_int;
@@ -88,6 +89,35 @@ unsafe extern "C" {
         error: Fault,
     ) -> c_int;
     pub(crate) fn te_remove_gradient_hook(tensor: RawTensor, hook: c_uint, error: Fault) -> c_int;
+    pub(crate) fn te_add_rms_norm(
+        x: RawTensor,
+        a: RawTensor,
+        gain: RawTensor,
+        eps: f64,
+        sum: *mut RawTensor,
+        y: *mut RawTensor,
+        error: Fault,
+    ) -> c_int;
+    pub(crate) fn te_swiglu(x: RawTensor, y: *mut RawTensor, error: Fault) -> c_int;
+    pub(crate) fn te_short_attention(
+        qkv: RawTensor,
+        cos: RawTensor,
+        sin: RawTensor,
+        mask: RawTensor,
+        heads: i64,
+        kv_heads: i64,
+        from: i64,
+        causal: c_int,
+        y: *mut RawTensor,
+        error: Fault,
+    ) -> c_int;
+    pub(crate) fn te_cross_entropy_(
+        scores: RawTensor,
+        targets: RawTensor,
+        smoothing: f64,
+        losses: *mut RawTensor,
+        error: Fault,
+    ) -> c_int;
     pub(crate) fn te_version_built() -> *const c_char;
     pub(crate) fn te_abi_version_built() -> u64;
     pub(crate) fn te_abi_version_loaded() -> u64;

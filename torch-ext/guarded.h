@@ -1,10 +1,10 @@
-// What every file of the C++ side needs: exceptions as messages, tensors behind pointers.
+// What every function of the C face starts with.
 #pragma once
-
 #include <ATen/core/Tensor.h>
 #include <c10/util/Exception.h>
 
 #include <cstring>
+#include <vector>
 
 // Runs `body`; an exception becomes a message that Rust owns.
 template <typename F>
@@ -23,3 +23,10 @@ inline int guarded(char** error, F body) {
 }
 
 inline const at::Tensor& tensor(void* pointer) { return *static_cast<const at::Tensor*>(pointer); }
+
+inline std::vector<at::Tensor> list(void* const* pointers, size_t n) {
+  std::vector<at::Tensor> out;
+  out.reserve(n);
+  for (size_t i = 0; i < n; ++i) out.push_back(tensor(pointers[i]));
+  return out;
+}

@@ -51,6 +51,14 @@ fn present(device: usize) -> Option<c_int> {
     (tch::Cuda::is_available() && i64::from(device) < tch::Cuda::device_count()).then_some(device)
 }
 
+/// Has the process keep freed memory for its next tensors, from now on: a training step frees and takes the same large
+/// blocks each time, and fresh pages from the system are cleared one by one. Returns whether the system's allocator (glibc's)
+/// can be told so.
+pub fn keep_freed_memory() -> bool {
+    // SAFETY: no pointers; mallopt(3) may be called at any time.
+    unsafe { ffi::te_keep_freed_memory() != 0 }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {

@@ -17,21 +17,17 @@
 #include <c10/core/GradMode.h>
 #include <torch/headeronly/version.h>
 
+#include <climits>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
-#include <vector>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 extern "C" uint64_t aoti_torch_abi_version();
 
 namespace {
-
-std::vector<at::Tensor> list(void* const* pointers, size_t n) {
-  std::vector<at::Tensor> out;
-  out.reserve(n);
-  for (size_t i = 0; i < n; ++i) out.push_back(tensor(pointers[i]));
-  return out;
-}
 
 c10::Device device_of(int index) {
   return index < 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(index));
@@ -138,6 +134,14 @@ int te_reset_peak_memory(int device, char** error) {
 
 int te_empty_cache(char** error) {
   return guarded(error, [&] { at::getDeviceAllocator(c10::kCUDA)->emptyCache(); });
+}
+
+int te_keep_freed_memory() {
+#ifdef __GLIBC__
+  return mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_TRIM_THRESHOLD, INT_MAX) == 1 ? 1 : 0;
+#else
+  return 0;
+#endif
 }
 
 int te_set_deterministic(int on, char** error) {

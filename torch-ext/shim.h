@@ -27,10 +27,18 @@ int te_set_rng_state(int device, void* state, char** error);
 int te_memory_stats(int device, int64_t* allocated, int64_t* reserved, int64_t* peak_allocated, char** error);
 int te_reset_peak_memory(int device, char** error);
 int te_empty_cache(char** error);
+int te_keep_freed_memory();
 int te_set_deterministic(int on, char** error);
 int te_set_tf32(int on, char** error);
 
 int te_init_amx(int* ready, char** error);
+// CPU kernels (kernels.cpp). `a`, and with it `sum`, may be null; so may `mask`.
+int te_add_rms_norm(void* x, void* a, void* gain, double eps, void** sum, void** y, char** error);
+int te_swiglu(void* x, void** y, char** error);
+int te_short_attention(void* qkv, void* cos, void* sin, void* mask, int64_t heads, int64_t kv_heads, int64_t from,
+                       int causal, void** y, char** error);
+int te_cross_entropy_(void* scores, void* targets, double smoothing, void** losses, char** error);
+
 const char* te_version_built();
 uint64_t te_abi_version_built();
 uint64_t te_abi_version_loaded();

@@ -1,6 +1,7 @@
 //! Training: recipe -> run. A recipe says everything about a training; a run is the folder it leaves.
 //!
-//! [`recipe`] reads recipes, [`trainer`] is the loop; [`plan`](fn@plan) says what a training would be.
+//! [`recipe`] reads recipes, [`trainer`] is the loop; [`plan`](fn@plan) says what a training would be; [`speed`]
+//! measures its steps.
 
 pub mod batches;
 pub mod checkpoint;
@@ -24,6 +25,7 @@ pub mod retention;
 pub mod run_folder;
 pub mod schedule;
 mod setup;
+pub mod speed;
 pub mod step;
 pub mod tokens;
 pub mod trainer;
@@ -32,4 +34,5 @@ pub use error::{Error, Result};
 pub use metric_sink::{DevMetrics, Event, MetricSink, NullSink, StepMetrics};
 pub use plan::{Gpu, Plan, PlanOptions, plan};
 pub use recipe::Recipe;
+pub use speed::{Shapes, Speed, SpeedOptions};
 pub use trainer::{Outcome, Reason, TrainOptions, train};

@@ -174,8 +174,23 @@ impl Loader {
         share: Share,
         cursor: Cursor,
     ) -> Self {
+        Self::spawn(move |out| produce(&collator, options, parts, share, cursor, out))
+    }
+
+    /// Batches of another source, made ahead in the same way.
+    pub fn of(batches: impl Iterator<Item = Result<Batch>> + Send + 'static) -> Self {
+        Self::spawn(move |out| {
+            for batch in batches {
+                if out.send(batch).is_err() {
+                    return;
+                }
+            }
+        })
+    }
+
+    fn spawn(produce: impl FnOnce(&SyncSender<Result<Batch>>) + Send + 'static) -> Self {
         let (sender, receiver) = sync_channel(AHEAD);
-        let thread = std::thread::spawn(move || produce(&collator, options, parts, share, cursor, &sender));
+        let thread = std::thread::spawn(move || produce(&sender));
         Self { batches: Some(receiver), thread: Some(thread), waited: Duration::ZERO }
     }
 

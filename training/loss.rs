@@ -82,7 +82,21 @@ pub fn cross_entropy(h_NH: &Tensor, head_VH: &Tensor, targets_N: &Tensor, chunk:
 
 /// Turns scores (C, V) into the gradient of their summed loss, softmax minus the (smoothed) target distribution; also
 /// returns that sum.
-fn into_gradient(scores_CV: Tensor, targets_C1: &Tensor, smoothing: f64) -> Result<(Tensor, Tensor)> {
+fn into_gradient(mut scores_CV: Tensor, targets_C1: &Tensor, smoothing: f64) -> Result<(Tensor, Tensor)> {
+    if torch_ext::has_kernels(&scores_CV) {
+        let targets_C = targets_C1.f_squeeze_dim(1)?;
+        let losses_C = torch_ext::cross_entropy_into_gradient(&mut scores_CV, &targets_C, smoothing)?;
+        return Ok((losses_C.f_sum(Kind::Float)?, scores_CV));
+    }
+    into_gradient_composed(&scores_CV, targets_C1, smoothing)
+}
+
+/// The same of libtorch's operations.
+fn into_gradient_composed(
+    scores_CV: &Tensor,
+    targets_C1: &Tensor,
+    smoothing: f64,
+) -> Result<(Tensor, Tensor)> {
     let kind = scores_CV.kind();
     let vocab = scores_CV.size()[1] as f64;
     // the kernels sum in f32 whatever the type
@@ -210,14 +224,53 @@ mod tests {
             let _ = wanted.narrow(1, 5, 1).fill_(1.0 - smoothing + smoothing / 64.0);
             let expected = scores.softmax(-1, Kind::Double) - &wanted;
             let expected_loss = -(scores.log_softmax(-1, Kind::Double) * wanted).sum(Kind::Double);
-            let (loss, gradient) = into_gradient(scores.to_kind(Kind::BFloat16), &target, smoothing).unwrap();
-            let (on, off) = (gradient.double_value(&[0, 5]), gradient.double_value(&[0, 6]));
-            let relative = |found: f64, expected: f64| (found / expected - 1.0).abs();
-            assert!(relative(on, expected.double_value(&[0, 5])) < 0.01, "{ahead} {smoothing}: {on}");
-            assert!(relative(off, expected.double_value(&[0, 6])) < 0.01, "{ahead} {smoothing}: {off}");
-            let (loss, expected) = (loss.double_value(&[]), expected_loss.double_value(&[]));
-            assert!(relative(loss, expected) < 0.01, "{ahead} {smoothing}: {loss} {expected}");
+            let of_kernel = into_gradient(scores.to_kind(Kind::BFloat16), &target, smoothing).unwrap();
+            let composed =
+                into_gradient_composed(&scores.to_kind(Kind::BFloat16), &target, smoothing).unwrap();
+            for (loss, gradient) in [of_kernel, composed] {
+                let (on, off) = (gradient.double_value(&[0, 5]), gradient.double_value(&[0, 6]));
+                let relative = |found: f64, expected: f64| (found / expected - 1.0).abs();
+                assert!(relative(on, expected.double_value(&[0, 5])) < 0.01, "{ahead} {smoothing}: {on}");
+                assert!(relative(off, expected.double_value(&[0, 6])) < 0.01, "{ahead} {smoothing}: {off}");
+                let (loss, expected) = (loss.double_value(&[]), expected_loss.double_value(&[]));
+                assert!(relative(loss, expected) < 0.01, "{ahead} {smoothing}: {loss} {expected}");
+            }
         }
+    }
+
+    #[test]
+    fn the_kernel_is_nearer_to_the_truth_than_the_composition() {
+        tch::manual_seed(9);
+        for (rows, vocab) in [(37, 50), (1, 1), (5, 1031)] {
+            for smoothing in [0.0, 0.1] {
+                let scores = Tensor::randn([rows, vocab], (Kind::Float, Device::Cpu)) * 4.0;
+                let targets = Tensor::randint(vocab, [rows, 1], (Kind::Int64, Device::Cpu));
+                let rounded = scores.to_kind(Kind::BFloat16);
+                let truth =
+                    into_gradient_composed(&rounded.to_kind(Kind::Double), &targets, smoothing).unwrap();
+                let composed = into_gradient_composed(&rounded.copy(), &targets, smoothing).unwrap();
+                let kernel = into_gradient(rounded.copy(), &targets, smoothing).unwrap();
+                let mean = |t: &Tensor| {
+                    (t.to_kind(Kind::Double) - &truth.1).abs().mean(Kind::Double).double_value(&[])
+                };
+                assert!(mean(&kernel.1) <= 1.01 * mean(&composed.1) + 1e-9, "{rows} {vocab} {smoothing}");
+                assert!(
+                    farthest(&kernel.0, &truth.0) <= farthest(&composed.0, &truth.0) + 1e-4 * rows as f64
+                );
+                let (loss, gradient) = into_gradient(scores.copy(), &targets, smoothing).unwrap();
+                let truth =
+                    into_gradient_composed(&scores.to_kind(Kind::Double), &targets, smoothing).unwrap();
+                assert!(farthest(&gradient, &truth.1) < 2e-6, "{rows} {vocab} {smoothing}");
+                assert!(farthest(&loss, &truth.0) < 1e-4 * rows as f64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_outside_of_the_vocabulary_is_refused() {
+        let scores = Tensor::zeros([2, 5], (Kind::Float, Device::Cpu));
+        let targets = Tensor::from_slice(&[1i64, 5]).unsqueeze(1);
+        assert!(into_gradient(scores, &targets, 0.0).unwrap_err().to_string().contains("5 tokens"));
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub(crate) fn new_model(
     let mut store = ParamStore::train(hardware.device, hardware.kind, recipe.training.seed);
     let decoder = Decoder::new(config, &mut store)?;
     let bucket_bytes = recipe.distributed.bucket_mib * f64::from(1 << 20);
-    Model::new(store, decoder, Arc::clone(world), bucket_bytes as usize)
+    Model::among(Arc::clone(world), store, decoder, bucket_bytes as usize)
 }
 
 /// Its optimizer: whole, or this rank's share.

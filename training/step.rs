@@ -42,12 +42,26 @@ impl StepResult {
 }
 
 impl Model {
-    /// Puts a decoder and the store that it was made from together; the gradients are those of all ranks of `world`,
-    /// sent in buckets of about `bucket_bytes`.
+    /// Puts a decoder and the store that it was made from together. From then on the process keeps the memory that its steps
+    /// free ([`torch_ext::keep_freed_memory`]).
     ///
     /// # Errors
     /// libtorch's own (out of memory).
-    pub fn new(store: ParamStore, decoder: Decoder, world: Arc<World>, bucket_bytes: usize) -> Result<Self> {
+    pub fn new(store: ParamStore, decoder: Decoder) -> Result<Self> {
+        Self::among(Arc::new(World::alone()), store, decoder, usize::MAX)
+    }
+
+    /// The same as one of the ranks of `world`: the gradients are those of all, sent in buckets of about `bucket_bytes`.
+    ///
+    /// # Errors
+    /// libtorch's own (out of memory).
+    pub fn among(
+        world: Arc<World>,
+        store: ParamStore,
+        decoder: Decoder,
+        bucket_bytes: usize,
+    ) -> Result<Self> {
+        torch_ext::keep_freed_memory();
         let gradients = Gradients::new(&store, &decoder, world, bucket_bytes)?;
         Ok(Self { store, decoder, gradients })
     }

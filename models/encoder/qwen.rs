@@ -101,7 +101,7 @@ impl Backbone for Qwen {
             (Attention::Bidirectional, Some(mask_BT)) => Attend::Keys(mask_BT),
             (Attention::Bidirectional, None) => Attend::Full,
         };
-        self.stack.norm(&self.stack.forward(&x_BTH, attend)?)
+        self.stack.forward(&x_BTH, attend, 0)
     }
 }
 

@@ -141,7 +141,7 @@ impl<'a> StaticRows<'a> {
 
     /// The most probable token behind the last position; its number, its log-probability and its position are kept.
     fn choose(&mut self, y_RTH: &Tensor) -> Result<()> {
-        let h_RH = self.decoder.stack.norm(&y_RTH.f_select(1, -1)?)?;
+        let h_RH = self.decoder.stack.norm.forward(&y_RTH.f_select(1, -1)?)?;
         let logits_RV = self.decoder.logits(&h_RH)?.f_to_kind(Kind::Float)?;
         let token_R1 = logits_RV.f_argmax(1, true)?;
         let log_prob_R1 =

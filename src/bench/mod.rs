@@ -2,6 +2,7 @@
 
 mod encode;
 mod machine;
+mod train;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -17,11 +18,14 @@ pub(crate) struct BenchArgs {
 enum BenchVerb {
     /// Texts -> vectors: texts and tokens a second, padding, memory
     Encode(encode::BenchEncodeArgs),
+    /// Training steps: target tokens a second, waiting for data, share of the machine's products
+    Train(train::BenchTrainArgs),
 }
 
 /// Measures, and prints what was found.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.verb {
         BenchVerb::Encode(args) => encode::run(args),
+        BenchVerb::Train(args) => train::run(args),
     }
 }

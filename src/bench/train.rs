@@ -1,0 +1,171 @@
+//! `bench train`: whole training steps, timed.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use models::{DeviceChoice, Dtype};
+use serde::Serialize;
+use tch::{Device, Kind};
+use training::{Shapes, Speed, SpeedOptions, speed};
+
+use super::machine::{matmul_gflops, peak_resident_bytes};
+use crate::failure::ArgumentError;
+use crate::output;
+
+/// Flags of `bench train`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  inverse-stella bench train --steps 30
+  inverse-stella bench train --steps 30 --dtype f32 --layers 4 --batch 128 --json
+  inverse-stella bench train --recipe configs/captions.toml --steps 50 --json")]
+pub(crate) struct BenchTrainArgs {
+    /// Train the decoder of a recipe on its pairs, in place of random tokens; nothing is written
+    #[arg(long, value_name = "FILE.toml")]
+    recipe: Option<PathBuf>,
+    /// Change one value of the recipe (repeatable)
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
+    sets: Vec<String>,
+    /// Steps on the clock
+    #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Steps before the clock starts
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    warmup: u32,
+    #[command(flatten)]
+    shapes: ShapeFlags,
+    /// Numbers to compute with: auto (bf16 where the hardware has it), f32, bf16 or f16 [a recipe has its own]
+    #[arg(long, value_name = "DTYPE", default_value = "auto", conflicts_with = "recipe")]
+    dtype: Dtype,
+    /// auto, cpu, cuda or cuda:N [a recipe has its own]
+    #[arg(long, value_name = "DEVICE", default_value = "auto", conflicts_with = "recipe")]
+    device: DeviceChoice,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    json: bool,
+}
+
+/// Shapes of what is trained without a recipe.
+#[derive(Debug, Clone, Copy, Args)]
+struct ShapeFlags {
+    /// Numbers in a vector
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = size(), conflicts_with = "recipe")]
+    dim: i64,
+    /// Width of the decoder
+    #[arg(long, value_name = "N", default_value_t = 384, value_parser = size(), conflicts_with = "recipe")]
+    hidden: i64,
+    /// Blocks
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = size(), conflicts_with = "recipe")]
+    layers: i64,
+    /// Heads of attention
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = size(), conflicts_with = "recipe")]
+    heads: i64,
+    /// Width of the feed-forward layers
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = size(), conflicts_with = "recipe")]
+    ffn: i64,
+    /// Tokens in the vocabulary, at least 3
+    #[arg(long, value_name = "N", default_value_t = 13312, value_parser = clap::value_parser!(i64).range(3..1 << 31),
+          conflicts_with = "recipe")]
+    vocab: i64,
+    /// Positions of the prefix
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = size(), conflicts_with = "recipe")]
+    prefix: i64,
+    /// Texts in a batch
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = size(), conflicts_with = "recipe")]
+    batch: i64,
+    /// Target tokens in a text
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = size(), conflicts_with = "recipe")]
+    length: i64,
+}
+
+fn size() -> clap::builder::RangedI64ValueParser<i64> {
+    clap::value_parser!(i64).range(1..1 << 20)
+}
+
+impl ShapeFlags {
+    fn shapes(self) -> Result<Shapes> {
+        let Self { dim, hidden, layers, heads, ffn, vocab, prefix, batch, length } = self;
+        if hidden % (2 * heads) != 0 {
+            return Err(ArgumentError::with_hint(
+                format!("--hidden {hidden} makes no {heads} heads of an even width"),
+                format!("take a multiple of {} for --hidden, or another number of --heads", 2 * heads),
+            )
+            .into());
+        }
+        Ok(Shapes { dim, hidden, layers, heads, ffn, vocab, prefix, batch, length })
+    }
+}
+
+/// What is printed.
+#[derive(Debug, Serialize)]
+struct TrainSpeed {
+    #[serde(flatten)]
+    speed: Speed,
+    /// Of a large matrix product in the same process and format: the ceiling.
+    matmul_gflops: f64,
+    dtype: &'static str,
+    device: String,
+    threads: i32,
+    peak_resident_bytes: Option<u64>,
+}
+
+/// Times training steps.
+pub(crate) fn run(args: &BenchTrainArgs) -> Result<()> {
+    let options = SpeedOptions { steps: args.steps as usize, warmup: args.warmup as usize };
+    let (speed, device, kind) = match &args.recipe {
+        Some(path) => {
+            let recipe = training::recipe::load(path, &args.sets)?.recipe;
+            let device = recipe.training.device.resolve()?;
+            (speed::of_recipe(&recipe, options)?, device, recipe.training.dtype.resolve(device))
+        }
+        None => {
+            let device = args.device.resolve()?;
+            let kind = args.dtype.resolve(device);
+            (speed::of_shapes(args.shapes.shapes()?, device, kind, options)?, device, kind)
+        }
+    };
+    let found = describe(speed, device, kind)?;
+    if args.json { output::json(&found) } else { tell(&found) }
+}
+
+fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
+    Ok(TrainSpeed {
+        speed,
+        peak_resident_bytes: peak_resident_bytes(),
+        matmul_gflops: matmul_gflops(kind, device)?,
+        dtype: models::device::kind_name(kind),
+        device: models::device::device_name(device),
+        threads: tch::get_num_threads(),
+    })
+}
+
+fn tell(found: &TrainSpeed) -> Result<()> {
+    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, peak_resident_bytes } = found;
+    output::write(|out| {
+        writeln!(out, "decoder   {:.1} M parameters", speed.parameters as f64 / 1e6)?;
+        writeln!(out, "computed  {dtype} on {device} with {threads} threads")?;
+        writeln!(
+            out,
+            "speed     {:.0} tokens/s, {:.1} ms a step of {:.0} tokens ({} steps)",
+            speed.tokens_per_s,
+            speed.ms_per_step,
+            speed.tokens as f64 / speed.steps as f64,
+            speed.steps
+        )?;
+        writeln!(
+            out,
+            "parts     gradients {:.1} ms, update {:.1} ms, {:.1} % waiting for data, {:.1} % padding",
+            speed.gradients_ms, speed.update_ms, speed.data_wait_percent, speed.padding_percent
+        )?;
+        writeln!(
+            out,
+            "products  {:.0} GFLOP/s of {matmul_gflops:.0} that a large matrix product reaches here ({:.0} %)",
+            speed.achieved_gflops,
+            100.0 * speed.achieved_gflops / matmul_gflops
+        )?;
+        let gib =
+            peak_resident_bytes.map_or("?".to_owned(), |b| format!("{:.2}", b as f64 / (1u64 << 30) as f64));
+        writeln!(out, "memory    {gib} GiB at most, loss {:.4} in the end", speed.loss)
+    })
+}

@@ -1,0 +1,253 @@
+//! How fast a decoder trains here: whole steps, timed, with batches from the loader's thread.
+#![allow(non_snake_case)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use models::{Decoder, DecoderConfig, ParamStore};
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+use torch_ext::World;
+
+use crate::Result;
+use crate::batches::Cursor;
+use crate::ema::Ema;
+use crate::loader::{Batch, Loader, MicroBatch, Share};
+use crate::loss::LossOptions;
+use crate::optimizer::{AdamW, AdamWConfig};
+use crate::prepare::prepare;
+use crate::recipe::Recipe;
+use crate::setup::{Hardware, adamw, batch_options, new_model};
+use crate::step::Model;
+
+/// How long is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpeedOptions {
+    /// Steps on the clock, at least one.
+    pub steps: usize,
+    /// Steps before the clock starts.
+    pub warmup: usize,
+}
+
+/// A decoder and batches of random tokens, all texts of one length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shapes {
+    /// Numbers in a vector.
+    pub dim: i64,
+    /// Width of the decoder.
+    pub hidden: i64,
+    /// Number of blocks.
+    pub layers: i64,
+    /// Heads, of queries and keys alike; divides `hidden`.
+    pub heads: i64,
+    /// Width of the feed-forward layers.
+    pub ffn: i64,
+    /// Tokens in the vocabulary.
+    pub vocab: i64,
+    /// Positions of the prefix.
+    pub prefix: i64,
+    /// Texts in a batch.
+    pub batch: i64,
+    /// Target tokens in a text.
+    pub length: i64,
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Speed {
+    /// Target tokens a second, padding and prefix excluded.
+    pub tokens_per_s: f64,
+    /// The mean of a step, waiting for its batch included.
+    pub ms_per_step: f64,
+    /// Loss and gradients.
+    pub gradients_ms: f64,
+    /// Clipping, AdamW, compute copies and running averages.
+    pub update_ms: f64,
+    /// Share of the time in which the step waited for the loader.
+    pub data_wait_percent: f64,
+    /// Share of the token positions that were padding.
+    pub padding_percent: f64,
+    /// Trained numbers.
+    pub parameters: i64,
+    /// Operations of the matrix products of forward and backward pass for a target token ([`models::flops`]).
+    pub flops_per_token: f64,
+    /// `flops_per_token` times `tokens_per_s`, in billions a second: what cannot be skipped, however it was computed.
+    pub achieved_gflops: f64,
+    /// Steps on the clock.
+    pub steps: usize,
+    /// Target tokens of those.
+    pub tokens: i64,
+    /// Mean loss a token of the last step.
+    pub loss: f64,
+}
+
+/// A training that is only timed.
+struct Timed {
+    config: DecoderConfig,
+    model: Model,
+    optimizer: AdamW,
+    ema: Option<Ema>,
+    loss: LossOptions,
+    clip_norm: Option<f64>,
+    learning_rate: f64,
+}
+
+/// Times the steps of a recipe on its own pairs, at its full learning rate. Nothing is written.
+///
+/// # Errors
+/// What [`prepare`] refuses; libtorch's own.
+pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
+    let world = Arc::new(World::alone());
+    let hardware = Hardware::of(recipe, &world)?;
+    let prepared = prepare(recipe, None)?;
+    let model = new_model(recipe, &prepared.config, hardware, &world)?;
+    let t = &recipe.training;
+    let ema = if t.ema_decay > 0.0 { Some(Ema::new(&model.store, t.ema_decay)?) } else { None };
+    let timed = Timed {
+        config: prepared.config.clone(),
+        optimizer: AdamW::new(adamw(recipe), &model.store)?,
+        model,
+        ema,
+        loss: LossOptions { label_smoothing: t.label_smoothing, ..LossOptions::default() },
+        clip_norm: Some(t.clip_norm).filter(|norm| *norm > 0.0),
+        learning_rate: recipe.optimizer.learning_rate,
+    };
+    let collator = prepared.collator(&prepared.train);
+    let loader =
+        Loader::start(collator, batch_options(recipe), t.accumulate, Share::WHOLE, Cursor::default());
+    timed.measure(loader, options)
+}
+
+/// Times the steps of a decoder of the given shapes on random tokens.
+///
+/// # Errors
+/// Shapes that make no decoder; libtorch's own.
+pub fn of_shapes(shapes: Shapes, device: Device, kind: Kind, options: SpeedOptions) -> Result<Speed> {
+    let config = shapes.config();
+    config.validate()?;
+    let mut store = ParamStore::train(device, kind, 0);
+    let decoder = Decoder::new(&config, &mut store)?;
+    let constants = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let timed = Timed {
+        optimizer: AdamW::new(constants, &store)?,
+        model: Model::new(store, decoder)?,
+        config,
+        ema: None,
+        loss: LossOptions::default(),
+        clip_norm: Some(1.0),
+        learning_rate: 1e-3,
+    };
+    let mut random = ChaCha8Rng::seed_from_u64(0);
+    let batches = std::iter::repeat_with(move || shapes.batch(&mut random));
+    timed.measure(Loader::of(batches), options)
+}
+
+impl Shapes {
+    /// The decoder: a projector of twice its width, and the embedding as its head.
+    pub fn config(&self) -> DecoderConfig {
+        DecoderConfig {
+            dim: self.dim,
+            hidden: self.hidden,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.heads,
+            head_dim: self.hidden / self.heads.max(1),
+            ffn: self.ffn,
+            vocab: self.vocab,
+            prefix_tokens: self.prefix,
+            projector_hidden: 2 * self.hidden,
+            max_tokens: self.length,
+            rope_theta: 1e4,
+            rms_norm_eps: 1e-5,
+            tie_embeddings: true,
+            bos_token_id: 0,
+            eos_token_id: 1,
+            pad_token_id: 2,
+            activation: models::decoder_config::Activation::Gelu,
+            input_scale: (self.dim as f64).sqrt(),
+            input_normalization: false,
+            qkv_bias: false,
+        }
+    }
+
+    fn batch(&self, random: &mut ChaCha8Rng) -> Result<Batch> {
+        let ids: Vec<i64> =
+            (0..self.batch * self.length).map(|_| i64::from(random.next_u32()) % self.vocab).collect();
+        let shape = [self.batch, self.length];
+        let inputs: Vec<i64> = ids
+            .chunks(self.length.max(1) as usize)
+            .flat_map(|text| std::iter::once(0).chain(text[..text.len() - 1].iter().copied()))
+            .collect();
+        // of the length 1 that encoders give, in the mean
+        let wide = (3.0 / self.dim as f64).sqrt() as f32;
+        let mut number = || (random.next_u32() as f32 / u32::MAX as f32 * 2.0 - 1.0) * wide;
+        let vectors: Vec<f32> = (0..self.batch * self.dim).map(|_| number()).collect();
+        let part = MicroBatch {
+            rows: (0..self.batch as u32).collect(),
+            v_BD: Tensor::f_from_slice(&vectors)?.f_view([self.batch, self.dim])?,
+            tokens_BT: Tensor::f_from_slice(&inputs)?.f_view(shape)?,
+            positions_N: None,
+            targets_N: Tensor::f_from_slice(&ids)?,
+        };
+        Ok(Batch::whole(vec![part], Cursor::default(), 1))
+    }
+}
+
+impl Timed {
+    fn measure(mut self, mut loader: Loader, options: SpeedOptions) -> Result<Speed> {
+        let SpeedOptions { steps, warmup } = options;
+        for step in 0..warmup {
+            self.step(&loader.next_batch()?, step)?;
+        }
+        loader.take_waited();
+        let (mut gradients, mut update, mut loss) = (Duration::ZERO, Duration::ZERO, f64::NAN);
+        let (mut tokens, mut positions, mut flops) = (0, 0, 0.0);
+        let started = Instant::now();
+        for step in warmup..warmup + steps.max(1) {
+            let batch = loader.next_batch()?;
+            let (found, spent) = self.step(&batch, step)?;
+            loss = found;
+            gradients += spent[0];
+            update += spent[1];
+            tokens += batch.own_targets();
+            positions += batch.parts.iter().map(MicroBatch::positions).sum::<i64>();
+            flops += batch.parts.iter().map(|part| flops_of(&self.config, part)).sum::<f64>();
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        let ms = |time: f64| 1e3 * time / steps.max(1) as f64;
+        Ok(Speed {
+            tokens_per_s: tokens as f64 / seconds,
+            ms_per_step: ms(seconds),
+            gradients_ms: ms(gradients.as_secs_f64()),
+            update_ms: ms(update.as_secs_f64()),
+            data_wait_percent: 100.0 * loader.take_waited().as_secs_f64() / seconds,
+            padding_percent: 100.0 * (positions - tokens) as f64 / positions.max(1) as f64,
+            parameters: self.model.store.numel(),
+            flops_per_token: flops / tokens.max(1) as f64,
+            achieved_gflops: flops / seconds / 1e9,
+            steps: steps.max(1),
+            tokens,
+            loss,
+        })
+    }
+
+    /// One step: (loss, time of the gradients and of the update).
+    fn step(&mut self, batch: &Batch, step: usize) -> Result<(f64, [Duration; 2])> {
+        let started = Instant::now();
+        let found = self.model.backward(batch, self.loss)?;
+        let between = started.elapsed();
+        self.model.apply(&mut self.optimizer, found, self.clip_norm, self.learning_rate)?;
+        if let Some(ema) = &mut self.ema {
+            ema.update(step as u64 + 1)?;
+        }
+        Ok((found.loss, [between, started.elapsed() - between]))
+    }
+}
+
+/// Operations of forward and backward pass, each text taken as of the part's mean length.
+fn flops_of(config: &DecoderConfig, part: &MicroBatch) -> f64 {
+    let texts = part.tokens_BT.size()[0] as f64;
+    texts * config.flops(part.targets() as f64 / texts.max(1.0)).training()
+}
