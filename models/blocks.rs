@@ -39,9 +39,9 @@ pub struct BlockConfig {
 /// Blocks and the final norm.
 #[derive(Debug)]
 pub struct Stack {
-    blocks: Vec<Block>,
-    norm: RmsNorm,
-    rope: Rope,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) norm: RmsNorm,
+    pub(crate) rope: Rope,
 }
 
 impl Stack {
@@ -99,8 +99,8 @@ impl Stack {
 /// y = x / sqrt(mean(x^2) + eps) * gain (arXiv 1910.07467).
 #[derive(Debug)]
 pub struct RmsNorm {
-    gain_H: Tensor,
-    eps: f64,
+    pub(crate) gain_H: Tensor,
+    pub(crate) eps: f64,
 }
 
 impl RmsNorm {
@@ -125,21 +125,21 @@ impl RmsNorm {
 
 /// One pre-norm block: x += attention(norm(x)); x += feed-forward(norm(x)).
 #[derive(Debug)]
-struct Block {
+pub(crate) struct Block {
     config: BlockConfig,
-    norm1: RmsNorm,
+    pub(crate) norm1: RmsNorm,
     /// (N D + 2 K D, H): query, key, value
-    qkv: Tensor,
-    qkv_bias: Option<Tensor>,
+    pub(crate) qkv: Tensor,
+    pub(crate) qkv_bias: Option<Tensor>,
     /// Of queries and keys, over the width of a head.
-    qk_norm: Option<[RmsNorm; 2]>,
+    pub(crate) qk_norm: Option<[RmsNorm; 2]>,
     /// (H, N D)
-    out: Tensor,
-    norm2: RmsNorm,
+    pub(crate) out: Tensor,
+    pub(crate) norm2: RmsNorm,
     /// (2 F, H): gate, up
-    gate_up: Tensor,
+    pub(crate) gate_up: Tensor,
     /// (H, F)
-    down: Tensor,
+    pub(crate) down: Tensor,
 }
 
 impl Block {

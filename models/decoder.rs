@@ -18,8 +18,8 @@ pub struct Decoder {
     config: DecoderConfig,
     projector: Projector,
     /// (V, H), f32 in training: what tokens are looked up in
-    embedding: Tensor,
-    stack: Stack,
+    pub(crate) embedding: Tensor,
+    pub(crate) stack: Stack,
     /// (V, H) in the compute type
     head: Tensor,
     kind: Kind,

@@ -44,6 +44,15 @@ impl Rope {
         Ok((finish(&cos, &cos)?, finish(&sin.f_neg()?, &sin)?))
     }
 
+    /// cos and sin of the first `positions` positions' angles, (positions, D/2) f32 each.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub(crate) fn half_angles(&self, positions: i64) -> Result<[Tensor; 2]> {
+        let angles = Tensor::f_arange(positions, (Kind::Float, Device::Cpu))?.f_outer(&self.frequencies)?;
+        Ok([angles.f_cos()?, angles.f_sin()?])
+    }
+
     /// The rotation of `length` positions from `start` on; the tables grow where they are too short.
     ///
     /// # Errors

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 
 fn main() {
-    println!("cargo::rerun-if-changed=shim.cpp");
-    println!("cargo::rerun-if-changed=shim.h");
+    for file in ["shim.cpp", "shim.h", "guarded.h", "decode_kernels.cpp", "decode_kernels.h"] {
+        println!("cargo::rerun-if-changed={file}");
+    }
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     // torch-sys says where the libraries lie; the headers lie beside them in every distribution of libtorch.
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from) else {
@@ -40,7 +41,10 @@ fn main() {
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include").as_os_str())
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
+        // vectors are passed between inlined functions only, whose ABI does not matter
+        .flag_if_supported("-Wno-psabi")
         .file("shim.cpp")
+        .file("decode_kernels.cpp")
         .compile("torch_ext_shim");
     for library in ["torch_cpu", "c10"] {
         println!("cargo::rustc-link-lib={library}");

@@ -8,6 +8,7 @@
 
 pub mod cpu;
 pub mod cuda_library;
+pub mod decode;
 pub mod error;
 mod ffi;
 pub mod foreach;

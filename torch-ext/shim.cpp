@@ -1,4 +1,5 @@
 #include "shim.h"
+#include "guarded.h"
 
 #include <ATen/Context.h>
 #include <ATen/cpu/Utils.h>
@@ -25,21 +26,7 @@ extern "C" uint64_t aoti_torch_abi_version();
 
 namespace {
 
-// Runs `body`; an exception becomes a message that Rust owns.
-template <typename F>
-int guarded(char** error, F body) {
-  try {
-    body();
-    return 0;
-  } catch (const c10::Error& e) {
-    *error = strdup(e.what_without_backtrace());
-  } catch (const std::exception& e) {
-    *error = strdup(e.what());
-  } catch (...) {
-    *error = strdup("a C++ exception of unknown type");
-  }
-  return 1;
-}
+using te::guarded;
 
 const at::Tensor& tensor(void* pointer) { return *static_cast<const at::Tensor*>(pointer); }
 
