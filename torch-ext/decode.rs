@@ -14,7 +14,12 @@ use tch::{Kind, Tensor};
 ///
 /// # Errors
 /// [`Error::Torch`] for shapes and types that do not fit.
-pub fn add_norm(residual_RH: &Tensor, delta_RH: Option<&Tensor>, gain_H: &Tensor, eps: f64) -> Result<Tensor> {
+pub fn add_norm(
+    residual_RH: &Tensor,
+    delta_RH: Option<&Tensor>,
+    gain_H: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
     const OP: &str = "add_norm";
     let out = empty(OP, &residual_RH.size(), gain_H.kind())?;
     let delta = delta_RH.map_or(std::ptr::null_mut(), ffi::raw);
@@ -178,5 +183,153 @@ impl PackedLinear {
 }
 
 fn empty(op: &'static str, size: &[i64], kind: Kind) -> Result<Tensor> {
-    Tensor::f_empty(size, (kind, tch::Device::Cpu)).map_err(|error| Error::Torch { op, message: error.to_string() })
+    Tensor::f_empty(size, (kind, tch::Device::Cpu))
+        .map_err(|error| Error::Torch { op, message: error.to_string() })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+    fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
+        assert_eq!(a.size(), b.size());
+        let difference = (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[]);
+        assert!(difference < tolerance, "differs by {difference}");
+    }
+
+    /// Both types, with the error of one rounding at numbers of about 4; odd sizes have a rest behind the vectors.
+    const TYPES: [(Kind, f64); 2] = [(Kind::Float, 1e-5), (Kind::BFloat16, 0.02)];
+
+    #[test]
+    fn add_norm_is_addition_and_rms_norm() {
+        for ((kind, tolerance), width) in
+            TYPES.into_iter().zip([48, 37]).chain(TYPES.into_iter().zip([7, 64]))
+        {
+            let (x, gain) = (Tensor::randn([5, width], F32), Tensor::rand([width], F32).to_kind(kind));
+            let delta = Tensor::randn([5, width], F32).to_kind(kind);
+            let wide = |gain: &Tensor| gain.to_kind(Kind::Float);
+            let expected = (&x + &wide(&delta)).rms_norm([width], Some(&wide(&gain)), 1e-3);
+            let residual = x.copy();
+            close(&add_norm(&residual, Some(&delta), &gain, 1e-3).unwrap(), &expected, tolerance);
+            close(&residual, &(&x + &wide(&delta)), 1e-6);
+            close(&add_norm(&residual, None, &gain, 1e-3).unwrap(), &expected, tolerance);
+            close(&residual, &(&x + &wide(&delta)), 1e-6);
+        }
+        let x = Tensor::randn([5, 8], F32);
+        assert!(add_norm(&x, Some(&Tensor::randn([4, 8], F32)), &Tensor::ones([8], F32), 0.0).is_err());
+        assert!(add_norm(&x, None, &Tensor::ones([8], (Kind::Half, Device::Cpu)), 0.0).is_err());
+        assert!(add_norm(&x.transpose(0, 1), None, &Tensor::ones([5], F32), 0.0).is_err());
+    }
+
+    #[test]
+    fn swiglu_is_silu_times_up() {
+        for (kind, tolerance) in TYPES {
+            for width in [32, 21] {
+                let gate_up = (Tensor::randn([6, 2 * width], F32) * 2.0).to_kind(kind);
+                let wide = gate_up.to_kind(Kind::Float);
+                let expected = wide.narrow(1, 0, width).silu() * wide.narrow(1, width, width);
+                close(&swiglu(&gate_up).unwrap(), &expected, 4.0 * tolerance);
+            }
+        }
+        let far = Tensor::from_slice(&[-300.0f32, 300.0, 1.0, 1.0]).view([1, 4]);
+        close(&swiglu(&far).unwrap(), &Tensor::from_slice(&[0.0f32, 300.0]).view([1, 2]), 1e-6);
+        assert!(swiglu(&Tensor::ones([4], F32)).is_err());
+    }
+
+    /// Attention of one position of one head by libtorch.
+    fn by_libtorch(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+        let scores = k.matmul(q) / (q.size()[0] as f64).sqrt();
+        scores.softmax(0, Kind::Float).unsqueeze(0).matmul(v).squeeze_dim(0)
+    }
+
+    #[test]
+    fn cached_attention_is_attention_wherever_positions_lie() {
+        let (heads, kv_heads, dim, capacity) = (4i64, 2i64, 24i64, 6i64);
+        let angles = Tensor::arange(capacity, F32).outer(&Tensor::rand([dim / 2], F32));
+        let (cos, sin) = (angles.cos(), angles.sin());
+        let turned = |x: &Tensor, position: i64| {
+            let (a, b) = (x.narrow(0, 0, dim / 2), x.narrow(0, dim / 2, dim / 2));
+            let (c, s) = (cos.get(position), sin.get(position));
+            Tensor::cat(&[&a * &c - &b * &s, &b * &c + &a * &s], 0)
+        };
+        for (kind, tolerance) in TYPES {
+            let cache = || Tensor::full([3, kv_heads, capacity, dim], f64::NAN, (kind, Device::Cpu));
+            let (keys, values) = (cache(), cache());
+            // three positions of a text in slot 0 at once, then one more in slot 2
+            let qkv = Tensor::randn([4, (heads + 2 * kv_heads) * dim], F32).to_kind(kind);
+            let run = |from: i64, places: &Places| {
+                let rows = qkv.narrow(0, from, places.slots.len() as i64);
+                cached_attention(&rows, [&keys, &values], places, heads, [&cos, &sin]).unwrap()
+            };
+            let first = Places { slots: vec![0; 3], positions: vec![0, 1, 2], table: vec![0; 18] };
+            let second = Places { slots: vec![2], positions: vec![3], table: vec![0, 0, 0, 2, 9, 9] };
+            let y = Tensor::cat(&[run(0, &first), run(3, &second)], 0);
+            let wide = qkv.to_kind(Kind::Float).view([4, heads + 2 * kv_heads, dim]);
+            for position in 0..4 {
+                for head in 0..heads {
+                    let kv = heads + head / 2;
+                    let k: Vec<Tensor> = (0..=position).map(|p| turned(&wide.get(p).get(kv), p)).collect();
+                    let v: Vec<Tensor> = (0..=position).map(|p| wide.get(p).get(kv + kv_heads)).collect();
+                    let q = turned(&wide.get(position).get(head), position);
+                    let expected = by_libtorch(&q, &Tensor::stack(&k, 0), &Tensor::stack(&v, 0));
+                    close(&y.get(position).narrow(0, head * dim, dim), &expected, 2.0 * tolerance);
+                }
+            }
+            for outside in [
+                Places { slots: vec![3], positions: vec![0], table: vec![0; 6] },
+                Places { slots: vec![0], positions: vec![6], table: vec![0; 6] },
+                Places { slots: vec![0], positions: vec![1], table: vec![-1, 0, 0, 0, 0, 0] },
+                Places { slots: vec![0], positions: vec![1], table: vec![0; 5] },
+            ] {
+                let row = qkv.narrow(0, 0, 1);
+                assert!(cached_attention(&row, [&keys, &values], &outside, heads, [&cos, &sin]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn picked_are_the_highest_with_their_log_probabilities() {
+        for width in [500, 129, 16, 3] {
+            let (states, head) = (Tensor::randn([7, 20], F32), Tensor::randn([width, 20], F32));
+            let logits = states.matmul(&head.transpose(0, 1));
+            let keep = width.min(4);
+            let (values, tokens) = logits.log_softmax(1, Kind::Float).topk(keep, 1, true, true);
+            let picked = pick(&logits, &states, &head, keep as usize).unwrap();
+            assert_eq!(picked.tokens, Vec::<i64>::try_from(tokens.view([-1])).unwrap());
+            let ours = Tensor::from_slice(&picked.log_probs).view([7, keep]);
+            close(&ours, &values, 1e-4);
+            // rounded logits, states as they are: the order and the log-probabilities are those of f32
+            let rounded_head = head.to_kind(Kind::BFloat16);
+            let precise = states.matmul(&rounded_head.to_kind(Kind::Float).transpose(0, 1));
+            let (values, tokens) = precise.log_softmax(1, Kind::Float).topk(keep, 1, true, true);
+            let picked =
+                pick(&precise.to_kind(Kind::BFloat16), &states, &rounded_head, keep as usize).unwrap();
+            assert_eq!(picked.tokens, Vec::<i64>::try_from(tokens.view([-1])).unwrap());
+            close(&Tensor::from_slice(&picked.log_probs).view([7, keep]), &values, 0.02);
+        }
+        let equal = Tensor::zeros([1, 40], F32);
+        assert_eq!(pick(&equal, &equal, &equal, 3).unwrap().tokens, [0, 1, 2]);
+        assert!(pick(&equal, &equal, &equal, 41).is_err());
+    }
+
+    #[test]
+    fn packed_weights_multiply_as_they_do_unpacked() {
+        if !crate::cpu_bf16().fast() {
+            return;
+        }
+        for rows in [1, 5, 64] {
+            let random = |shape: &[i64]| Tensor::randn(shape, F32).to_kind(Kind::BFloat16);
+            let (x, weight, bias) = (random(&[rows, 40]), random(&[24, 40]), random(&[24]));
+            let wide = |x: &Tensor| x.to_kind(Kind::Float);
+            for bias in [None, Some(&bias)] {
+                let packed = PackedLinear::new(&weight, bias, 64).unwrap();
+                let expected = wide(&x).linear(&wide(&weight), bias.map(wide).as_ref());
+                close(&packed.shallow_clone().forward(&x).unwrap(), &expected, 0.15);
+            }
+        }
+    }
 }

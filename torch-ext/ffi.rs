@@ -112,12 +112,7 @@ unsafe extern "C" {
         log_probs: *mut f32,
         error: Fault,
     ) -> c_int;
-    pub(crate) fn te_pack_linear(
-        weight: RawTensor,
-        rows: i64,
-        out: *mut RawTensor,
-        error: Fault,
-    ) -> c_int;
+    pub(crate) fn te_pack_linear(weight: RawTensor, rows: i64, out: *mut RawTensor, error: Fault) -> c_int;
     pub(crate) fn te_packed_linear(
         x: RawTensor,
         packed: RawTensor,

@@ -66,7 +66,11 @@ impl Search {
 
     /// The 2 W best continuations of all running hypotheses, best first: those of each in `rows`, token and
     /// log-probability.
-    pub(super) fn best<'a>(&self, rows: impl Iterator<Item = &'a [(i64, f32)]>, rules: &Rules) -> Vec<Candidate> {
+    pub(super) fn best<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a [(i64, f32)]>,
+        rules: &Rules,
+    ) -> Vec<Candidate> {
         let mut all = Vec::with_capacity(self.beams.len() * rules.keep);
         for (beam, (state, row)) in self.beams.iter().zip(rows).enumerate() {
             let of = |&(token, log_prob)| Candidate { beam, token, log_prob: state.log_prob + log_prob };
@@ -89,7 +93,12 @@ impl Search {
 
     /// Takes the 2 W best continuations, best first, that make hypotheses of `length` tokens. Returns the running
     /// hypothesis that each new one continues, or `None` when nothing can improve any more.
-    pub(super) fn advance(&mut self, candidates: &[Candidate], length: usize, rules: &Rules) -> Option<Vec<usize>> {
+    pub(super) fn advance(
+        &mut self,
+        candidates: &[Candidate],
+        length: usize,
+        rules: &Rules,
+    ) -> Option<Vec<usize>> {
         let ends = |candidate: &&Candidate| candidate.token == rules.eos || length == rules.limit;
         // only the best W may end; the others are there so that W remain to go on
         for candidate in candidates.iter().take(rules.width).filter(ends) {
@@ -121,11 +130,7 @@ impl Search {
 }
 
 /// Searches for all vectors of a chunk, (B, dim); at most W texts each, best first.
-pub(super) fn search(
-    decoder: &Decoder,
-    v_BD: &Tensor,
-    rules: &Rules,
-) -> Result<Vec<Vec<Generated>>> {
+pub(super) fn search(decoder: &Decoder, v_BD: &Tensor, rules: &Rules) -> Result<Vec<Vec<Generated>>> {
     let (batch, config, limit) = (v_BD.size()[0], decoder.config(), rules.limit);
     let mut searches: Vec<Search> = (0..batch).map(|_| Search::new()).collect();
     let mut live: Vec<usize> = (0..searches.len()).collect();

@@ -82,7 +82,12 @@ fn beginnings(decoder: &Decoder, v_BD: &Tensor) -> Result<Tensor> {
 }
 
 /// Decodes by as many threads as the plan says, each its own part of the vectors.
-fn by_all(stepper: &Stepper, beginnings_BPH: &Tensor, plan: &Plan, first: usize) -> Result<Vec<Vec<Generated>>> {
+fn by_all(
+    stepper: &Stepper,
+    beginnings_BPH: &Tensor,
+    plan: &Plan,
+    first: usize,
+) -> Result<Vec<Vec<Generated>>> {
     let count = beginnings_BPH.size()[0] as usize;
     let worker = |number: usize| -> Result<Worker> {
         let (from, to) = (count * number / plan.workers, count * (number + 1) / plan.workers);

@@ -65,7 +65,8 @@ impl Stepper {
     /// Whether there are kernels for this decoder.
     pub(super) fn fits(decoder: &Decoder) -> bool {
         let kind = matches!(decoder.kind(), Kind::Float | Kind::BFloat16);
-        kind && decoder.device() == Device::Cpu && decoder.stack.blocks.iter().all(|block| block.qk_norm.is_none())
+        kind && decoder.device() == Device::Cpu
+            && decoder.stack.blocks.iter().all(|block| block.qk_norm.is_none())
     }
 
     /// Takes over the weights as they are now, for texts of up to `capacity` positions and about `rows` rows a step.
@@ -80,7 +81,8 @@ impl Stepper {
                 Linear::Plain(weight.shallow_clone(), bias.map(Tensor::shallow_clone))
             })
         };
-        let norm = |norm: &crate::blocks::RmsNorm| Norm { gain_H: norm.gain_H.shallow_clone(), eps: norm.eps };
+        let norm =
+            |norm: &crate::blocks::RmsNorm| Norm { gain_H: norm.gain_H.shallow_clone(), eps: norm.eps };
         let layer = |block: &crate::blocks::Block| -> Result<Layer> {
             Ok(Layer {
                 norm1: norm(&block.norm1),
@@ -152,14 +154,16 @@ impl Stepper {
         for (index, (layer, [keys, values])) in self.layers.iter().zip(&slots.0).enumerate() {
             let h_RH = add_norm(&x_RH, delta_RH.as_ref(), &layer.norm1.gain_H, layer.norm1.eps)?;
             let qkv_RM = layer.qkv.forward(&h_RH)?;
-            let mut y_RM = cached_attention(&qkv_RM, [keys, values], places, self.heads, self.rope.each_ref())?;
+            let mut y_RM =
+                cached_attention(&qkv_RM, [keys, values], places, self.heads, self.rope.each_ref())?;
             // what follows the last attention is of use only where something is predicted
             if index + 1 == self.layers.len() && wanted.len() < places.slots.len() {
                 let wanted = Tensor::f_from_slice(wanted)?;
                 x_RH = x_RH.f_index_select(0, &wanted)?;
                 y_RM = y_RM.f_index_select(0, &wanted)?;
             }
-            let h_RH = add_norm(&x_RH, Some(&layer.out.forward(&y_RM)?), &layer.norm2.gain_H, layer.norm2.eps)?;
+            let h_RH =
+                add_norm(&x_RH, Some(&layer.out.forward(&y_RM)?), &layer.norm2.gain_H, layer.norm2.eps)?;
             let inner_RF = swiglu(&layer.gate_up.forward(&h_RH)?)?;
             delta_RH = Some(layer.down.forward(&inner_RF)?);
         }

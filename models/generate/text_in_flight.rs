@@ -107,7 +107,9 @@ impl TextInFlight {
             }
             Course::Beams(search) => {
                 let candidates = search.best(choices.iter().map(Vec::as_slice), &plan.rules);
-                let Some(parents) = search.advance(&candidates, self.length, &plan.rules) else { return false };
+                let Some(parents) = search.advance(&candidates, self.length, &plan.rules) else {
+                    return false;
+                };
                 let table = |parent: usize| match self.rows.get(parent) {
                     Some(row) => row.table.clone(),
                     None => begun.clone(),

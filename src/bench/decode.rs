@@ -141,8 +141,7 @@ fn in_f32(args: &BenchDecodeArgs, v_ND: &Tensor) -> Result<Vec<Inverted>> {
 
 fn options(args: &BenchDecodeArgs, batch: u32) -> GenerateOptions {
     let (width, max_tokens) = (args.beam as usize, args.max_tokens as usize);
-    let strategy =
-        if width > 1 { Strategy::Beam { width, length_penalty: 1.0 } } else { Strategy::Greedy };
+    let strategy = if width > 1 { Strategy::Beam { width, length_penalty: 1.0 } } else { Strategy::Greedy };
     GenerateOptions { strategy, max_tokens, batch: batch as usize * width }
 }
 
@@ -168,7 +167,8 @@ fn require_any(path: &Path, rows_ND: &Tensor) -> Result<()> {
         return Ok(());
     }
     let what = format!("{}: there is no vector in it", path.display());
-    Err(crate::failure::WorldError::with_hint(what, "encode texts to it: inverse-stella encode --help").into())
+    Err(crate::failure::WorldError::with_hint(what, "encode texts to it: inverse-stella encode --help")
+        .into())
 }
 
 fn measured(batch: u32, seconds: f64, texts: &[Inverted], f32_texts: Option<&[Inverted]>) -> BatchSpeed {
