@@ -12,6 +12,7 @@ pub mod decode;
 pub mod error;
 mod ffi;
 pub mod foreach;
+pub mod half;
 pub mod mapped;
 pub mod memory;
 pub mod optimizer;
