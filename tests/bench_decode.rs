@@ -1,5 +1,5 @@
 //! `bench decode` on a small export.
-#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, non_snake_case)]
 
 mod support;
 

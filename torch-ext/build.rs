@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 fn main() {
-    for file in ["shim.cpp", "shim.h", "guarded.h", "decode_kernels.cpp", "decode_kernels.h"] {
+    for file in ["shim.cpp", "shim.h", "guarded.h", "lanes.h", "decode_kernels.cpp", "decode_kernels.h"] {
         println!("cargo::rerun-if-changed={file}");
     }
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
