@@ -7,8 +7,8 @@ use tch::{Kind, Tensor};
 /// y = x / sqrt(mean(x^2) + eps) * gain.
 #[derive(Debug)]
 pub(crate) struct RmsNorm {
-    gain: Tensor,
-    eps: f64,
+    pub(crate) gain: Tensor,
+    pub(crate) eps: f64,
 }
 
 impl RmsNorm {

@@ -7,9 +7,19 @@ mod cuda;
 use std::path::PathBuf;
 
 fn main() {
-    for source in
-        ["shim.cpp", "shim.h", "guarded.h", "kernels.cpp", "kernel_loops.cpp", "kernel_loops.h", "c10d"]
-    {
+    let sources = [
+        "shim.cpp",
+        "shim.h",
+        "guarded.h",
+        "lanes.h",
+        "kernels.cpp",
+        "kernel_loops.cpp",
+        "kernel_loops.h",
+        "decode_kernels.cpp",
+        "decode_kernels.h",
+        "c10d",
+    ];
+    for source in sources {
         println!("cargo::rerun-if-changed={source}");
     }
     println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
@@ -53,7 +63,9 @@ fn main() {
         .define("_GLIBCXX_USE_CXX11_ABI", abi.as_str())
         .include("c10d/include")
         .define("USE_C10D_GLOO", "1")
-        .files(["shim.cpp", "kernels.cpp", "c10d/c10d.cpp"])
+        // vectors are passed between inlined functions only, whose ABI does not matter
+        .flag_if_supported("-Wno-psabi")
+        .files(["shim.cpp", "kernels.cpp", "decode_kernels.cpp", "c10d/c10d.cpp"])
         .compile("torch_ext_shim");
     loops();
     if let Some(Err(problem)) = cuda.and_then(|cuda| cuda.join().ok()) {

@@ -118,6 +118,46 @@ unsafe extern "C" {
         losses: *mut RawTensor,
         error: Fault,
     ) -> c_int;
+    pub(crate) fn te_add_norm(
+        residual: RawTensor,
+        delta: RawTensor,
+        gain: RawTensor,
+        eps: f64,
+        out: RawTensor,
+        error: Fault,
+    ) -> c_int;
+    pub(crate) fn te_cached_attention(
+        qkv: RawTensor,
+        keys: RawTensor,
+        values: RawTensor,
+        slots: *const i32,
+        positions: *const i32,
+        table: *const i32,
+        rows: i64,
+        heads: i64,
+        cosines: RawTensor,
+        sines: RawTensor,
+        out: RawTensor,
+        error: Fault,
+    ) -> c_int;
+    pub(crate) fn te_pick(
+        logits: RawTensor,
+        states: RawTensor,
+        head: RawTensor,
+        keep: i64,
+        spare: i64,
+        tokens: *mut i64,
+        log_probs: *mut f32,
+        error: Fault,
+    ) -> c_int;
+    pub(crate) fn te_pack_linear(weight: RawTensor, rows: i64, out: *mut RawTensor, error: Fault) -> c_int;
+    pub(crate) fn te_packed_linear(
+        x: RawTensor,
+        packed: RawTensor,
+        bias: RawTensor,
+        out: *mut RawTensor,
+        error: Fault,
+    ) -> c_int;
     pub(crate) fn te_version_built() -> *const c_char;
     pub(crate) fn te_abi_version_built() -> u64;
     pub(crate) fn te_abi_version_loaded() -> u64;

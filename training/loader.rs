@@ -276,7 +276,7 @@ mod tests {
             let texts: Vec<u32> = (0..lengths.len() as u32).rev().collect();
             let shares: Vec<&[u32]> =
                 (0..of).map(|rank| Share { rank, of }.take(&texts, &lengths)).collect();
-            prop_assert_eq!(shares.concat(), texts);
+            prop_assert_eq!(shares.concat(), texts.clone());
             let tokens = |share: &&[u32]| share.iter().map(|&text| lengths[text as usize]).sum::<u32>();
             let even = lengths.iter().sum::<u32>() / of as u32;
             // a text is never parted

@@ -18,6 +18,9 @@ const UNREADABLE: &str = "\u{fffd}";
 /// Numbers kept between calls of [`PairSet::vectors`] at most, in each thread.
 const GATHERED_KEPT: usize = 1 << 22;
 
+/// Rows between the one that is read and the one that the processor is told to fetch.
+const AHEAD: usize = 4;
+
 thread_local! {
     // memory fresh from the system costs more to touch for the first time than the copy into it
     static GATHERED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -229,7 +232,11 @@ impl PairSet {
 
     /// Vectors of `rows`, in their order, into `into` (`rows.len() * dim` long, row after row).
     pub fn vectors_into<R: Row>(&self, rows: &[R], into: &mut [f32]) {
-        for (&row, into) in rows.iter().zip(into.chunks_exact_mut(self.dim().max(1))) {
+        for (at, (&row, into)) in rows.iter().zip(into.chunks_exact_mut(self.dim().max(1))).enumerate() {
+            if let Some(soon) = rows.get(at + AHEAD) {
+                let (shard, at) = self.locate(soon.position());
+                torch_ext::half::prefetch(shard.vector_bytes(at));
+            }
             self.vector_into(row.position(), into);
         }
     }

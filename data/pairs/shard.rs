@@ -100,14 +100,19 @@ impl Shard {
     /// Numbers of `row`, widened to f32 into `into` (`dim` long).
     #[inline]
     pub(super) fn vector_into(&self, row: usize, into: &mut [f32]) {
-        use half::slice::HalfFloatSliceExt;
-        let width = self.dim * self.storage.bytes();
-        let bytes = &self.map.bytes()[self.vectors.start + row * width..][..width];
+        let bytes = self.vector_bytes(row);
         match self.storage {
             // `layout` has checked the alignment, so neither cast can fail
-            Storage::F16 => bytemuck::cast_slice::<u8, f16>(bytes).convert_to_f32_slice(into),
+            Storage::F16 => torch_ext::half::widen(bytemuck::cast_slice::<u8, f16>(bytes), into),
             Storage::F32 => into.copy_from_slice(bytemuck::cast_slice(bytes)),
         }
+    }
+
+    /// The numbers of `row` as they are stored.
+    #[inline]
+    pub(super) fn vector_bytes(&self, row: usize) -> &[u8] {
+        let width = self.dim * self.storage.bytes();
+        &self.map.bytes()[self.vectors.start + row * width..][..width]
     }
 }
 

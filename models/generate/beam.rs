@@ -1,8 +1,8 @@
 //! Beam search as transformers does it (`GenerationMixin._beam_search` with `early_stopping=False`).
 #![allow(non_snake_case)]
 
-use super::{Generated, host_f64, host_i64};
-use crate::{Decoder, Result};
+use super::{Generated, Strategy, host_f64, host_i64};
+use crate::{Decoder, DecoderConfig, Result};
 use tch::Tensor;
 
 /// A hypothesis that is still growing.
@@ -14,7 +14,7 @@ struct Beam {
 
 /// One vector's search.
 #[derive(Debug)]
-struct Search {
+pub(super) struct Search {
     /// Running hypotheses, best first.
     beams: Vec<Beam>,
     /// Ended hypotheses with their scores, best first.
@@ -23,30 +23,82 @@ struct Search {
 
 /// A continuation of a running hypothesis.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
+pub(super) struct Candidate {
     beam: usize,
     token: i64,
     log_prob: f32,
 }
 
 /// What all vectors' searches share.
-struct Rules {
-    width: usize,
+#[derive(Debug, Clone)]
+pub(super) struct Rules {
+    /// Hypotheses of a vector.
+    pub(super) width: usize,
     length_penalty: f64,
-    limit: usize,
-    eos: i64,
+    /// Longest text in tokens, EOS included.
+    pub(super) limit: usize,
+    pub(super) eos: i64,
+    /// Continuations of a row that can matter.
+    pub(super) keep: usize,
 }
 
 impl Rules {
+    /// For a strategy and a decoder; a width of 1 for what is no beam search.
+    pub(super) fn new(strategy: &Strategy, limit: usize, config: &DecoderConfig) -> Self {
+        let (eos, vocab) = (config.eos_token_id, config.vocab as usize);
+        let Strategy::Beam { width, length_penalty } = *strategy else {
+            return Self { width: 1, length_penalty: 0.0, limit, eos, keep: 1 };
+        };
+        // a vocabulary smaller than the candidates cannot fill a wider beam in the first step
+        let width = width.min(vocab / 2).max(1);
+        Self { width, length_penalty, limit, eos, keep: (2 * width).min(vocab) }
+    }
+
     fn score(&self, log_prob: f32, length: usize) -> f32 {
         log_prob / (length as f64).powf(self.length_penalty) as f32
     }
 }
 
 impl Search {
+    pub(super) fn new() -> Self {
+        Self { beams: vec![Beam::default()], ended: Vec::new() }
+    }
+
+    /// The 2 W best continuations of all running hypotheses, best first: those of each in `rows`, token and
+    /// log-probability.
+    pub(super) fn best<'a>(
+        &self,
+        rows: impl Iterator<Item = &'a [(i64, f32)]>,
+        rules: &Rules,
+    ) -> Vec<Candidate> {
+        let mut all = Vec::with_capacity(self.beams.len() * rules.keep);
+        for (beam, (state, row)) in self.beams.iter().zip(rows).enumerate() {
+            let of = |&(token, log_prob)| Candidate { beam, token, log_prob: state.log_prob + log_prob };
+            all.extend(row.iter().map(of));
+        }
+        all.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
+        all.truncate(2 * rules.width);
+        all
+    }
+
+    /// The last token of each running hypothesis.
+    pub(super) fn last_tokens(&self) -> impl Iterator<Item = i64> {
+        self.beams.iter().map(|beam| beam.ids.last().copied().unwrap_or(0).into())
+    }
+
+    /// The ended texts, best first.
+    pub(super) fn texts(self) -> Vec<Generated> {
+        self.ended.into_iter().map(|(_, text)| text).collect()
+    }
+
     /// Takes the 2 W best continuations, best first, that make hypotheses of `length` tokens. Returns the running
     /// hypothesis that each new one continues, or `None` when nothing can improve any more.
-    fn advance(&mut self, candidates: &[Candidate], length: usize, rules: &Rules) -> Option<Vec<usize>> {
+    pub(super) fn advance(
+        &mut self,
+        candidates: &[Candidate],
+        length: usize,
+        rules: &Rules,
+    ) -> Option<Vec<usize>> {
         let ends = |candidate: &&Candidate| candidate.token == rules.eos || length == rules.limit;
         // only the best W may end; the others are there so that W remain to go on
         for candidate in candidates.iter().take(rules.width).filter(ends) {
@@ -78,25 +130,15 @@ impl Search {
 }
 
 /// Searches for all vectors of a chunk, (B, dim); at most W texts each, best first.
-pub(super) fn search(
-    decoder: &Decoder,
-    v_BD: &Tensor,
-    width: usize,
-    length_penalty: f64,
-    limit: usize,
-) -> Result<Vec<Vec<Generated>>> {
-    let (batch, config) = (v_BD.size()[0], decoder.config());
-    // a vocabulary smaller than the candidates cannot fill a wider beam in the first step
-    let width = width.min(config.vocab as usize / 2).max(1);
-    let rules = Rules { width, length_penalty, limit, eos: config.eos_token_id };
-    let mut searches: Vec<Search> =
-        (0..batch).map(|_| Search { beams: vec![Beam::default()], ended: Vec::new() }).collect();
+pub(super) fn search(decoder: &Decoder, v_BD: &Tensor, rules: &Rules) -> Result<Vec<Vec<Generated>>> {
+    let (batch, config, limit) = (v_BD.size()[0], decoder.config(), rules.limit);
+    let mut searches: Vec<Search> = (0..batch).map(|_| Search::new()).collect();
     let mut live: Vec<usize> = (0..searches.len()).collect();
     let mut cache = decoder.cache(batch, limit as i64)?;
     let shared = config.prefix_tokens + 1;
     let mut logits_RV = decoder.begin(v_BD, &mut cache)?;
     for length in 1..=limit {
-        let mut candidates = continuations(&logits_RV, &searches, &live, width)?.into_iter();
+        let mut candidates = continuations(&logits_RV, &searches, &live, rules)?.into_iter();
         let before = live.len();
         let (mut parents, mut tokens) = (Vec::new(), Vec::new());
         let mut first_row = 0;
@@ -104,11 +146,10 @@ pub(super) fn search(
             let search = &mut searches[index];
             let beams = search.beams.len();
             let own = candidates.next().unwrap_or_default();
-            let continued = search.advance(&own, length, &rules);
+            let continued = search.advance(&own, length, rules);
             if let Some(continued) = &continued {
                 parents.extend(continued.iter().map(|beam| (first_row + beam) as i64));
-                tokens
-                    .extend(search.beams.iter().map(|beam| i64::from(beam.ids.last().copied().unwrap_or(0))));
+                tokens.extend(search.last_tokens());
             }
             first_row += beams;
             continued.is_some()
@@ -125,7 +166,7 @@ pub(super) fn search(
         let next_R = Tensor::f_from_slice::<i64>(&tokens)?.f_to_device(decoder.device())?;
         logits_RV = decoder.step(&next_R, &mut cache)?;
     }
-    Ok(searches.into_iter().map(|search| search.ended.into_iter().map(|(_, text)| text).collect()).collect())
+    Ok(searches.into_iter().map(Search::texts).collect())
 }
 
 /// For every live search the 2 W best continuations of its running hypotheses, best first. The best of each row are
@@ -134,26 +175,16 @@ fn continuations(
     logits_RV: &Tensor,
     searches: &[Search],
     live: &[usize],
-    width: usize,
+    rules: &Rules,
 ) -> Result<Vec<Vec<Candidate>>> {
-    let keep = (2 * width as i64).min(logits_RV.size()[1]) as usize;
-    let (logits_RK, tokens_RK) = logits_RV.f_topk(keep as i64, 1, true, true)?;
+    let (logits_RK, tokens_RK) = logits_RV.f_topk(rules.keep as i64, 1, true, true)?;
     let log_probs = host_f64(&logits_RK.f_sub(&logits_RV.f_logsumexp([1].as_slice(), true)?)?)?;
     let tokens = host_i64(&tokens_RK)?;
-    let mut rows = log_probs.chunks(keep).zip(tokens.chunks(keep));
+    let pairs: Vec<(i64, f32)> = tokens.into_iter().zip(log_probs.into_iter().map(|p| p as f32)).collect();
+    let mut rows = pairs.chunks(rules.keep);
     let best_of = |&index: &usize| {
-        let mut all = Vec::with_capacity(width * keep);
-        for (beam, state) in searches[index].beams.iter().enumerate() {
-            let Some((log_probs, tokens)) = rows.next() else { break };
-            all.extend(log_probs.iter().zip(tokens).map(|(&log_prob, &token)| Candidate {
-                beam,
-                token,
-                log_prob: state.log_prob + log_prob as f32,
-            }));
-        }
-        all.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
-        all.truncate(2 * width);
-        all
+        let search: &Search = &searches[index];
+        search.best(rows.by_ref().take(search.beams.len()), rules)
     };
     Ok(live.iter().map(best_of).collect())
 }

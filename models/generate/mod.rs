@@ -1,17 +1,23 @@
 //! Vectors to token ids: greedy, sampling, beam search.
 //!
-//! All rows have a prefix of the same length, so they stay in step: there is no padding, the head runs on the last
-//! position alone, and rows that have ended leave the batch.
+//! There is no padding, and the head runs on the last position alone. On a CPU texts are decoded in flight
+//! (`in_flight.rs`): the next vector takes the place of a text that has ended. Elsewhere all rows of a chunk stay in
+//! step, and those that have ended leave the batch.
 #![allow(non_snake_case)]
 
 mod beam;
 pub mod graphed;
+mod in_flight;
 mod sample;
+mod stepper;
+mod text_in_flight;
 
 use crate::kv_cache::KvCache;
 use crate::{Decoder, Error, Result};
+use beam::Rules;
 use sample::Sampler;
 use serde::{Deserialize, Serialize};
+use stepper::Stepper;
 use tch::{Kind, Tensor};
 
 /// How the next token is chosen.
@@ -75,6 +81,24 @@ pub struct Generated {
     pub finished: bool,
 }
 
+impl Generated {
+    fn empty() -> Self {
+        Self { ids: Vec::new(), log_prob: 0.0, finished: false }
+    }
+
+    /// Adds a token; what comes behind EOS is passed over.
+    fn add(&mut self, token: i64, log_prob: f64, eos: i64) {
+        if self.finished {
+            return;
+        }
+        self.log_prob += log_prob;
+        self.finished = token == eos;
+        if !self.finished {
+            self.ids.push(token as u32);
+        }
+    }
+}
+
 /// Decodes vectors (N, dim), any float type and device. Returns the texts of each, best first: one for greedy, the
 /// samples by log-probability, the beams by score.
 ///
@@ -84,30 +108,43 @@ pub struct Generated {
 pub fn generate(decoder: &Decoder, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Vec<Generated>>> {
     check_options(options)?;
     let v_ND = check_vectors(decoder, v_ND)?;
+    let limit = options.max_tokens.min(decoder.config().max_tokens as usize);
+    tch::no_grad(|| {
+        if v_ND.size()[0] > 0 && Stepper::fits(decoder) {
+            in_flight::decode(decoder, &v_ND, options, limit)
+        } else {
+            in_chunks(decoder, &v_ND, options, limit)
+        }
+    })
+}
+
+/// Decodes chunk after chunk of vectors, all rows of a chunk in step: what a GPU likes best.
+fn in_chunks(
+    decoder: &Decoder,
+    v_ND: &Tensor,
+    options: &GenerateOptions,
+    limit: usize,
+) -> Result<Vec<Vec<Generated>>> {
     let per_vector = match options.strategy {
         Strategy::Greedy => 1,
         Strategy::Sample { samples, .. } => samples,
         Strategy::Beam { width, .. } => width,
     };
     let (count, chunk) = (v_ND.size()[0], (options.batch / per_vector).max(1) as i64);
-    let limit = options.max_tokens.min(decoder.config().max_tokens as usize);
     let mut results = Vec::with_capacity(count as usize);
-    tch::no_grad(|| -> Result<()> {
-        for start in (0..count).step_by(chunk as usize) {
-            let v_BD = v_ND.f_narrow(0, start, chunk.min(count - start))?;
-            results.extend(match &options.strategy {
-                Strategy::Greedy => in_step(decoder, &v_BD, 1, limit, LEAVE_AT, &mut Greedy)?,
-                Strategy::Sample { samples, .. } => {
-                    let mut sampler = Sampler::new(&options.strategy, start as u64, v_BD.size()[0] as u64);
-                    in_step(decoder, &v_BD, *samples as i64, limit, LEAVE_AT, &mut sampler)?
-                }
-                Strategy::Beam { width, length_penalty } => {
-                    beam::search(decoder, &v_BD, *width, *length_penalty, limit)?
-                }
-            });
-        }
-        Ok(())
-    })?;
+    for start in (0..count).step_by(chunk as usize) {
+        let v_BD = v_ND.f_narrow(0, start, chunk.min(count - start))?;
+        results.extend(match &options.strategy {
+            Strategy::Greedy => in_step(decoder, &v_BD, 1, limit, LEAVE_AT, &mut Greedy)?,
+            Strategy::Sample { samples, .. } => {
+                let mut sampler = Sampler::new(&options.strategy, start as u64, v_BD.size()[0] as u64);
+                in_step(decoder, &v_BD, *samples as i64, limit, LEAVE_AT, &mut sampler)?
+            }
+            Strategy::Beam { .. } => {
+                beam::search(decoder, &v_BD, &Rules::new(&options.strategy, limit, decoder.config()))?
+            }
+        });
+    }
     Ok(results)
 }
 
@@ -185,24 +222,14 @@ fn in_step(
         cache.select(&rows)?;
         logits_RV = logits_RV.f_index_select(0, &rows)?;
     }
-    let empty = Generated { ids: Vec::new(), log_prob: 0.0, finished: false };
-    let mut texts = vec![empty; (batch * copies) as usize];
+    let mut texts = vec![Generated::empty(); (batch * copies) as usize];
     let mut rows: Vec<usize> = (0..texts.len()).collect();
     let eos = decoder.config().eos_token_id;
     for length in 1..=limit {
         let mut next_R = choose.choose(&logits_RV, &rows)?;
         let log_probs = host_f64(&log_probs_of(&logits_RV, &next_R)?)?;
         for ((&row, token), log_prob) in rows.iter().zip(host_i64(&next_R)?).zip(log_probs) {
-            let text = &mut texts[row];
-            if text.finished {
-                continue;
-            }
-            text.log_prob += log_prob;
-            if token == eos {
-                text.finished = true;
-            } else {
-                text.ids.push(token as u32);
-            }
+            texts[row].add(token, log_prob, eos);
         }
         let live = rows.iter().filter(|&&row| !texts[row].finished).count();
         if live == 0 || length == limit {
@@ -249,13 +276,18 @@ fn grouped(texts: Vec<Generated>, copies: usize) -> Vec<Vec<Generated>> {
     let mut texts = texts.into_iter();
     let mut groups = Vec::new();
     loop {
-        let mut group: Vec<Generated> = texts.by_ref().take(copies).collect();
+        let group: Vec<Generated> = texts.by_ref().take(copies).collect();
         if group.is_empty() {
             return groups;
         }
-        group.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
-        groups.push(group);
+        groups.push(best_first(group));
     }
+}
+
+/// Samples of one vector by log-probability.
+fn best_first(mut texts: Vec<Generated>) -> Vec<Generated> {
+    texts.sort_by(|a, b| b.log_prob.total_cmp(&a.log_prob));
+    texts
 }
 
 fn host_i64(tensor: &Tensor) -> Result<Vec<i64>> {

@@ -8,27 +8,20 @@ use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
-/// Cuts and draws; one random stream a row.
-pub(super) struct Sampler {
+/// What the distribution is cut to before a token is drawn.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cuts {
     temperature: f64,
     top_k: Option<i64>,
     top_p: Option<f64>,
     min_p: Option<f64>,
-    streams: Vec<ChaCha8Rng>,
 }
 
-impl Sampler {
-    /// For the rows of a chunk of `vectors` vectors, the first of which is number `first` of all. Strategies other
-    /// than sampling draw from the whole distribution.
-    pub(super) fn new(strategy: &Strategy, first: u64, vectors: u64) -> Self {
-        let mut sampler =
-            Self { temperature: 1.0, top_k: None, top_p: None, min_p: None, streams: Vec::new() };
-        if let Strategy::Sample { temperature, top_k, top_p, min_p, seed, samples } = *strategy {
-            let rows = (first..first + vectors).flat_map(|v| (0..samples as u64).map(move |s| (v, s)));
-            let streams = rows.map(|(vector, sample)| stream(seed, vector, sample)).collect();
-            sampler = Self { temperature, top_k, top_p, min_p, streams };
-        }
-        sampler
+impl Cuts {
+    /// Those of a strategy that samples.
+    pub(super) fn of(strategy: &Strategy) -> Option<Self> {
+        let Strategy::Sample { temperature, top_k, top_p, min_p, .. } = *strategy else { return None };
+        Some(Self { temperature, top_k, top_p, min_p })
     }
 
     /// Logits with -inf where a token is cut off.
@@ -45,17 +38,12 @@ impl Sampler {
         }
         Ok(logits_RV)
     }
-}
 
-impl Choose for Sampler {
-    /// By the inverse of the cumulative distribution: one uniform number a row.
-    fn choose(&mut self, logits_RV: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    /// A token for each row of (R, V) logits by the inverse of the cumulative distribution: one uniform number a row.
+    pub(super) fn draw(&self, logits_RV: &Tensor, uniform_R: &[f64]) -> Result<Tensor> {
         let cumulative_RV = self.cut(logits_RV)?.f_softmax(-1, Kind::Double)?.f_cumsum(1, Kind::Double)?;
-        // 53 bits in [0, 1)
-        let uniform = |row: &usize| (self.streams[*row].next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        let uniform_R: Vec<f64> = rows.iter().map(uniform).collect();
         let last = cumulative_RV.size()[1] - 1;
-        let uniform_R1 = Tensor::f_from_slice(&uniform_R)?.f_to_device(logits_RV.device())?.f_unsqueeze(1)?;
+        let uniform_R1 = Tensor::f_from_slice(uniform_R)?.f_to_device(logits_RV.device())?.f_unsqueeze(1)?;
         let target_R1 = uniform_R1.f_mul(&cumulative_RV.f_select(1, last)?.f_unsqueeze(1)?)?;
         // the first token whose cumulative probability exceeds the target: tokens cut off have no width
         let index_R =
@@ -64,8 +52,40 @@ impl Choose for Sampler {
     }
 }
 
+/// Cuts and draws; one random stream a row.
+pub(super) struct Sampler {
+    cuts: Cuts,
+    streams: Vec<ChaCha8Rng>,
+}
+
+impl Sampler {
+    /// For the rows of a chunk of `vectors` vectors, the first of which is number `first` of all. Strategies other
+    /// than sampling draw from the whole distribution.
+    pub(super) fn new(strategy: &Strategy, first: u64, vectors: u64) -> Self {
+        let whole = Cuts { temperature: 1.0, top_k: None, top_p: None, min_p: None };
+        let mut streams = Vec::new();
+        if let Strategy::Sample { seed, samples, .. } = *strategy {
+            let rows = (first..first + vectors).flat_map(|v| (0..samples as u64).map(move |s| (v, s)));
+            streams = rows.map(|(vector, sample)| stream(seed, vector, sample)).collect();
+        }
+        Self { cuts: Cuts::of(strategy).unwrap_or(whole), streams }
+    }
+}
+
+impl Choose for Sampler {
+    fn choose(&mut self, logits_RV: &Tensor, rows: &[usize]) -> Result<Tensor> {
+        let uniform_R: Vec<f64> = rows.iter().map(|&row| uniform(&mut self.streams[row])).collect();
+        self.cuts.draw(logits_RV, &uniform_R)
+    }
+}
+
+/// The next number of a stream, 53 bits in [0, 1).
+pub(super) fn uniform(stream: &mut ChaCha8Rng) -> f64 {
+    (stream.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// The random numbers of one sample of one vector.
-fn stream(seed: u64, vector: u64, sample: u64) -> ChaCha8Rng {
+pub(super) fn stream(seed: u64, vector: u64, sample: u64) -> ChaCha8Rng {
     let mut hasher = blake3::Hasher::new();
     for part in [seed, vector, sample] {
         hasher.update(&part.to_le_bytes());

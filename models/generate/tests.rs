@@ -57,3 +57,55 @@ fn it_does_not_matter_when_ended_rows_leave() {
         at_once.iter().flatten().filter(|text| text.finished).map(|text| text.ids.len()).collect();
     assert!(lengths.len() > 3, "rows must end at different times for this to be a test: {lengths:?}");
 }
+
+fn strategies() -> [Strategy; 3] {
+    [
+        Strategy::Greedy,
+        Strategy::Beam { width: 3, length_penalty: 1.0 },
+        Strategy::Sample { temperature: 1.0, top_k: None, top_p: None, min_p: None, seed: 5, samples: 2 },
+    ]
+}
+
+fn ids(texts: &[Vec<Generated>]) -> Vec<&[u32]> {
+    texts.iter().flatten().map(|text| text.ids.as_slice()).collect()
+}
+
+#[test]
+fn texts_in_flight_are_those_of_rows_in_step() {
+    let decoder = decoder();
+    assert!(Stepper::fits(&decoder));
+    let v_ND = (Tensor::arange(90 * 8, (Kind::Float, Device::Cpu)) * 0.7).cos().view([90, 8]);
+    for strategy in strategies() {
+        let options = |batch| GenerateOptions { strategy: strategy.clone(), max_tokens: 20, batch };
+        let (expected, found) = tch::no_grad(|| {
+            let in_flight = |batch| in_flight::decode(&decoder, &v_ND, &options(batch), 20).unwrap();
+            (in_chunks(&decoder, &v_ND, &options(30), 20).unwrap(), [1, 7, 40, 1000].map(in_flight))
+        });
+        for found in found {
+            assert_eq!(ids(&expected), ids(&found), "{strategy:?}");
+            for (a, b) in expected.iter().flatten().zip(found.iter().flatten()) {
+                assert!((a.log_prob - b.log_prob).abs() < 1e-3 && a.finished == b.finished);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_does_not_matter() {
+    let v_ND = (Tensor::arange(90 * 8, (Kind::Float, Device::Cpu)) * 0.7).cos().view([90, 8]);
+    for strategy in strategies() {
+        let with = |threads| {
+            let v_ND = v_ND.copy();
+            let options = GenerateOptions { strategy: strategy.clone(), max_tokens: 20, batch: 64 };
+            // the number is a thread's own, and other tests have theirs
+            let run = move || {
+                tch::set_num_threads(threads);
+                let texts = generate(&decoder(), &v_ND, &options).unwrap();
+                assert_eq!(tch::get_num_threads(), threads);
+                texts
+            };
+            std::thread::spawn(run).join().unwrap()
+        };
+        assert_eq!(ids(&with(1)), ids(&with(3)), "{strategy:?}");
+    }
+}

@@ -1,5 +1,6 @@
 //! `bench`: how fast this machine does the work, and how far from the rate of its matrix products that is.
 
+mod decode;
 mod encode;
 mod machine;
 mod train;
@@ -16,6 +17,8 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum BenchVerb {
+    /// Vectors -> texts: texts and tokens a second, at several batches
+    Decode(decode::BenchDecodeArgs),
     /// Texts -> vectors: texts and tokens a second, padding, memory
     Encode(encode::BenchEncodeArgs),
     /// Training steps: target tokens a second, waiting for data, share of the machine's products
@@ -25,6 +28,7 @@ enum BenchVerb {
 /// Measures, and prints what was found.
 pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.verb {
+        BenchVerb::Decode(args) => decode::run(args),
         BenchVerb::Encode(args) => encode::run(args),
         BenchVerb::Train(args) => train::run(args),
     }

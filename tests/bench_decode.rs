@@ -1,0 +1,126 @@
+//! `bench decode` on a small export.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, non_snake_case)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use models::space::Attention;
+use models::vocabulary::train_bpe;
+use models::{
+    Decoder, DecoderConfig, Dtype, ExportOptions, Inverter, Origin, OriginKind, ParamStore, Pooling, Prompt,
+    Space, write_export,
+};
+use predicates::prelude::*;
+use predicates::str::contains;
+use support::inverse_stella;
+use tch::{Device, Kind, Tensor};
+
+fn space() -> Space {
+    Space {
+        encoder: "tiny".into(),
+        revision: None,
+        weights_digest: "blake3:00".into(),
+        prompt: Prompt::none(),
+        other_prompts: vec![],
+        special_tokens: None,
+        attention: Attention::Bidirectional,
+        pooling: Pooling::Mean,
+        dense: None,
+        dim: 8,
+        normalize: true,
+        max_tokens: 64,
+    }
+}
+
+/// A random decoder of vectors of 8 numbers and texts of up to 12 tokens.
+fn export(folder: &Path) -> PathBuf {
+    let texts = ["A man is playing a guitar.", "Two dogs run through the snow."];
+    let vocabulary = train_bpe(texts.into_iter().cycle().take(100).map(str::to_owned), 300).unwrap();
+    let config = DecoderConfig {
+        dim: 8,
+        hidden: 32,
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 8,
+        ffn: 48,
+        vocab: vocabulary.size() as i64,
+        prefix_tokens: 3,
+        projector_hidden: 16,
+        max_tokens: 12,
+        rope_theta: 1e4,
+        rms_norm_eps: 1e-6,
+        tie_embeddings: true,
+        bos_token_id: vocabulary.bos.into(),
+        eos_token_id: vocabulary.eos.into(),
+        pad_token_id: vocabulary.pad.into(),
+        activation: Default::default(),
+        input_scale: 8f64.sqrt(),
+        input_normalization: false,
+        qkv_bias: false,
+    };
+    let mut store = ParamStore::train(Device::Cpu, Kind::Float, 4);
+    let decoder = Decoder::new(&config, &mut store).unwrap();
+    let origin = Origin { kind: OriginKind::Run, path: PathBuf::from("made here"), step: None };
+    let inverter = Inverter { decoder, config, vocabulary, space: space(), origin, store };
+    let golden_ND = Tensor::eye(8, (Kind::Float, Device::Cpu));
+    let out = folder.join("export");
+    let options = ExportOptions { dtype: Dtype::F32, golden_ND: &golden_ND, readme: "# A decoder\n" };
+    write_export(&inverter, &out, &options).unwrap();
+    out
+}
+
+fn bench(flags: &[&str]) -> assert_cmd::assert::Assert {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = inverse_stella();
+    command.args(["bench", "decode"]).arg(export(folder.path())).args(["--n", "40"]).args(flags).assert()
+}
+
+#[test]
+fn it_tells_each_batch_and_the_best() {
+    let done = bench(&[
+        "--json",
+        "--max-tokens",
+        "10",
+        "--batch",
+        "1,16",
+        "--runs",
+        "2",
+        "--dtype",
+        "f32",
+        "--check-f32",
+    ])
+    .success();
+    let found: serde_json::Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    assert_eq!((&found["n"], &found["beams"], &found["dtype"]), (&40.into(), &1.into(), &"f32".into()));
+    let batches = found["batches"].as_array().unwrap();
+    assert_eq!(batches.iter().map(|at| at["batch"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 16]);
+    let speed = |at: &serde_json::Value| at["texts_per_s"].as_f64().unwrap();
+    assert_eq!(speed(&found), f64::max(speed(&batches[0]), speed(&batches[1])));
+    for at in batches {
+        assert!(at["tokens_per_s"].as_f64().unwrap() > 0.0 && at["tokens"].as_u64().unwrap() <= 400, "{at}");
+        assert_eq!(at["equal_to_f32_percent"], 100.0);
+    }
+}
+
+#[test]
+fn it_tells_beams_in_lines() {
+    let told =
+        contains("3 beams").and(contains("texts/s")).and(contains("% ended")).and(contains("best").not());
+    bench(&["--max-tokens", "10", "--beam", "3", "--batch", "8", "--dtype", "bf16"]).success().stdout(told);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let refused = contains("--max-tokens 32: this decoder writes 1 to 12 tokens").and(contains("hint:"));
+    bench(&[]).code(2).stderr(refused);
+    bench(&["--max-tokens", "10", "--batch", "0"]).code(2);
+    let folder = tempfile::tempdir().unwrap();
+    let vectors = folder.path().join("v.jsonl");
+    fs_err::write(&vectors, "[1.0, 2.0]\n").unwrap();
+    bench(&["--max-tokens", "10", "--vectors", vectors.to_str().unwrap()])
+        .code(1)
+        .stderr(contains("2 numbers").and(contains("hint:")));
+    inverse_stella().args(["bench", "decode", "no-such-folder"]).assert().code(1).stderr(contains("hint:"));
+}
