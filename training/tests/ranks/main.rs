@@ -1,0 +1,203 @@
+//! One training by several processes: the same losses as by one, whatever happens to a process on the way.
+//!
+//! A test starts this same program again, once a rank; the processes run `member` and print one line each.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+#[path = "../run/small.rs"]
+#[allow(dead_code)]
+mod small;
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use small::{Small, bytes};
+use torch_ext::World;
+use training::{NullSink, TrainOptions, train};
+
+/// What all the trainings here have in common.
+const SETS: &[&str] = &[
+    "training.max_steps=40",
+    "training.batch_tokens=1500",
+    "training.eval_every=10",
+    "decoder.hidden=32",
+    "distributed.timeout_seconds=60",
+    // several buckets, so that some are sent before the backward pass ends
+    "distributed.bucket_mib=0.01",
+];
+
+/// Starts one process a rank on the run `run`.
+fn start(small: &Small, run: &str, sets: &[&str], processes: usize, resume: bool) -> Vec<Child> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let dir = format!("run.dir={}", small.run(run).display());
+    let sets = [SETS, sets, &[&dir]].concat().join("\n");
+    let process = |rank: usize| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["member", "--exact", "--ignored", "--nocapture"])
+            .env("RECIPE", small.path("small.toml"))
+            .env("SETS", &sets)
+            .env("RESUME", resume.to_string())
+            .env("RANK", rank.to_string())
+            .env("WORLD_SIZE", processes.to_string())
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", &port)
+            .env("OMP_NUM_THREADS", "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    (0..processes).map(process).collect()
+}
+
+/// What the processes said when they had ended, by rank.
+fn said(children: Vec<Child>) -> Vec<String> {
+    let line_of = |child: Child| {
+        let output = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        output.lines().find_map(|line| line.split_once("said: ")).map(|(_, said)| said.to_owned())
+    };
+    children.into_iter().map(|child| line_of(child).unwrap_or_default()).collect()
+}
+
+#[test]
+#[ignore = "one of the processes that the other tests start"]
+fn member() {
+    let Ok(recipe) = std::env::var("RECIPE") else { return };
+    tch::set_num_threads(1);
+    let sets: Vec<String> = std::env::var("SETS").unwrap().lines().map(str::to_owned).collect();
+    let resolved = training::recipe::load(recipe, &sets).unwrap();
+    let timeout = Duration::from_secs_f64(resolved.recipe.distributed.timeout_seconds);
+    let trained = World::from_env(timeout).map_err(training::Error::from).and_then(|world| {
+        let resume = std::env::var("RESUME").unwrap() == "true";
+        let options = TrainOptions { resume, world: Arc::new(world), ..TrainOptions::default() };
+        train(&resolved, &options, &mut NullSink)
+    });
+    match trained {
+        Ok(outcome) => println!("said: step {} tokens {}", outcome.steps, outcome.tokens),
+        Err(error) => println!("said: {error}; hint: {}", error.hint().unwrap_or_default()),
+    }
+}
+
+/// Trains to the end on so many processes; gives (step, loss) and (step, dev loss) from the run's records.
+fn curve(small: &Small, run: &str, sets: &[&str], processes: usize, resume: bool) -> Curve {
+    let said = said(start(small, run, sets, processes, resume));
+    assert!(said.iter().all(|line| line.starts_with("step 40 tokens")), "{said:?}");
+    assert!(said.iter().all(|line| line == &said[0]), "{said:?}");
+    Curve::of(small, run)
+}
+
+#[derive(Debug, PartialEq)]
+struct Curve {
+    losses: Vec<(u64, f64)>,
+    dev: Vec<(u64, f64)>,
+    norms: Vec<f64>,
+}
+
+impl Curve {
+    fn of(small: &Small, run: &str) -> Self {
+        let text = fs_err::read_to_string(small.run(run).join("metrics.jsonl")).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |key: &str| -> Vec<(u64, f64)> {
+            let point = |line: &serde_json::Value| Some((line["step"].as_u64()?, line.get(key)?.as_f64()?));
+            lines.iter().filter_map(point).collect()
+        };
+        let norms = of("grad_norm").into_iter().map(|(_, norm)| norm).collect();
+        Self { losses: of("loss"), dev: of("dev_loss"), norms }
+    }
+
+    /// The largest relative difference between two curves over the same steps.
+    fn farthest(&self, other: &Self) -> f64 {
+        let pairs = [(&self.losses, &other.losses), (&self.dev, &other.dev)];
+        let mut most = 0.0f64;
+        for (one, two) in pairs {
+            let steps = |points: &[(u64, f64)]| points.iter().map(|point| point.0).collect::<Vec<_>>();
+            assert_eq!(steps(one), steps(two));
+            assert!(!one.is_empty());
+            for ((_, a), (_, b)) in one.iter().zip(two.iter()) {
+                most = most.max((a - b).abs() / a.abs());
+            }
+        }
+        most
+    }
+}
+
+#[test]
+fn the_losses_are_those_of_one_process() {
+    let small = Small::new();
+    let one = curve(&small, "one", &[], 1, false);
+    assert_eq!(one.losses.len(), 40);
+    assert!(one.losses[39].1 < 0.9 * one.losses[0].1, "it learns: {:?}", one.losses);
+    for (processes, accumulate) in [(2, 1), (4, 1), (2, 3)] {
+        let run = format!("by-{processes}-in-{accumulate}");
+        let set = format!("training.accumulate={accumulate}");
+        let several = curve(&small, &run, &[&set], processes, false);
+        let farthest = one.farthest(&several);
+        println!("{processes} processes, {accumulate} parts: losses differ by {farthest:.1e} at most");
+        assert!(farthest < 1e-5, "{processes} processes in {accumulate} parts: {farthest}");
+        assert!(one.norms.iter().zip(&several.norms).all(|(a, b)| (a - b).abs() < 1e-3 * a));
+    }
+}
+
+#[test]
+fn a_sharded_optimizer_changes_nothing() {
+    let small = Small::new();
+    let whole = curve(&small, "whole", &[], 2, false);
+    let sharded = curve(&small, "sharded", &["distributed.shard_optimizer=true"], 2, false);
+    assert_eq!(whole, sharded);
+    for name in ["model.safetensors", "optimizer.safetensors"] {
+        assert!(bytes(&small.run("whole"), 40, name) == bytes(&small.run("sharded"), 40, name), "{name}");
+    }
+}
+
+#[test]
+fn a_process_that_dies_is_named_and_the_run_goes_on_with_another_number() {
+    let small = Small::new();
+    let whole = curve(&small, "whole", &[], 1, false);
+    for (sets, resumed_by) in [(&["distributed.shard_optimizer=true"][..], 3), (&[], 1)] {
+        let run = format!("resumed-by-{resumed_by}");
+        let mut children = start(&small, &run, sets, 2, false);
+        let begun = Instant::now();
+        while !small.run(&run).join("checkpoints/latest").exists() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no checkpoint came");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        children[1].kill().unwrap();
+        let killed = Instant::now();
+        let said = said(children);
+        assert!(said[0].contains("rank 1 of 2 is gone"), "{said:?}");
+        assert!(said[0].contains("--resume"), "{said:?}");
+        assert!(killed.elapsed() < Duration::from_secs(60), "within the time-out");
+        let farthest = whole.farthest(&curve(&small, &run, sets, resumed_by, true));
+        assert!(farthest < 1e-5, "{farthest}");
+    }
+}
+
+#[test]
+fn ranks_of_other_recipes_or_pairs_do_not_train_together() {
+    let (small, other) = (Small::new(), Small::under(&["none", "query"]));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let process = |rank: usize, sets: &[String]| {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["member", "--exact", "--ignored", "--nocapture"])
+            .env("RECIPE", small.path("small.toml"))
+            .env("SETS", sets.join("\n"))
+            .env("RESUME", "false")
+            .env("RANK", rank.to_string())
+            .env("WORLD_SIZE", "2")
+            .env("MASTER_ADDR", "127.0.0.1")
+            .env("MASTER_PORT", &port)
+            .env("OMP_NUM_THREADS", "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let run = format!("run.dir={}", small.run("differing").display());
+    let pairs = format!("pairs.dir={}", other.path("pairs").display());
+    let said = said(vec![process(0, &[run.clone()]), process(1, &[run, pairs])]);
+    for line in &said {
+        assert!(line.contains("rank 1 has another recipe than rank 0"), "{said:?}");
+    }
+}
