@@ -2,7 +2,9 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::{bench, completions, config, doctor, encode, eval_verb, export, invert, pairs, roundtrip, train};
+use crate::{
+    bench, completions, config, doctor, encode, eval_verb, export, invert, launch, pairs, roundtrip, train,
+};
 
 /// Turn sentence-embedding vectors back into text, and measure how much meaning survives.
 #[derive(Debug, Parser)]
@@ -55,6 +57,8 @@ pub(crate) enum Command {
     Invert(invert::InvertArgs),
     /// Read one text back from its own vector, for the impatient
     Roundtrip(roundtrip::RoundtripArgs),
+    /// Run train, pairs build or eval as several processes that share the work
+    Launch(launch::LaunchArgs),
     /// Measure how fast this machine does the work
     Bench(bench::BenchArgs),
     /// Show a recipe as it resolves, and where each value comes from

@@ -21,6 +21,7 @@ mod eval_verb;
 mod export;
 mod failure;
 mod invert;
+mod launch;
 mod output;
 mod pairs;
 mod progress;
@@ -34,6 +35,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     failure::install_panic_message();
+    launch::end_with_launcher();
     // libtorch_cuda registers its kernels when it is loaded, so this comes before the first tensor
     torch_ext::load_cuda();
     let cli = Cli::parse();
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     }
     let done = match &cli.command {
         Command::Doctor(args) => return doctor::run(args).unwrap_or_else(|error| failure::report(&error)),
+        Command::Launch(args) => return launch::run(args).unwrap_or_else(|error| failure::report(&error)),
         Command::Encode(args) => encode::run(args),
         Command::Pairs(args) => pairs::run(args),
         Command::Train(args) => train::run(args),

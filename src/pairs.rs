@@ -18,6 +18,13 @@ pub(crate) struct PairsArgs {
     verb: PairsVerb,
 }
 
+impl PairsArgs {
+    /// Whether several processes share the work.
+    pub(crate) fn takes_part(&self) -> bool {
+        matches!(self.verb, PairsVerb::Build { .. })
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum PairsVerb {
     /// Read, curate and encode a recipe's corpora; started again after a kill it goes on where it was

@@ -11,9 +11,19 @@ use support::{inverse_stella, write_lines};
 fn help_shows_the_main_job_and_every_verb() {
     let help = inverse_stella().arg("--help").assert().success();
     let text = String::from_utf8(help.get_output().stdout.clone()).unwrap();
-    for verb in
-        ["doctor", "encode", "pairs", "train", "eval", "export", "invert", "roundtrip", "bench", "config"]
-    {
+    for verb in [
+        "doctor",
+        "encode",
+        "pairs",
+        "train",
+        "eval",
+        "export",
+        "invert",
+        "roundtrip",
+        "launch",
+        "bench",
+        "config",
+    ] {
         assert!(text.contains(&format!("  {verb}")), "{verb} is missing from:\n{text}");
         inverse_stella()
             .args([verb, "--help"])
