@@ -309,7 +309,10 @@ mod tests {
         for _ in 0..2 {
             gradients.begin().unwrap();
             for pass in 0..passes {
-                let add = |head: &mut Tensor| Ok(drop(head.f_add_scalar_(0.5)?));
+                let add = |head: &mut Tensor| {
+                    let _ = head.f_add_scalar_(0.5)?;
+                    Ok(())
+                };
                 gradients.add_to_head(add).unwrap();
                 gradients.add_loss(&Tensor::from(1.25f32)).unwrap();
                 gradients.backward(&scalar(&decoder), pass + 1 == passes).unwrap();
