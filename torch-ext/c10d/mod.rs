@@ -5,6 +5,7 @@
 
 mod ffi;
 pub mod group;
+mod patience;
 pub mod place;
 pub mod pulse;
 pub mod store;
