@@ -59,7 +59,8 @@ fn pairs_of_several_processes_have_the_bytes_of_one_and_survive_a_kill() {
     // until the last of them has let go of the lock
     std::thread::sleep(Duration::from_millis(500));
     let report: Value =
-        serde_json::from_str(&done(launched(&small, 2, &["pairs", "build", "--json"], &into(&broken)))).unwrap();
+        serde_json::from_str(&done(launched(&small, 2, &["pairs", "build", "--json"], &into(&broken))))
+            .unwrap();
     assert_eq!(report["outcome"], "resumed");
     assert!(report["resumed_shards"].as_u64().unwrap() >= 1, "{report}");
     let (whole, broken) = (pair_set(&whole), pair_set(&broken));

@@ -1,5 +1,5 @@
 //! The round trip over several ranks: the result of one, and errors that name the rank.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, non_snake_case)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::result_large_err, non_snake_case)]
 
 use std::net::TcpListener;
 use std::time::Duration;
