@@ -109,3 +109,31 @@ fn ctrl_c_stops_all_processes_in_order() {
     done(launched(&small, 1, &["pairs", "build"], &[]));
     assert!(pairs.join("manifest.json").exists());
 }
+
+#[test]
+fn a_process_that_is_killed_is_named_and_the_others_end() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    for victim in [0, 1] {
+        let pairs = small.path(&format!("pairs-{victim}"));
+        let sets = [format!("pairs.dir={}", pairs.display()), "pairs.shard_rows=20".to_owned()];
+        let child = launched(&small, 3, &["pairs", "build"], &sets).spawn().unwrap();
+        let start = Instant::now();
+        while !pairs.join("shard-00001.arrow").exists() {
+            assert!(start.elapsed() < Duration::from_secs(120), "no shard was ever written");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // started in the order of their ranks
+        let listed = Command::new("pgrep").args(["-P", &child.id().to_string()]).output().unwrap();
+        let id = String::from_utf8(listed.stdout).unwrap().lines().nth(victim).unwrap().to_owned();
+        Command::new("kill").args(["-KILL", &id]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(&format!("rank {victim} was ended by signal 9 (SIGKILL)")), "{stderr}");
+        // the store is gone with rank 0, and the others see it by themselves
+        assert!(victim != 0 || stderr.contains("rank 0 of 3 is gone"), "{stderr}");
+        assert!(!stderr.contains("frame #"), "{stderr}");
+        assert!(!pairs.join("manifest.json").exists());
+    }
+}

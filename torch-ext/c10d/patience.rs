@@ -16,7 +16,7 @@ const FEEL: Duration = Duration::from_secs(2);
 /// A pulse that has not beaten for so long has stopped: many beats, as all cores may be at work.
 const STOPPED: Duration = Duration::from_secs(30);
 /// How long the store is served on after a failure, for the others to hear of it.
-const LINGER: Duration = Duration::from_secs(10);
+const LINGER: Duration = Duration::from_secs(5);
 /// Set by the first rank that fails outside a collective: its number and a message.
 const FAILURE: &str = "failure";
 
