@@ -208,6 +208,20 @@ pub enum Error {
         /// What came.
         found: Vec<i64>,
     },
+    /// A process that builds with others does not see the folder that rank 0 works in.
+    #[error("rank {rank} does not see rank 0's working folder {}", folder.display())]
+    NotShared {
+        /// The working folder, by this rank's name for it.
+        folder: PathBuf,
+        /// The rank.
+        rank: usize,
+    },
+    /// Processes that build together have not encoded the same stream.
+    #[error("no process has encoded shard {shard}: they have not read the same texts")]
+    ShardWithoutRank {
+        /// Number of the shard.
+        shard: usize,
+    },
     /// Another process builds in the same folder.
     #[error("{} is being built by another process ({process})", dir.display())]
     BuildLocked {
@@ -382,6 +396,12 @@ impl Error {
                 "build in another folder, or remove this one first".into()
             }
             Error::Json { .. } => "the file is damaged: build again, or restore it".into(),
+            Error::NotShared { .. } => {
+                "all processes need the same pairs.dir on one file system: build on one machine, or in a shared folder".into()
+            }
+            Error::ShardWithoutRank { .. } => {
+                "the folder is not the same for all of them, or was changed meanwhile: run the same command again".into()
+            }
             Error::BuildLocked { .. } => "wait for the other process, or build in another folder".into(),
             Error::NotAPairSet { unfinished: true, .. } => {
                 "run `inverse-stella pairs build` again with the same recipe to go on".into()

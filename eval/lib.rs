@@ -2,7 +2,8 @@
 //!
 //! [`metrics`] compares texts, [`bootstrap`] says how sure a score is, [`score`](fn@score) joins the two for any two
 //! lists of texts. [`round_trip`](fn@round_trip) takes texts through an encoder and a decoder and scores what came
-//! back; its result ([`RoundTrip`]) is described in `docs/eval-schema.md`, and [`table`](fn@table) makes it readable.
+//! back; its result ([`RoundTrip`]) is described in `docs/eval-schema.md`, and [`table`](fn@table) makes it readable. [`Spread`] lets several
+//! processes share the work.
 
 pub mod bootstrap;
 pub mod buckets;
@@ -12,6 +13,7 @@ pub mod result;
 pub mod round_trip;
 pub mod samples;
 pub mod score;
+pub mod spread;
 pub mod table;
 
 pub use bootstrap::Bootstrap;
@@ -20,4 +22,5 @@ pub use metrics::Metric;
 pub use result::{RoundTrip, Row, Scores};
 pub use round_trip::{Invert, RoundTripOptions, round_trip, round_trip_pairs, round_trip_vectors};
 pub use score::{cosines, score};
+pub use spread::Spread;
 pub use table::table;

@@ -21,7 +21,7 @@ use crate::result::{DecoderRecord, RoundTrip, Row, SCHEMA, Scores, Seconds, Sett
 use crate::samples::samples;
 use crate::score::{cosines, finite, statistics};
 
-/// Texts that are encoded in one call, so that progress can be told between calls.
+/// Texts that each process encodes in one call, so that progress can be told between calls.
 const ENCODE_CHUNK: usize = 512;
 
 /// Vector to text. [`Inverter`] is one; tests have others.
@@ -40,6 +40,11 @@ pub trait Invert {
 
     /// Data type of the weights: `f32`, `bf16` or `f16`.
     fn dtype(&self) -> String;
+
+    /// Processes that share a call: each gets so small a part of the vectors.
+    fn shares(&self) -> usize {
+        1
+    }
 }
 
 impl Invert for Inverter {
@@ -115,7 +120,8 @@ pub fn round_trip(
     let kept = limit(texts.len(), options, "the texts")?;
     let input = Input::new(kept, &texts[..kept], domains, texts.len())?;
     let start = Instant::now();
-    let v_ND = embed(encoder, &input.texts, "encode", progress)?;
+    let chunk = ENCODE_CHUNK * inverter.shares();
+    let v_ND = embed(encoder, &input.texts, chunk, "encode", progress)?;
     measure(inverter, encoder, &input, &v_ND, start.elapsed().as_secs_f64(), options, progress)
 }
 
@@ -208,11 +214,17 @@ impl Input {
 }
 
 /// The vectors of texts, `[N, dim]`, with progress between chunks.
-fn embed(encoder: &dyn Embed, texts: &[String], stage: &str, progress: &mut Progress<'_>) -> Result<Tensor> {
+fn embed(
+    encoder: &dyn Embed,
+    texts: &[String],
+    chunk: usize,
+    stage: &str,
+    progress: &mut Progress<'_>,
+) -> Result<Tensor> {
     let mut chunks = Vec::new();
     let mut done = 0;
     progress(stage, 0, texts.len());
-    for chunk in texts.chunks(ENCODE_CHUNK) {
+    for chunk in texts.chunks(chunk) {
         let chunk: Vec<&str> = chunk.iter().map(String::as_str).collect();
         chunks.push(encoder.embed(&chunk)?);
         done += chunk.len();
@@ -230,8 +242,10 @@ fn decode(
 ) -> Result<Vec<Inverted>> {
     let total = v_ND.size()[0] as usize;
     // what is drawn for a vector depends on its place among the vectors of a call
-    let chunk =
-        if matches!(options.strategy, Strategy::Sample { .. }) { total } else { options.batch.max(1) };
+    let chunk = match options.strategy {
+        Strategy::Sample { .. } => total,
+        _ => options.batch.max(1) * inverter.shares(),
+    };
     let mut inverted = Vec::with_capacity(total);
     progress("invert", 0, total);
     while inverted.len() < total {
@@ -263,7 +277,7 @@ fn measure(
 
     let start = Instant::now();
     let hypotheses: Vec<String> = inverted.iter().map(|inverted| inverted.text.clone()).collect();
-    let again_ND = embed(encoder, &hypotheses, "reencode", progress)?;
+    let again_ND = embed(encoder, &hypotheses, ENCODE_CHUNK * inverter.shares(), "reencode", progress)?;
     seconds.reencode = start.elapsed().as_secs_f64();
 
     let start = Instant::now();

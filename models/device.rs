@@ -22,6 +22,16 @@ pub enum DeviceChoice {
 }
 
 impl DeviceChoice {
+    /// The choice of one of several processes on a machine: where it is left open and there are GPUs, the GPU of the
+    /// process's own number, so that no two share one.
+    pub fn of_process(self, local_rank: usize) -> Self {
+        if self != Self::Auto || local_rank == 0 {
+            return self;
+        }
+        torch_ext::load_cuda();
+        if tch::Cuda::is_available() { Self::Cuda(local_rank) } else { self }
+    }
+
     /// The device itself.
     ///
     /// # Errors

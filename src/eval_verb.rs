@@ -1,19 +1,24 @@
 //! `eval`: texts -> vectors -> texts, scored.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use data::Split;
 use data::pairs::PairSet;
-use eval::{RoundTrip, RoundTripOptions};
+use eval::{RoundTrip, RoundTripOptions, Spread};
 use models::Inverter;
+use torch_ext::World;
 
 use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
 use crate::failure::ArgumentError;
-use crate::output;
 use crate::progress::Progress;
+use crate::{launch, output};
+
+/// Time that processes have to find each other, models loaded, and for a batch of each.
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Flags of `eval`.
 #[derive(Debug, Args)]
@@ -25,6 +30,7 @@ Examples:
   inverse-stella eval runs/captions --pairs runs/captions-pairs --split test --json
   inverse-stella eval runs/stella --pairs runs/stella-pairs --prompt s2p
   inverse-stella eval captions-decoder --texts held-out.txt --beam 4 --out runs/captions/report.json
+  inverse-stella launch --processes 4 -- eval runs/captions --texts held-out.txt
 
 The numbers of --json are explained in docs/eval-schema.md.")]
 pub(crate) struct EvalArgs {
@@ -72,8 +78,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     for path in [&args.out, &args.rows].into_iter().flatten() {
         output::require_folder(path)?;
     }
-    let inverter = Inverter::open(&args.decoder, args.decoding.device, args.decoding.dtype)?;
-    let encoder = encoder_source::open_for(&inverter, &args.decoder, &args.encoder, args.decoding.device)?;
+    let device = launch::own_device(args.decoding.device)?;
+    let inverter = Inverter::open(&args.decoder, device, args.decoding.dtype)?;
+    let encoder = encoder_source::open_for(&inverter, &args.decoder, &args.encoder, device)?;
     let options = RoundTripOptions {
         generate: args.decoding.options(inverter.config.max_tokens as usize)?,
         limit: args.limit,
@@ -81,8 +88,13 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         bootstrap: args.bootstrap,
         ..RoundTripOptions::default()
     };
+    let world = World::from_env(TIMEOUT)?;
+    let (inverter, encoder) = (Spread::new(&inverter, &world), Spread::new(&encoder, &world));
     let mut bar: Option<(String, Progress)> = None;
     let mut tell = |stage: &str, done: usize, total: usize| {
+        if !world.is_first() {
+            return;
+        }
         if bar.as_ref().is_none_or(|(at, _)| at != stage) {
             if let Some((_, bar)) = bar.take() {
                 bar.finish();
@@ -106,6 +118,9 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     };
     if let Some((_, bar)) = bar {
         bar.finish();
+    }
+    if !world.is_first() {
+        return Ok(());
     }
     write_files(args, &result)?;
     if args.json {

@@ -1,15 +1,20 @@
 //! `pairs`: corpora -> curated (vector, text) pairs on disk, and a look at them.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use data::pairs::{BuildProgress, PairSet, Stage};
 use models::Embed;
+use torch_ext::World;
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
-use crate::{output, signals};
+use crate::{launch, output, signals};
+
+/// Time that processes have to find each other: an encoder may be loaded, or fetched, slowly.
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Flags of `pairs`.
 #[derive(Debug, Args)]
@@ -31,7 +36,10 @@ enum PairsVerb {
     #[command(after_help = "\
 Examples:
   inverse-stella pairs build --recipe configs/captions.toml
-  inverse-stella pairs build --recipe configs/captions.toml --set corpus.0.limit=1000 --set pairs.dir=/tmp/few")]
+  inverse-stella pairs build --recipe configs/captions.toml --set corpus.0.limit=1000 --set pairs.dir=/tmp/few
+  inverse-stella launch --processes 4 -- pairs build --recipe configs/captions.toml
+
+Several processes share the work, and the folder (docs/pairs.md).")]
     Build {
         #[command(flatten)]
         recipe: RecipeArgs,
@@ -81,7 +89,8 @@ pub(crate) fn run(args: &PairsArgs) -> Result<()> {
 }
 
 fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
-    let recipe = args.load()?.recipe;
+    let mut recipe = args.load()?.recipe;
+    recipe.encoder.device = launch::own_device(recipe.encoder.device)?;
     let encoders = recipe.open_encoders()?;
     let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
     let mut config = recipe.pairs_config();
@@ -89,11 +98,16 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
         config.strict();
     }
     let stop = signals::stop_flag()?;
+    // curation and encoding are waited for without a limit; this holds for the short words in between
+    let world = World::from_env(TIMEOUT)?;
     let mut bar: Option<(Stage, Progress)> = None;
     let built = data::pairs::build_until(
         &config,
         &encoders,
         &mut |at: BuildProgress| {
+            if !world.is_first() {
+                return;
+            }
             if bar.as_ref().is_none_or(|(stage, _)| *stage != at.stage) {
                 if let Some((_, done)) = bar.take() {
                     done.finish();
@@ -105,6 +119,7 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
             }
         },
         &stop,
+        &world,
     );
     if let Some((_, bar)) = bar {
         bar.finish();
@@ -117,6 +132,9 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
         }
         built => built?,
     };
+    if !world.is_first() {
+        return Ok(());
+    }
     if json {
         return output::json(&report);
     }

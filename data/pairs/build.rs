@@ -11,6 +11,7 @@ use fs_err as fs;
 use models::{Embed, Space};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use torch_ext::World;
 
 use super::config::{BuildConfig, Storage, WORK_FOLDER};
 use super::encode::{self, ShardState};
@@ -19,14 +20,15 @@ use super::lock::BuildLock;
 use super::manifest::{CosineLoss, Counts, FORMAT, Flow, MANIFEST_FILE, Manifest, SPACE_FILE};
 use super::progress::{BuildProgress, Watch};
 use super::prompts::Encoders;
-use super::{curated, files, near};
+use super::ranks::{EncodePlan, Plan};
+use super::{curated, files, near, ranks};
 use crate::{Error, Result};
 
 /// What is being built, written first.
 const BUILD_FILE: &str = "build.json";
 
 /// How a build ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Built from the start in this process.
@@ -38,7 +40,7 @@ pub enum Outcome {
 }
 
 /// What a build did.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BuildReport {
     /// How it ended.
     pub outcome: Outcome,
@@ -74,70 +76,132 @@ pub fn build(
     encoders: &[&dyn Embed],
     progress: &mut dyn FnMut(BuildProgress),
 ) -> Result<BuildReport> {
-    build_until(config, encoders, progress, &AtomicBool::new(false))
+    build_until(config, encoders, progress, &AtomicBool::new(false), &World::alone())
 }
 
-/// [`build`], which ends with [`Error::Stopped`] soon after `stop` was set; the same call goes on from there.
+/// [`build`], which ends with [`Error::Stopped`] soon after `stop` was set; the same call goes on from there. Where `world`
+/// has several ranks, all call it with the same recipe and encoders over one shared folder, and all get the report: rank 0
+/// curates while the others wait, then each encodes its share of the shards. The bytes are those of one process.
 ///
 /// # Errors
-/// As [`build`].
+/// As [`build`]; [`Error::NotShared`] where a rank does not see rank 0's working folder. An error on one rank ends the
+/// build on all, with its rank and message.
 pub fn build_until(
     config: &BuildConfig,
     encoders: &[&dyn Embed],
     progress: &mut dyn FnMut(BuildProgress),
     stop: &AtomicBool,
+    world: &World,
+) -> Result<BuildReport> {
+    let mut watch = Watch { progress, stop, world, asked: Instant::now() };
+    ranks::tell(world, build_on(config, encoders, world, &mut watch))
+}
+
+fn build_on(
+    config: &BuildConfig,
+    encoders: &[&dyn Embed],
+    world: &World,
+    watch: &mut Watch<'_>,
 ) -> Result<BuildReport> {
     let start = Instant::now();
-    let mut watch = Watch { progress, stop };
     config.validate()?;
     let (encoders, space) = Encoders::new(encoders)?;
-    fs::create_dir_all(&config.dir)?;
-    let _lock = BuildLock::take(&config.dir)?;
+    // rank 0 holds the lock to the end
+    let mut claimed = None;
+    let plan = ranks::plan(world, || {
+        fs::create_dir_all(&config.dir)?;
+        let lock = BuildLock::take(&config.dir)?;
+        let (plan, claim) = begin(config, encoders, &space, watch, start)?;
+        claimed = claim.map(|claim| (lock, claim));
+        Ok(plan)
+    })?;
+    let plan = match plan {
+        Plan::Built(report) => return Ok(*report),
+        Plan::Encode(plan) => *plan,
+    };
+    let work = config.dir.join(WORK_FOLDER);
+    plan.check(world, &work, &space)?;
+    let near = near::found(config, &work);
+    let encoded = encode::encode(config, encoders, &plan, &near, watch)?;
+    let EncodePlan { curated, states, .. } = plan;
+    let resumed_shards = states.len();
+    let states = ranks::gather(world, states, encoded.states, encoded.shards)?;
+    ranks::report(world, || {
+        // none but rank 0 is asked, which has claimed the folder or not come here
+        let Some((_lock, (identity, resumed))) = claimed.take() else { return Err(Error::Stopped) };
+        let manifest = finish(config, identity, curated.flow, states, encoded.duplicates)?;
+        let outcome = if resumed { Outcome::Resumed } else { Outcome::Built };
+        Ok(BuildReport { outcome, resumed_shards, elapsed: start.elapsed(), manifest })
+    })
+}
+
+/// What is built, and whether it was begun by an earlier process.
+type Claim = (Identity, bool);
+
+/// What rank 0 does before anything is encoded: looks at what is there, curates, finds near duplicates.
+fn begin(
+    config: &BuildConfig,
+    encoders: Encoders<'_>,
+    space: &Space,
+    watch: &mut Watch<'_>,
+    start: Instant,
+) -> Result<(Plan, Option<Claim>)> {
     let work = config.dir.join(WORK_FOLDER);
     let config = &inputs::pinned(config, &work.join(BUILD_FILE))?;
     let inputs = Inputs::of(config);
-    let identity = Identity { format: FORMAT, recipe: recipe_of(config)?, space, inputs: None };
-
+    let identity =
+        Identity { format: FORMAT, recipe: recipe_of(config)?, space: space.clone(), inputs: None };
     if config.dir.join(MANIFEST_FILE).exists() {
-        let manifest = Manifest::read(&config.dir)?;
-        let there = Identity {
-            format: manifest.format,
-            recipe: manifest.recipe.clone(),
-            space: manifest.space.clone(),
-            inputs: Inputs::read(&config.dir)?,
-        };
-        there.require_same(&identity.with_files_at_hand(inputs), &config.dir)?;
-        require_strict(config, &manifest.flow)?;
+        let manifest = built_before(config, &identity.with_files_at_hand(inputs))?;
         remove_folder(&work)?;
-        return Ok(BuildReport {
-            outcome: Outcome::AlreadyBuilt,
-            resumed_shards: manifest.shards.len(),
-            elapsed: start.elapsed(),
-            manifest,
-        });
+        let resumed_shards = manifest.shards.len();
+        let (outcome, elapsed) = (Outcome::AlreadyBuilt, start.elapsed());
+        let report = BuildReport { outcome, resumed_shards, elapsed, manifest };
+        return Ok((Plan::Built(Box::new(report)), None));
     }
     files::remove_temporary(&config.dir)?;
     let (identity, resumed) = claim(&config.dir, &work, identity, inputs)?;
     let curated = match curated::finished(&work)? {
         Some(curated) => curated,
-        None => curated::curate(config, encoders, &work, &mut watch)?,
+        None => curated::curate(config, encoders, &work, watch)?,
     };
     require_strict(config, &curated.flow)?;
-    let near = near::find(config, &curated, &work, &mut watch)?;
+    near::find(config, &curated, &work, watch)?;
     let states = encode::complete_shards(&config.dir, &work)?;
-    let resumed_shards = states.len();
-    let (states, duplicates) =
-        encode::encode(config, (encoders, &identity.space), &curated, &near, states, &mut watch)?;
+    let plan = EncodePlan::new(watch.world, &work, identity.space.clone(), curated, states)?;
+    Ok((Plan::Encode(Box::new(plan)), Some((identity, resumed))))
+}
 
+/// The manifest of a pair set that is finished, if it is the one wanted.
+fn built_before(config: &BuildConfig, wanted: &Identity) -> Result<Manifest> {
+    let manifest = Manifest::read(&config.dir)?;
+    let there = Identity {
+        format: manifest.format,
+        recipe: manifest.recipe.clone(),
+        space: manifest.space.clone(),
+        inputs: Inputs::read(&config.dir)?,
+    };
+    there.require_same(wanted, &config.dir)?;
+    require_strict(config, &manifest.flow)?;
+    Ok(manifest)
+}
+
+/// Writes what makes a folder of shards a pair set.
+fn finish(
+    config: &BuildConfig,
+    identity: Identity,
+    flow: Flow,
+    states: Vec<ShardState>,
+    duplicates: encode::Duplicates,
+) -> Result<Manifest> {
     if let Some(inputs) = &identity.inputs {
         inputs.write(&config.dir)?;
     }
-    let manifest = manifest_of(config, identity, curated.flow, states, duplicates);
+    let manifest = manifest_of(config, identity, flow, states, duplicates);
     manifest.space.write(&config.dir.join(SPACE_FILE))?;
     manifest.write(&config.dir)?;
-    remove_folder(&work)?;
-    let outcome = if resumed { Outcome::Resumed } else { Outcome::Built };
-    Ok(BuildReport { outcome, resumed_shards, elapsed: start.elapsed(), manifest })
+    remove_folder(&config.dir.join(WORK_FOLDER))?;
+    Ok(manifest)
 }
 
 fn recipe_of(config: &BuildConfig) -> Result<Value> {

@@ -1,5 +1,6 @@
 //! Second stage: partition after partition, duplicates out, vectors in, shard after shard.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -7,14 +8,14 @@ use models::{Embed, Space};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::config::{BuildConfig, WORK_FOLDER};
-use super::curated::CuratedCorpora;
+use super::config::{BuildConfig, Storage, WORK_FOLDER};
 use super::manifest::{CosineLoss, Counts, ShardRecord};
 use super::near::NearDuplicates;
 use super::pair::Pair;
 use super::partitions::{Curated, PARTITIONS, PartitionReader};
 use super::progress::{Clock, Stage, Watch};
 use super::prompts::Encoders;
+use super::ranks::EncodePlan;
 use super::shard_writer::{ShardWriter, shard_file};
 use crate::curation::{Drops, Filter};
 use crate::{Error, Result};
@@ -69,67 +70,119 @@ fn state_file(work: &Path, index: usize) -> PathBuf {
     work.join(format!("shard-{index:05}.json"))
 }
 
-/// The complete shards of an interrupted build, up to the first that is missing.
-pub(super) fn complete_shards(dir: &Path, work: &Path) -> Result<Vec<ShardState>> {
-    let mut states: Vec<ShardState> = Vec::new();
-    loop {
-        let path = state_file(work, states.len());
-        if !path.exists() {
-            return Ok(states);
-        }
-        let state: ShardState = models::files::read_json(&path)?;
-        let size = fs::metadata(dir.join(&state.record.file)).map(|file| file.len()).unwrap_or(0);
-        if size != state.record.bytes {
-            tracing::warn!("{} is not whole, encoding goes on from it", state.record.file);
-            return Ok(states);
-        }
-        states.push(state);
-    }
+/// The number in the name of a state file.
+fn state_index(path: &Path) -> Option<usize> {
+    path.file_name()?.to_str()?.strip_prefix("shard-")?.strip_suffix(".json")?.parse().ok()
 }
 
-/// Writes the shards that are missing; gives all of them, and what was dropped.
+/// The complete shards of an interrupted build, by number. Several processes leave gaps.
+pub(super) fn complete_shards(dir: &Path, work: &Path) -> Result<BTreeMap<usize, ShardState>> {
+    let mut states = BTreeMap::new();
+    for entry in fs::read_dir(work)? {
+        let path = entry?.path();
+        let Some(index) = state_index(&path) else { continue };
+        let state: ShardState = models::files::read_json(&path)?;
+        let size = fs::metadata(dir.join(&state.record.file)).map(|file| file.len()).unwrap_or(0);
+        if size == state.record.bytes {
+            states.insert(index, state);
+        } else {
+            tracing::warn!("{} is not whole and is encoded again", state.record.file);
+        }
+    }
+    Ok(states)
+}
+
+/// What a rank has encoded.
+pub(super) struct Encoded {
+    /// Its own shards, by number.
+    pub(super) states: BTreeMap<usize, ShardState>,
+    /// Shards there are, those of other ranks and of earlier processes included.
+    pub(super) shards: usize,
+    /// Dropped in the whole stream.
+    pub(super) duplicates: Duplicates,
+}
+
+/// Writes the missing shards that fall to this rank: of those that are missing, in their order, each goes to the next.
 pub(super) fn encode(
     config: &BuildConfig,
-    (encoders, space): (Encoders<'_>, &Space),
-    curated: &CuratedCorpora,
+    encoders: Encoders<'_>,
+    plan: &EncodePlan,
     near: &NearDuplicates,
-    mut states: Vec<ShardState>,
     watch: &mut Watch<'_>,
-) -> Result<(Vec<ShardState>, Duplicates)> {
-    let work = config.dir.join(WORK_FOLDER);
-    let cursor = states.last().map(|state| state.end).unwrap_or_default();
+) -> Result<Encoded> {
+    let (work, EncodePlan { space, curated, states, .. }) = (config.dir.join(WORK_FOLDER), plan);
+    let (rank, size) = (watch.world.rank(), watch.world.size());
+    // up to the first that is missing nothing is to be looked at
+    let whole: Vec<&ShardState> = (0..).map_while(|index| states.get(&index)).collect();
+    let cursor = whole.last().map(|state| state.end).unwrap_or_default();
+    let exact = config.curation.exact_duplicates;
     let mut stream =
-        UniqueDocuments::start(curated.folder(&work), config.curation.exact_duplicates, near, cursor);
+        UniqueDocuments { rank, ..UniqueDocuments::start(curated.folder(&work), exact, near, cursor) };
     // a document has a row under each prompt, and a shard parts none
     let rows = encoders.len() as u64;
     let shard_documents = (config.shard_rows / encoders.len()).max(1);
-    let before = states.iter().map(|state| state.record.rows).sum::<u64>() / rows;
+    let before = whole.iter().map(|state| state.record.rows).sum::<u64>() / rows;
     let clock = Clock::start(Stage::Encode, before);
-    let mut done = before;
+    let (mut done, mut shards, mut missing) = (before, whole.len(), 0);
+    let mut own = BTreeMap::new();
     loop {
         let documents = stream.take(shard_documents)?;
         if documents.is_empty() {
             break;
         }
-        let mut shard = ShardWriter::new(space, config.storage)?;
-        let mut counts = Counts::default();
-        for chunk in documents.chunks(ENCODE_ROWS) {
-            encode_chunk((encoders, space), chunk, &mut shard, &mut counts)?;
-            done += chunk.len() as u64;
-            let total = curated.documents.saturating_sub(stream.duplicates().total());
-            watch.tell(&clock, done, Some(total))?;
+        let total = curated.documents.saturating_sub(stream.duplicates().total());
+        let mut tell = |documents: usize| {
+            done += documents as u64;
+            watch.tell(&clock, done, Some(total))
+        };
+        let index = shards;
+        shards += 1;
+        let is_missing = !states.contains_key(&index);
+        if is_missing && missing % size == rank {
+            let shard = encode_shard((encoders, space), config.storage, &documents, &mut tell)?;
+            let state = shard.write(config, &work, index, stream.cursor())?;
+            own.insert(index, state);
+        } else {
+            tell(documents.len())?;
         }
-        let index = states.len();
-        let cosine_loss = shard.cosine_loss();
-        let record = shard.write(&config.dir.join(shard_file(index)))?;
-        let state = ShardState { record, counts, cosine_loss, end: stream.cursor() };
-        models::files::write_json(&state_file(&work, index), &state)?;
-        states.push(state);
+        missing += usize::from(is_missing);
     }
-    if states.is_empty() {
+    if shards == 0 {
         return Err(curated.empty());
     }
-    Ok((states, stream.duplicates()))
+    Ok(Encoded { states: own, shards, duplicates: stream.duplicates() })
+}
+
+/// A shard in memory.
+struct EncodedShard {
+    shard: ShardWriter,
+    counts: Counts,
+}
+
+impl EncodedShard {
+    /// Writes the shard, and then that it is complete.
+    fn write(self, config: &BuildConfig, work: &Path, index: usize, end: Cursor) -> Result<ShardState> {
+        let cosine_loss = self.shard.cosine_loss();
+        let record = self.shard.write(&config.dir.join(shard_file(index)))?;
+        let state = ShardState { record, counts: self.counts, cosine_loss, end };
+        models::files::write_json(&state_file(work, index), &state)?;
+        Ok(state)
+    }
+}
+
+/// Encodes the documents of one shard, and tells how many after each chunk.
+fn encode_shard(
+    (encoders, space): (Encoders<'_>, &Space),
+    storage: Storage,
+    documents: &[Curated],
+    tell: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<EncodedShard> {
+    let (mut shard, mut counts) = (ShardWriter::new(space, storage)?, Counts::default());
+    for chunk in documents.chunks(ENCODE_ROWS) {
+        encode_chunk((encoders, space), chunk, &mut shard, &mut counts)?;
+        tell(chunk.len())?;
+    }
+    Ok(EncodedShard { shard, counts })
 }
 
 /// Encodes all documents under one prompt, then under the next, and puts each one's rows together.
@@ -171,6 +224,8 @@ struct UniqueDocuments<'a> {
     /// Whether of equal texts the first alone is given out.
     exact: bool,
     near: &'a NearDuplicates,
+    /// Of the process that reads.
+    rank: usize,
     /// Where the documents given out so far end.
     cursor: Cursor,
     reader: Option<PartitionReader>,
@@ -188,6 +243,7 @@ impl<'a> UniqueDocuments<'a> {
             folder,
             exact,
             near,
+            rank: 0,
             cursor,
             reader: None,
             piece: Vec::new().into_iter(),
@@ -228,7 +284,8 @@ impl<'a> UniqueDocuments<'a> {
                 return Ok(false);
             }
             let (folder, index) = (&self.folder, self.cursor.partition);
-            let reader = self.reader.get_or_insert_with(|| PartitionReader::open(folder, index));
+            let rank = self.rank;
+            let reader = self.reader.get_or_insert_with(|| PartitionReader::open(folder, index, rank));
             let Some(mut documents) = reader.next_piece()? else {
                 self.cursor = Cursor { partition: index + 1, taken: 0, duplicates: self.duplicates() };
                 (self.reader, self.dropped) = (None, Duplicates::default());

@@ -1,7 +1,7 @@
 //! Pairs: (vector, text) rows on disk, in Arrow IPC shards with a manifest.
 //!
 //! Reading order: [`build`](build::build) runs the stages; `curated` is the first, `encode` the second;
-//! `prompts` says how a text has several rows; `shard_writer` and `shard` say what a file looks like; [`PairSet`] reads,
+//! `ranks` lets several processes build one; `prompts` says how a text has several rows; `shard_writer` and `shard` say what a file looks like; [`PairSet`] reads,
 //! [`inspect`](inspect::inspect) shows.
 
 pub mod build;
@@ -20,6 +20,7 @@ pub mod pair_set;
 mod partitions;
 pub mod progress;
 mod prompts;
+mod ranks;
 mod shard;
 pub mod shard_writer;
 

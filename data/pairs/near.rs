@@ -106,17 +106,19 @@ impl NearDuplicates {
     }
 }
 
+/// Those that [`find`] has found, on any rank.
+pub(super) fn found(config: &BuildConfig, work: &Path) -> NearDuplicates {
+    NearDuplicates { folder: config.curation.near_duplicates.as_ref().map(|_| dropped_folder(work)) }
+}
+
 /// Finds the near duplicates where the curation asks for it; at once where an earlier process has found them.
 pub(super) fn find(
     config: &BuildConfig,
     curated: &CuratedCorpora,
     work: &Path,
     watch: &mut Watch<'_>,
-) -> Result<NearDuplicates> {
-    if config.curation.near_duplicates.is_none() {
-        return Ok(NearDuplicates { folder: None });
-    }
-    let folder = dropped_folder(work);
+) -> Result<()> {
+    let Some(folder) = found(config, work).folder else { return Ok(()) };
     if !done_file(work).exists() {
         fs::create_dir_all(&folder)?;
         let mut dropped = create_partitions(&folder)?;
@@ -129,7 +131,7 @@ pub(super) fn find(
         finish_partitions(dropped)?;
         models::files::write_json(&done_file(work), &serde_json::json!({"done": true}))?;
     }
-    Ok(NearDuplicates { folder: Some(folder) })
+    Ok(())
 }
 
 /// Writes the keys of all documents of a band partition that share a band with a lesser key.

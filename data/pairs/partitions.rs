@@ -155,18 +155,21 @@ pub(super) struct PartitionReader {
     /// Files still to be read, the next one last.
     leaves: Vec<Leaf>,
     memory: u64,
+    /// Extension of the folders for parts of a file too large for memory: every process has its own.
+    parts: String,
 }
 
 impl PartitionReader {
-    /// Partition number `index` in `folder`.
-    pub(super) fn open(folder: &Path, index: usize) -> PartitionReader {
-        PartitionReader::with_memory(folder, index, MEMORY_BYTES)
+    /// Partition number `index` in `folder`, for the process of this rank.
+    pub(super) fn open(folder: &Path, index: usize, rank: usize) -> PartitionReader {
+        PartitionReader::with_memory(folder, index, rank, MEMORY_BYTES)
     }
 
-    fn with_memory(folder: &Path, index: usize, memory: u64) -> PartitionReader {
+    fn with_memory(folder: &Path, index: usize, rank: usize, memory: u64) -> PartitionReader {
         PartitionReader {
             leaves: vec![Leaf { path: partition_file(folder, index), bits: PARTITION_BITS }],
             memory,
+            parts: format!("parts-{rank}"),
         }
     }
 
@@ -191,7 +194,7 @@ impl PartitionReader {
     }
 
     fn split(&mut self, leaf: &Leaf) -> Result<()> {
-        let folder = leaf.path.with_extension("parts");
+        let folder = leaf.path.with_extension(&self.parts);
         fs::create_dir_all(&folder)?;
         let mut parts = PartitionWriter::by_bits(&folder, leaf.bits, SPLIT_BITS)?;
         for_each_record(&leaf.path, |document| parts.push(&document))?;
@@ -221,7 +224,7 @@ mod tests {
     fn read_all(folder: &Path, memory: u64) -> Vec<Curated> {
         let mut all = Vec::new();
         for index in 0..PARTITIONS {
-            let mut reader = PartitionReader::with_memory(folder, index, memory);
+            let mut reader = PartitionReader::with_memory(folder, index, 0, memory);
             while let Some(piece) = reader.next_piece().unwrap() {
                 all.extend(piece);
             }
@@ -253,7 +256,7 @@ mod tests {
         let path = partition_file(folder.path(), partition_of(one.key));
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        let error = PartitionReader::open(folder.path(), partition_of(one.key)).next_piece().unwrap_err();
+        let error = PartitionReader::open(folder.path(), partition_of(one.key), 0).next_piece().unwrap_err();
         assert!(matches!(error, Error::DamagedPartition { path: named, .. } if named == path));
     }
 }

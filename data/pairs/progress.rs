@@ -1,8 +1,11 @@
 //! What a build tells while it runs, and how it is asked to stop.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use torch_ext::World;
+
+use super::ranks;
 use crate::{Error, Result};
 
 /// The stages of a build, in order.
@@ -32,7 +35,8 @@ impl Stage {
 pub struct BuildProgress {
     /// The stage at work.
     pub stage: Stage,
-    /// Documents done in this stage, those of an earlier, interrupted process included.
+    /// Documents done in this stage, those of an earlier, interrupted process included. Of several processes each
+    /// counts what it has passed in the stream: those that others encode too.
     pub done: u64,
     /// Documents there are, where that is known.
     pub total: Option<u64>,
@@ -44,15 +48,29 @@ pub struct BuildProgress {
 pub(super) struct Watch<'a> {
     pub(super) progress: &'a mut dyn FnMut(BuildProgress),
     pub(super) stop: &'a AtomicBool,
+    /// The processes that build together.
+    pub(super) world: &'a World,
+    /// When the others were last asked for.
+    pub(super) asked: Instant,
 }
 
+/// Time between two looks at whether the others go on.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
 impl Watch<'_> {
-    /// Tells how far `stage` is, and ends the build where it was asked to stop.
+    /// Tells how far `stage` is, and ends the build where it was asked to stop, or has ended on another rank.
     pub(super) fn tell(&mut self, clock: &Clock, done: u64, total: Option<u64>) -> Result<()> {
         let seconds = clock.start.elapsed().as_secs_f64();
         let rate = (done - clock.before) as f64 / seconds.max(1e-9);
         (self.progress)(BuildProgress { stage: clock.stage, done, total, rate });
-        if self.stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Error::Stopped);
+        }
+        if self.asked.elapsed() >= ASK_EVERY {
+            self.asked = Instant::now();
+            ranks::check(self.world)?;
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 #include "c10d.h"
 #include "../guarded.h"
 
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -32,6 +33,14 @@ c10d::ReduceOp reduction(int number) {
   return types[number];
 }
 
+// c10d tells of every lost connection in pages of frames; the errors that follow name the rank
+void only_errors() {
+  c10::initLogging();
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) {
+    FLAGS_caffe2_log_level = c10::GLOG_ERROR;
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -39,6 +48,7 @@ extern "C" {
 int te_store_open(const char* host, uint16_t port, int serve, const char* prefix, int64_t timeout_ms, void** store,
                   uint16_t* bound_port, char** error) {
   return guarded(error, [&] {
+    only_errors();
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serve != 0;

@@ -6,6 +6,7 @@
 mod ffi;
 pub mod group;
 mod nccl;
+mod patience;
 pub mod place;
 pub mod pulse;
 pub mod store;

@@ -92,7 +92,7 @@ pub(super) fn look(store: &Store, size: usize) -> Result<Vec<Health>> {
 }
 
 /// (beat, collectives) of a rank, if it has ever beaten.
-fn beat_of(store: &Store, rank: usize) -> Result<Option<(u64, u64)>> {
+pub(super) fn beat_of(store: &Store, rank: usize) -> Result<Option<(u64, u64)>> {
     let key = key(rank);
     if !store.has(&key)? {
         return Ok(None);

@@ -1,7 +1,7 @@
 //! All processes of one program, seen from one of them.
 
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
@@ -21,19 +21,21 @@ pub struct World {
     size: usize,
     local_rank: usize,
     timeout: Duration,
-    joined: Option<Joined>,
+    pub(super) joined: Option<Joined>,
 }
 
 /// What there is only where there are several.
 #[derive(Debug)]
-struct Joined {
+pub(super) struct Joined {
     // dropped in this order: the groups and the pulse speak to the store
     /// For tensors on a GPU, once [`World::attach_cuda`] was called.
     cuda: OnceLock<Nccl>,
     group: ProcessGroup,
     pulse: Pulse,
-    store: Store,
-    serves: bool,
+    pub(super) store: Store,
+    pub(super) serves: bool,
+    /// Waits without a limit that this process has come to.
+    pub(super) waits: AtomicU64,
 }
 
 impl World {
@@ -71,7 +73,17 @@ impl World {
         // the server gives up last, so that the others can tell who did not come
         meet(&store, size, timeout + Duration::from_secs(if serves { 2 } else { 0 }))?;
         let group = ProcessGroup::gloo(&store, rank, size, &place.network, timeout)?;
-        Ok(Self { joined: Some(Joined { cuda: OnceLock::new(), group, pulse, store, serves }), ..alone })
+        Ok(Self {
+            joined: Some(Joined {
+                cuda: OnceLock::new(),
+                group,
+                pulse,
+                store,
+                serves,
+                waits: AtomicU64::new(0),
+            }),
+            ..alone
+        })
     }
 
     /// Joins the processes on their GPUs too, so that collectives take tensors on `device`: through NCCL. All ranks call

@@ -90,6 +90,36 @@ fn play(scenario: &str, world: &World) -> Result<String, Error> {
             world.all_reduce(&sum, Reduce::Sum)?;
             Ok(format!("{}, and the sum is {}", refusal.hint().unwrap_or_default(), sum.double_value(&[0])))
         }
+        "a long work" => {
+            let work = || {
+                std::thread::sleep(world.timeout() * 2);
+                Ok::<_, Error>(b"the plan".to_vec())
+            };
+            let word = world.first_does("planning", work)?;
+            // some take longer than others
+            std::thread::sleep(world.timeout() * world.rank() as u32);
+            world.check_others("working")?;
+            world.patient_barrier("working")?;
+            Ok(String::from_utf8_lossy(&word).into_owned())
+        }
+        "the first fails" => {
+            let work =
+                || Err::<Vec<u8>, _>(Error::Argument { op: "planning", message: "no plan".to_owned() });
+            world.first_does("planning", work).map(|_| String::new())
+        }
+        "rank 1 fails" => {
+            world.first_does("planning", || Ok::<_, Error>(Vec::new()))?;
+            if world.rank() == 1 {
+                world.tell_failure("no paper");
+                return Ok("failed".to_owned());
+            }
+            let told =
+                world.patient_barrier("working").inspect_err(|error| world.tell_failure(&error.to_string()));
+            told.map(|()| "all went well".to_owned())
+        }
+        "the first dies at work" => world
+            .first_does("planning", || -> Result<_, Error> { std::process::abort() })
+            .map(|_: Vec<u8>| String::new()),
         other => panic!("no scenario {other}"),
     }
 }
@@ -220,4 +250,35 @@ fn without_a_store_the_address_is_named() {
         "{}",
         said[0]
     );
+}
+
+#[test]
+fn a_long_work_is_waited_for_beyond_the_time_out() {
+    assert_eq!(run("a long work", 3, 3), ["the plan"; 3]);
+}
+
+#[test]
+fn a_failure_outside_a_collective_is_told_with_its_message() {
+    let said = run("the first fails", 3, 30);
+    assert!(said[0].starts_with("planning: no plan"), "{}", said[0]);
+    for rank in [1, 2] {
+        let wanted = "planning 1: rank 0 of 3 ended with an error of its own (planning: no plan)";
+        assert!(said[rank].contains(wanted), "rank {rank}: {}", said[rank]);
+    }
+    let said = run("rank 1 fails", 3, 30);
+    assert_eq!(said[1], "failed");
+    for rank in [0, 2] {
+        let wanted = "working 2: rank 1 of 3 ended with an error of its own (no paper)";
+        assert!(said[rank].contains(wanted), "rank {rank}: {}", said[rank]);
+    }
+}
+
+#[test]
+fn the_first_that_dies_at_work_is_named() {
+    let start = Instant::now();
+    let said = run("the first dies at work", 3, 60);
+    assert!(start.elapsed() < Duration::from_secs(50), "well before the time-out");
+    for rank in [1, 2] {
+        assert!(said[rank].contains("planning 1: rank 0 of 3 is gone"), "rank {rank}: {}", said[rank]);
+    }
 }

@@ -10,6 +10,7 @@ use data::pairs::{BuildConfig, BuildReport, Outcome, PairSet, build, build_until
 use fs_err as fs;
 use models::Embed;
 use serde_json::json;
+use torch_ext::World;
 
 use crate::encoder::{Fault, HashEncoder};
 
@@ -79,7 +80,8 @@ fn interrupted_anywhere_it_ends_with_the_same_bytes() {
     let broken = config(folder.path(), "broken", 730);
     // stopped in the first stage, before any shard
     let stop = std::sync::atomic::AtomicBool::new(true);
-    let error = build_until(&broken, &[&HashEncoder::new(DIM)], &mut |_| {}, &stop).unwrap_err();
+    let error =
+        build_until(&broken, &[&HashEncoder::new(DIM)], &mut |_| {}, &stop, &World::alone()).unwrap_err();
     assert!(matches!(error, Error::Stopped), "{error}");
     // then each process gets two shards further
     for end in 0..3 {
@@ -110,7 +112,7 @@ fn a_shard_lost_in_mid_build_is_made_again() {
     let bytes = fs::read(&shard).unwrap();
     fs::write(&shard, &bytes[..bytes.len() / 2]).unwrap();
     let report = run(&broken, &HashEncoder::new(DIM)).unwrap();
-    assert_eq!(report.resumed_shards, 1);
+    assert_eq!(report.resumed_shards, 2);
     assert_eq!(contents(&broken.dir), contents(&whole.dir));
 }
 

@@ -14,4 +14,5 @@ mod hub;
 #[path = "../../../models/tests/common/hub.rs"]
 mod loopback;
 mod prompts;
+mod ranks;
 mod read;

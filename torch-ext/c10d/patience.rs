@@ -1,0 +1,146 @@
+//! Waiting that no time-out bounds: for work that one rank does while the others have nothing to do, or that takes some
+//! ranks much longer than others. It goes by words in the store, and by the pulse of the rank that is waited for.
+
+use std::fmt::Display;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::pulse::{self, failed_key};
+use super::world::{Joined, World};
+use crate::error::{Error, Result};
+
+/// Time between two looks for a word.
+const LOOK: Duration = Duration::from_millis(100);
+/// Time between two looks at a pulse.
+const FEEL: Duration = Duration::from_secs(2);
+/// A pulse that has not beaten for so long has stopped: many beats, as all cores may be at work.
+const STOPPED: Duration = Duration::from_secs(30);
+/// How long the store is served on after a failure, for the others to hear of it.
+const LINGER: Duration = Duration::from_secs(5);
+/// Set by the first rank that fails outside a collective: its number and a message.
+const FAILURE: &str = "failure";
+
+impl World {
+    /// What rank 0's `work` gives, on all ranks. The others wait for it, without a limit as long as rank 0 lives.
+    /// `op` names the work in errors.
+    ///
+    /// # Errors
+    /// On rank 0 what `work` says; on the others [`Error::Failed`] with its message, or [`Error::Missing`] where rank 0 is
+    /// gone. Those of [`World::all_reduce`].
+    pub fn first_does<E: From<Error> + Display>(
+        &self,
+        op: &'static str,
+        work: impl FnOnce() -> std::result::Result<Vec<u8>, E>,
+    ) -> std::result::Result<Vec<u8>, E> {
+        let Some(joined) = &self.joined else { return work() };
+        let number = joined.next_wait();
+        let bytes = if self.is_first() {
+            let bytes = work().inspect_err(|error| self.tell_failure(&error.to_string()))?;
+            joined.store.set(&word_key(number, 0), b"")?;
+            bytes
+        } else {
+            joined.wait_for(self, op, number, 0)?;
+            Vec::new()
+        };
+        Ok(self.broadcast_bytes(bytes)?)
+    }
+
+    /// Waits until all ranks have come, without a limit as long as those that have not live.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] and [`Error::Failed`].
+    pub fn patient_barrier(&self, op: &'static str) -> Result<()> {
+        let Some(joined) = &self.joined else { return Ok(()) };
+        let number = joined.next_wait();
+        joined.store.set(&word_key(number, self.rank()), b"")?;
+        (0..self.size()).try_for_each(|rank| joined.wait_for(self, op, number, rank))?;
+        // rank 0 may serve the store: nobody leaves while another still asks it
+        self.barrier()
+    }
+
+    /// Leaves word that this rank ends with an error, for those that wait for it or ask [`World::check_others`]. Where
+    /// this process serves the store, stays until they have left word too, or some seconds have passed.
+    pub fn tell_failure(&self, message: &str) {
+        let Some(joined) = &self.joined else { return };
+        // the store may be gone, which says as much
+        let first = joined.store.has(FAILURE).is_ok_and(|told| !told);
+        if first {
+            let _ = joined.store.set(FAILURE, format!("{} {message}", self.rank()).as_bytes());
+        }
+        let _ = joined.store.set(&failed_key(self.rank()), message.as_bytes());
+        let end = Instant::now() + LINGER;
+        while joined.serves && Instant::now() < end {
+            let told = |rank: usize| joined.store.has(&failed_key(rank)).unwrap_or(true);
+            if (0..self.size()).all(told) {
+                return;
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Whether another rank has left word of a failure; cheap enough for once a second.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] naming it; [`Error::Missing`] where the store is gone with rank 0.
+    pub fn check_others(&self, op: &'static str) -> Result<()> {
+        match &self.joined {
+            Some(joined) => joined.failure(self, op, joined.waits.load(Ordering::Relaxed), Duration::ZERO),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Joined {
+    fn next_wait(&self) -> u64 {
+        self.waits.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Waits for the word of a rank.
+    fn wait_for(&self, world: &World, op: &'static str, number: u64, rank: usize) -> Result<()> {
+        let start = Instant::now();
+        let key = word_key(number, rank);
+        let gone = |rank: usize, message: String| Error::Missing {
+            op,
+            number,
+            ranks: vec![rank],
+            size: world.size(),
+            waited: start.elapsed(),
+            message,
+        };
+        let lost = |error: Error| if self.serves { error } else { gone(0, error.to_string()) };
+        let (mut beat, mut beaten, mut felt) = (None, start, start);
+        while !self.store.has(&key).map_err(lost)? {
+            self.failure(world, op, number, start.elapsed())?;
+            if felt.elapsed() >= FEEL {
+                felt = Instant::now();
+                let now = pulse::beat_of(&self.store, rank).map_err(lost)?;
+                if now != beat {
+                    (beat, beaten) = (now, felt);
+                } else if beaten.elapsed() > STOPPED {
+                    return Err(gone(rank, format!("no sign of life for {} s", STOPPED.as_secs())));
+                }
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    fn failure(&self, world: &World, op: &'static str, number: u64, waited: Duration) -> Result<()> {
+        let size = world.size();
+        let lost = |error: Error| match &error {
+            _ if self.serves => error,
+            _ => Error::Missing { op, number, ranks: vec![0], size, waited, message: error.to_string() },
+        };
+        if !self.store.has(FAILURE).map_err(lost)? {
+            return Ok(());
+        }
+        let word = String::from_utf8_lossy(&self.store.get(FAILURE).map_err(lost)?).into_owned();
+        let (rank, message) = word.split_once(' ').unwrap_or(("", &word));
+        let ranks = rank.parse().ok().into_iter().collect();
+        Err(Error::Failed { op, number, ranks, size, message: message.to_owned() })
+    }
+}
+
+fn word_key(number: u64, rank: usize) -> String {
+    format!("word/{number}/{rank}")
+}
