@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use models::generate::{GenerateOptions, Strategy};
 use models::inverter::Inverted;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use tokenizers::Tokenizer;
 use torch_ext::World;
+use torch_ext::c10d::{Absence, RankFault};
 
 use crate::result::DecoderRecord;
 use crate::round_trip::Invert;
@@ -44,7 +46,9 @@ impl<'a, T: ?Sized> Spread<'a, T> {
         let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let failed = |rank: usize, message: String| {
             let size = self.world.size();
-            models::Error::from(torch_ext::Error::Failed { op, number, ranks: vec![rank], size, message })
+            let (ranks, how, waited) = (vec![rank], Absence::Failed, Duration::ZERO);
+            let fault = RankFault { op, number, ranks, size, how, waited, message };
+            models::Error::from(torch_ext::Error::Ranks(Box::new(fault)))
         };
         let (share, own_error) = match share {
             Ok(share) => (Ok(share), None),

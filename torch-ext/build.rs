@@ -15,6 +15,8 @@ fn main() {
         "kernels.cpp",
         "kernel_loops.cpp",
         "kernel_loops.h",
+        "attention_loops.h",
+        "loop_numbers.h",
         "decode_kernels.cpp",
         "decode_kernels.h",
         "c10d",

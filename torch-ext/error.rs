@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::c10d::fault::{Absence, RankFault, ranks_of, seconds};
+
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -90,57 +92,9 @@ pub enum Error {
         /// How long they were waited for.
         waited: Duration,
     },
-    /// A collective failed because some ranks are gone.
-    #[error(
-        "{op} {number}: {} of {size} {} gone (noticed after {}; {message})",
-        ranks_of(ranks),
-        are(ranks),
-        seconds(waited)
-    )]
-    Missing {
-        /// The collective.
-        op: &'static str,
-        /// Which one it was, counted from 1.
-        number: u64,
-        /// Those that are gone.
-        ranks: Vec<usize>,
-        /// Number of processes.
-        size: usize,
-        /// How long the collective took.
-        waited: Duration,
-        /// What c10d said.
-        message: String,
-    },
-    /// A collective took too long: some ranks live, and have not come to it.
-    #[error("{op} {number}: {} of {size} did not come to it within {}, and still {} ({message})", ranks_of(ranks), seconds(waited), if ranks.len() == 1 { "lives" } else { "live" })]
-    Late {
-        /// The collective.
-        op: &'static str,
-        /// Which one it was, counted from 1.
-        number: u64,
-        /// Those that did not come.
-        ranks: Vec<usize>,
-        /// Number of processes.
-        size: usize,
-        /// How long the collective took.
-        waited: Duration,
-        /// What c10d said.
-        message: String,
-    },
-    /// A collective failed because some ranks ended with an error of their own.
-    #[error("{op} {number}: {} of {size} ended with an error of {} own ({message})", ranks_of(ranks), if ranks.len() == 1 { "its" } else { "their" })]
-    Failed {
-        /// The collective.
-        op: &'static str,
-        /// Which one it was, counted from 1.
-        number: u64,
-        /// Those that failed.
-        ranks: Vec<usize>,
-        /// Number of processes.
-        size: usize,
-        /// What c10d said.
-        message: String,
-    },
+    /// A collective, or a wait for others, failed by some of the ranks.
+    #[error("{0}")]
+    Ranks(Box<RankFault>),
     /// A collective failed, and all ranks are there.
     #[error("{op} {number} failed: {message}")]
     Collective {
@@ -151,24 +105,6 @@ pub enum Error {
         /// What c10d said.
         message: String,
     },
-}
-
-fn are(ranks: &[usize]) -> &'static str {
-    if ranks.len() == 1 { "is" } else { "are" }
-}
-
-fn seconds(time: &Duration) -> String {
-    format!("{:.0} s", time.as_secs_f64())
-}
-
-/// "rank 2", "ranks 1 and 3", "ranks 1, 2 and 3".
-fn ranks_of(ranks: &[usize]) -> String {
-    let words: Vec<String> = ranks.iter().map(usize::to_string).collect();
-    match words.as_slice() {
-        [] => "no rank".to_owned(),
-        [one] => format!("rank {one}"),
-        [all @ .., last] => format!("ranks {} and {last}", all.join(", ")),
-    }
 }
 
 impl Error {
@@ -204,12 +140,12 @@ impl Error {
                 "see what those ranks wrote: they may have ended early, or look for another MASTER_ADDR and MASTER_PORT"
                     .to_owned(),
             ),
-            Self::Missing { .. } | Self::Failed { .. } => Some(
+            Self::Ranks(fault) if fault.how != Absence::Late => Some(
                 "see what that rank wrote last; a training goes on from its last checkpoint with --resume, on any number \
                  of processes"
                     .to_owned(),
             ),
-            Self::Late { .. } => Some(
+            Self::Ranks(_) => Some(
                 "it is slower than the time-out allows, or does other work than the others: all ranks need the same \
                  arguments and the same data"
                     .to_owned(),

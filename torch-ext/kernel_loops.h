@@ -38,8 +38,9 @@ struct Loops {
 };
 
 constexpr int64_t lanes = 16;
-inline int64_t padded(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
-inline int64_t attention_scratch(const Attention& a) {
+// static: the linker would keep one copy of an inline function, of any level
+static inline int64_t padded(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
+static inline int64_t attention_scratch(const Attention& a) {
   int64_t rows = a.length + 4, dim = padded(a.head_dim), keys = padded(a.length);
   return 7 * rows * dim + 2 * dim * keys + 2 * rows * keys;
 }

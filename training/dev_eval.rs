@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use eval::{RoundTripOptions, round_trip_vectors};
+use eval::{RoundTripOptions, Spread, round_trip_vectors};
 use models::generate::GenerateOptions;
 use models::inverter::{Origin, OriginKind};
 use models::{Decoder, Embed as _, Encoder, Inverter, ParamStore, Prompt, files};
@@ -130,8 +130,8 @@ impl DevEval {
         let Some(encoder) = &self.encoder else { return Ok((None, Vec::new())) };
         let vectors = prepared.pairs.vectors(&self.rows);
         let found = round_trip_vectors(
-            &self.inverter,
-            encoder,
+            &Spread::new(&self.inverter, &self.world),
+            &Spread::new(encoder, &self.world),
             &vectors,
             &self.texts,
             None,

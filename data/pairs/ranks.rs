@@ -11,6 +11,7 @@ use models::Space;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use torch_ext::World;
+use torch_ext::c10d::Absence;
 
 use super::build::BuildReport;
 use super::curated::CuratedCorpora;
@@ -124,8 +125,8 @@ pub(super) fn tell<T>(world: &World, built: Result<T>) -> Result<T> {
     let Err(error) = built else { return built };
     world.tell_failure(&error.to_string());
     match error {
-        Error::TorchExt(torch_ext::Error::Failed { message, .. })
-            if message == Error::Stopped.to_string() =>
+        Error::TorchExt(torch_ext::Error::Ranks(fault))
+            if fault.how == Absence::Failed && fault.message == Error::Stopped.to_string() =>
         {
             Err(Error::Stopped)
         }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::fault::{Absence, RankFault};
 use super::pulse::{self, failed_key};
 use super::world::{Joined, World};
 use crate::error::{Error, Result};
@@ -25,8 +26,7 @@ impl World {
     /// `op` names the work in errors.
     ///
     /// # Errors
-    /// On rank 0 what `work` says; on the others [`Error::Failed`] with its message, or [`Error::Missing`] where rank 0 is
-    /// gone. Those of [`World::all_reduce`].
+    /// On rank 0 what `work` says; on the others [`Error::Ranks`] with its message, or that rank 0 is gone. Those of [`World::all_reduce`].
     pub fn first_does<E: From<Error> + Display>(
         &self,
         op: &'static str,
@@ -48,7 +48,7 @@ impl World {
     /// Waits until all ranks have come, without a limit as long as those that have not live.
     ///
     /// # Errors
-    /// [`Error::Missing`] and [`Error::Failed`].
+    /// [`Error::Ranks`].
     pub fn patient_barrier(&self, op: &'static str) -> Result<()> {
         let Some(joined) = &self.joined else { return Ok(()) };
         let number = joined.next_wait();
@@ -81,7 +81,7 @@ impl World {
     /// Whether another rank has left word of a failure; cheap enough for once a second.
     ///
     /// # Errors
-    /// [`Error::Failed`] naming it; [`Error::Missing`] where the store is gone with rank 0.
+    /// [`Error::Ranks`] naming it, or rank 0 where the store is gone with it.
     pub fn check_others(&self, op: &'static str) -> Result<()> {
         match &self.joined {
             Some(joined) => joined.failure(self, op, joined.waits.load(Ordering::Relaxed), Duration::ZERO),
@@ -99,15 +99,10 @@ impl Joined {
     fn wait_for(&self, world: &World, op: &'static str, number: u64, rank: usize) -> Result<()> {
         let start = Instant::now();
         let key = word_key(number, rank);
-        let gone = |rank: usize, message: String| Error::Missing {
-            op,
-            number,
-            ranks: vec![rank],
-            size: world.size(),
-            waited: start.elapsed(),
-            message,
+        let fault = |rank: usize, message: String| {
+            missed(world, (op, number), vec![rank], Absence::Gone, start.elapsed(), message)
         };
-        let lost = |error: Error| if self.serves { error } else { gone(0, error.to_string()) };
+        let lost = |error: Error| if self.serves { error } else { fault(0, error.to_string()) };
         let (mut beat, mut beaten, mut felt) = (None, start, start);
         while !self.store.has(&key).map_err(lost)? {
             self.failure(world, op, number, start.elapsed())?;
@@ -117,7 +112,7 @@ impl Joined {
                 if now != beat {
                     (beat, beaten) = (now, felt);
                 } else if beaten.elapsed() > STOPPED {
-                    return Err(gone(rank, format!("no sign of life for {} s", STOPPED.as_secs())));
+                    return Err(fault(rank, format!("no sign of life for {} s", STOPPED.as_secs())));
                 }
             }
             std::thread::sleep(LOOK);
@@ -126,10 +121,13 @@ impl Joined {
     }
 
     fn failure(&self, world: &World, op: &'static str, number: u64, waited: Duration) -> Result<()> {
-        let size = world.size();
-        let lost = |error: Error| match &error {
-            _ if self.serves => error,
-            _ => Error::Missing { op, number, ranks: vec![0], size, waited, message: error.to_string() },
+        let lost = |error: Error| {
+            let message = error.to_string();
+            if self.serves {
+                error
+            } else {
+                missed(world, (op, number), vec![0], Absence::Gone, waited, message)
+            }
         };
         if !self.store.has(FAILURE).map_err(lost)? {
             return Ok(());
@@ -137,8 +135,19 @@ impl Joined {
         let word = String::from_utf8_lossy(&self.store.get(FAILURE).map_err(lost)?).into_owned();
         let (rank, message) = word.split_once(' ').unwrap_or(("", &word));
         let ranks = rank.parse().ok().into_iter().collect();
-        Err(Error::Failed { op, number, ranks, size, message: message.to_owned() })
+        Err(missed(world, (op, number), ranks, Absence::Failed, waited, message.to_owned()))
     }
+}
+
+fn missed(
+    world: &World,
+    (op, number): (&'static str, u64),
+    ranks: Vec<usize>,
+    how: Absence,
+    waited: Duration,
+    message: String,
+) -> Error {
+    Error::Ranks(Box::new(RankFault { op, number, ranks, size: world.size(), how, waited, message }))
 }
 
 fn word_key(number: u64, rank: usize) -> String {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
 
+use super::fault::{Absence, RankFault};
 use super::group::{ProcessGroup, Reduce, Work};
 use super::nccl::{self, Nccl};
 use super::place::Place;
@@ -145,7 +146,7 @@ impl World {
     /// Puts the reduced values of all ranks into `tensor` (contiguous; any shape, one for all).
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::Late`] or [`Error::Collective`] where a rank does not come; so in all that follows.
+    /// [`Error::Ranks`] or [`Error::Collective`] where a rank does not come; so in all that follows.
     pub fn all_reduce(&self, tensor: &Tensor, reduce: Reduce) -> Result<()> {
         self.finish(self.begin_all_reduce(tensor, reduce)?)
     }
@@ -293,18 +294,22 @@ impl Joined {
         let message = message.lines().next().unwrap_or_default().to_owned();
         let found = pulse::look(&self.store, world.size);
         let _ = self.store.set(&pulse::failed_key(world.rank), message.as_bytes());
-        let error = match &found {
-            Ok(health) => blame(health, world.size, op, number, waited, message),
+        let blamed = match &found {
+            Ok(health) => blame(health, number),
             // nobody answers: the store went with its server
-            Err(_) if !self.serves => {
-                Error::Missing { op, number, ranks: vec![0], size: world.size, waited, message }
-            }
-            Err(_) => Error::Collective { op, number, message },
+            Err(_) if !self.serves => Some((Absence::Gone, vec![0])),
+            Err(_) => None,
         };
         if self.serves {
             self.linger(world);
         }
-        error
+        match blamed {
+            Some((how, ranks)) => {
+                let size = world.size;
+                Error::Ranks(Box::new(RankFault { op, number, ranks, size, how, waited, message }))
+            }
+            None => Error::Collective { op, number, message },
+        }
     }
 
     /// Until the others have said that they failed, or are gone, or some seconds have passed.
@@ -323,30 +328,20 @@ impl Joined {
     }
 }
 
-fn blame(
-    health: &[Health],
-    size: usize,
-    op: &'static str,
-    number: u64,
-    waited: Duration,
-    message: String,
-) -> Error {
-    let ranks_where = |matches: &dyn Fn(&Health) -> bool| -> Vec<usize> {
-        (0..).zip(health).filter(|(_, found)| matches(found)).map(|(rank, _)| rank).collect()
+/// The ranks that collective `number` failed by: those that are gone before those that are late, and both before those
+/// that only failed with it.
+fn blame(health: &[Health], number: u64) -> Option<(Absence, Vec<usize>)> {
+    let absence = |found: &Health| match found {
+        Health::Gone => Some(Absence::Gone),
+        Health::Failed => Some(Absence::Failed),
+        Health::Beats { collectives } => (*collectives < number).then_some(Absence::Late),
     };
-    let gone = ranks_where(&|found| *found == Health::Gone);
-    if !gone.is_empty() {
-        return Error::Missing { op, number, ranks: gone, size, waited, message };
-    }
-    let late = ranks_where(&|found| matches!(found, Health::Beats { collectives } if *collectives < number));
-    if !late.is_empty() {
-        return Error::Late { op, number, ranks: late, size, waited, message };
-    }
-    let failed = ranks_where(&|found| *found == Health::Failed);
-    if !failed.is_empty() {
-        return Error::Failed { op, number, ranks: failed, size, message };
-    }
-    Error::Collective { op, number, message }
+    let missed = |how: Absence| {
+        let ranks: Vec<usize> =
+            (0..health.len()).filter(|&rank| absence(&health[rank]) == Some(how)).collect();
+        (!ranks.is_empty()).then_some((how, ranks))
+    };
+    [Absence::Gone, Absence::Late, Absence::Failed].into_iter().find_map(missed)
 }
 
 /// Waits until all ranks have come to the store.

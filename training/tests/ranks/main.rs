@@ -29,17 +29,23 @@ const SETS: &[&str] = &[
 
 /// Starts one process a rank on the run `run`.
 fn start(small: &Small, run: &str, sets: &[&str], processes: usize, resume: bool) -> Vec<Child> {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let dir = format!("run.dir={}", small.run(run).display());
     let sets = [SETS, sets, &[&dir]].concat().join("\n");
-    let process = |rank: usize| {
+    start_each(small, &vec![sets; processes], resume)
+}
+
+/// Starts one process for each list of settings, a line each.
+fn start_each(small: &Small, sets: &[String], resume: bool) -> Vec<Child> {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let size = sets.len();
+    let process = |(rank, sets): (usize, &String)| {
         Command::new(std::env::current_exe().unwrap())
             .args(["member", "--exact", "--ignored", "--nocapture"])
             .env("RECIPE", small.path("small.toml"))
-            .env("SETS", &sets)
+            .env("SETS", sets)
             .env("RESUME", resume.to_string())
             .env("RANK", rank.to_string())
-            .env("WORLD_SIZE", processes.to_string())
+            .env("WORLD_SIZE", size.to_string())
             .env("MASTER_ADDR", "127.0.0.1")
             .env("MASTER_PORT", &port)
             .env("OMP_NUM_THREADS", "1")
@@ -48,7 +54,7 @@ fn start(small: &Small, run: &str, sets: &[&str], processes: usize, resume: bool
             .spawn()
             .unwrap()
     };
-    (0..processes).map(process).collect()
+    sets.iter().enumerate().map(process).collect()
 }
 
 /// What the processes said when they had ended, by rank.
@@ -177,26 +183,9 @@ fn a_process_that_dies_is_named_and_the_run_goes_on_with_another_number() {
 #[test]
 fn ranks_of_other_recipes_or_pairs_do_not_train_together() {
     let (small, other) = (Small::new(), Small::under(&["none", "query"]));
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let process = |rank: usize, sets: &[String]| {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["member", "--exact", "--ignored", "--nocapture"])
-            .env("RECIPE", small.path("small.toml"))
-            .env("SETS", sets.join("\n"))
-            .env("RESUME", "false")
-            .env("RANK", rank.to_string())
-            .env("WORLD_SIZE", "2")
-            .env("MASTER_ADDR", "127.0.0.1")
-            .env("MASTER_PORT", &port)
-            .env("OMP_NUM_THREADS", "1")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
     let run = format!("run.dir={}", small.run("differing").display());
     let pairs = format!("pairs.dir={}", other.path("pairs").display());
-    let said = said(vec![process(0, &[run.clone()]), process(1, &[run, pairs])]);
+    let said = said(start_each(&small, &[run.clone(), format!("{run}\n{pairs}")], false));
     for line in &said {
         assert!(line.contains("rank 1 has another recipe than rank 0"), "{said:?}");
     }
