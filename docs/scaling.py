@@ -19,7 +19,7 @@ PEAK, MFU = 989e12, 0.5  # dense bf16 of an H100 SXM by NVIDIA's data sheet; the
 EFFICIENCY = 0.8  # assumed share of a link's rate that collectives reach
 NODE = 8  # GPUs in a node
 LATENCY = 10e-6  # assumed for one hop of a ring, launch and wire
-BUCKET = 32 << 20  # bytes sent at once
+BUCKET = 25 << 20  # bytes sent at once
 # bytes a second, each way
 NVLINK = 450e9  # a GPU; the data sheet's 900 GB/s are both ways together
 ETHERNET = 100e9 / 8  # a machine: one card of 100 Gb/s

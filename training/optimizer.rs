@@ -125,32 +125,19 @@ impl AdamW {
             )?;
         }
         if self.world.size() > 1 {
-            self.gather_masters(store, &masters)?;
+            self.share_masters(store, &masters)?;
         }
         Ok(store.refresh()?)
     }
 
-    /// Brings every rank's part of the masters to all.
-    fn gather_masters(&self, store: &ParamStore, masters: &[Tensor]) -> Result<()> {
-        let (size, options) = (self.world.size(), (Kind::Float, store.device()));
-        let share = store.numel().div_euclid(size as i64) + 1;
-        let own = Tensor::f_zeros([share], options)?;
-        let mut start = 0;
-        for part in &self.own {
-            own.f_narrow(0, start, part.length)?.f_copy_(&part.of(masters)?)?;
-            start += part.length;
-        }
-        let all = Tensor::f_empty([size as i64, share], options)?;
-        self.world.all_gather(&all, &own)?;
-        for rank in (0..size).filter(|&rank| rank != self.world.rank()) {
-            let theirs = all.f_select(0, rank as i64)?;
-            let mut start = 0;
-            for part in parts_of(store, rank, size) {
-                part.of(masters)?.f_copy_(&theirs.f_narrow(0, start, part.length)?)?;
-                start += part.length;
-            }
-        }
-        Ok(())
+    /// Brings every rank's part of the masters to all, in place.
+    fn share_masters(&self, store: &ParamStore, masters: &[Tensor]) -> Result<()> {
+        let size = self.world.size();
+        let parts =
+            (0..size).flat_map(|rank| parts_of(store, rank, size).into_iter().map(move |part| (rank, part)));
+        let begun = parts.map(|(rank, part)| Ok(self.world.begin_broadcast(&part.of(masters)?, rank)?));
+        let begun: Vec<_> = begun.collect::<Result<_>>()?;
+        Ok(begun.into_iter().try_for_each(|pending| self.world.finish(pending))?)
     }
 
     /// The whole state under its names, on rank 0; nothing on the others. All ranks must call it.

@@ -108,7 +108,7 @@ impl fmt::Display for Outcome {
 /// Trains the decoder of a recipe, or goes on with it. `console` is told what the run's own records are told.
 ///
 /// # Errors
-/// What [`prepare`] and [`RunFolder::open`] refuse; [`crate::Error::NonFinite`] for a loss or gradient that is no number (the
+/// What [`crate::prepare::prepare`] and [`crate::run_folder::RunFolder::open`] refuse; [`crate::Error::NonFinite`] for a loss or gradient that is no number (the
 /// step's data are kept); a disk that is full. The last checkpoint stays whole in every case.
 pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn MetricSink) -> Result<Outcome> {
     let recipe = &resolved.recipe;

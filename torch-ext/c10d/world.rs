@@ -151,12 +151,20 @@ impl World {
         self.finish(self.begin_all_reduce(tensor, reduce)?)
     }
 
+    /// Begins a broadcast of the values that rank `from` has in `tensor` (contiguous) to all ranks.
+    ///
+    /// # Errors
+    /// Those of [`World::begin_all_reduce`].
+    pub fn begin_broadcast(&self, tensor: &Tensor, from: usize) -> Result<Pending> {
+        self.begin(tensor.device(), |group| group.broadcast(tensor, from))
+    }
+
     /// Puts rank 0's values into `tensor` on every rank.
     ///
     /// # Errors
     /// Those of [`World::all_reduce`].
     pub fn broadcast(&self, tensor: &Tensor) -> Result<()> {
-        self.finish(self.begin(tensor.device(), |group| group.broadcast(tensor, 0))?)
+        self.finish(self.begin_broadcast(tensor, 0)?)
     }
 
     /// Puts what all ranks hand in into `all`, by rank; the elements of `all` are those of `own` times the number of ranks.
