@@ -25,7 +25,7 @@ pub struct AdamWConfig {
 }
 
 /// AdamW over all parameters of a store. Sharded, each rank keeps and updates the state of its part of the numbers only
-/// (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054), and the masters are gathered after the step.
+/// (ZeRO stage 1, Rajbhandari et al., arXiv 1910.02054), and then sends what it has updated of the masters.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -88,11 +88,6 @@ impl AdamW {
             plain,
             world,
         })
-    }
-
-    /// Bytes of the state that this rank keeps.
-    pub fn state_bytes(&self) -> u64 {
-        self.own.iter().map(|part| 8 * part.length as u64 + 4).sum()
     }
 
     /// One update of the masters with f32 `gradients` (one a parameter, in their order), after which the compute
