@@ -6,6 +6,7 @@
 
 use crate::Result;
 use crate::blocks::{Attend, Stack};
+use crate::condition::Condition;
 use crate::decoder_config::DecoderConfig;
 use crate::kv_cache::KvCache;
 use crate::params::{Group, Init, ParamStore};
@@ -62,12 +63,13 @@ impl Decoder {
         self.kind
     }
 
-    /// Input embeddings of vectors: (B, dim) f32 -> (B, P, H).
+    /// Input embeddings of what texts are decoded from: (B, P, H), or (B, 3 P, H) with hypotheses.
     ///
     /// # Errors
-    /// libtorch's own (out of memory), here and in all that follows.
-    pub fn prefix(&self, v_BD: &Tensor) -> Result<Tensor> {
-        self.projector.forward(v_BD)
+    /// [`crate::Error::DoesNotRefine`] for hypotheses that it cannot read; libtorch's own (out of memory), here and in
+    /// all that follows.
+    pub fn prefix(&self, condition: &Condition) -> Result<Tensor> {
+        self.projector.forward(condition)
     }
 
     /// Input embeddings of tokens: (B, T) i64 -> (B, T, H).
@@ -78,13 +80,14 @@ impl Decoder {
         Ok(Tensor::f_embedding(&self.embedding, tokens_BT, -1, false, false)?.f_to_kind(self.kind)?)
     }
 
-    /// Final-normed states at the token positions: (B, dim) f32 and (B, T) i64 -> (B, T, H). Rows of tokens are
-    /// [BOS, t1, …, tn], padded on the right; the mask is causal, so padding changes nothing before it.
+    /// Final-normed states at the token positions: B vectors and (B, T) i64 -> (B, T, H). Rows of tokens are
+    /// [BOS, t1, …, tn], and with hypotheses [h1, …, hm, BOS, t1, …, tn]; they are padded on the right, and the mask
+    /// is causal, so padding changes nothing before it.
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn hidden(&self, v_BD: &Tensor, tokens_BT: &Tensor) -> Result<Tensor> {
-        self.hidden_after(&self.prefix(v_BD)?, tokens_BT)
+    pub fn hidden(&self, condition: &Condition, tokens_BT: &Tensor) -> Result<Tensor> {
+        self.hidden_after(&self.prefix(condition)?, tokens_BT)
     }
 
     /// As [`Decoder::hidden`] with a prefix at hand: (B, P', H) and (B, T) -> (B, T, H).
@@ -110,16 +113,14 @@ impl Decoder {
         &self.head
     }
 
-    /// Fills an empty cache with prefix and BOS, and scores the first token: (B, dim) f32 -> (B, V) f32.
+    /// Fills an empty cache with what stands before the texts, (B, S, H), BOS its last position, and scores the first
+    /// token: (B, V) f32.
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn begin(&self, v_BD: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
-        let options = (Kind::Int64, self.device);
-        let bos_B1 = Tensor::f_full([v_BD.size()[0], 1], self.config.bos_token_id, options)?;
-        let x_BSH = Tensor::f_cat(&[self.prefix(v_BD)?, self.embed(&bos_B1)?], 1)?;
+    pub fn begin(&self, x_BSH: &Tensor, cache: &mut KvCache) -> Result<Tensor> {
         let last = x_BSH.size()[1] - 1;
-        self.next_scores(&self.stack.forward_cached(&x_BSH, Attend::Causal, last, cache.layers())?)
+        self.next_scores(&self.stack.forward_cached(x_BSH, Attend::Causal, last, cache.layers())?)
     }
 
     /// Adds one token a row to the cache and scores the next: (B) i64 -> (B, V) f32.
@@ -139,7 +140,7 @@ impl Decoder {
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn cache(&self, rows: i64, max_tokens: i64) -> Result<KvCache> {
-        KvCache::new(&self.config, rows, self.config.prefix_tokens + 1 + max_tokens, self.kind, self.device)
+    pub fn cache(&self, rows: i64, positions: i64) -> Result<KvCache> {
+        KvCache::new(&self.config, rows, positions, self.kind, self.device)
     }
 }

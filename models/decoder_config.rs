@@ -65,6 +65,9 @@ pub struct DecoderConfig {
     /// Whether query, key and value have biases (Qwen2 instead of Llama).
     #[serde(default)]
     pub qkv_bias: bool,
+    /// Whether it reads hypotheses: it has networks for a hypothesis' vector and for its difference to the target.
+    #[serde(default)]
+    pub refines: bool,
 }
 
 /// Numbers of trained parameters by part.
@@ -151,10 +154,22 @@ impl DecoderConfig {
         let block = attention + 3 * self.hidden * self.ffn + 2 * self.hidden;
         let embedding = self.vocab * self.hidden;
         let out = self.prefix_tokens * self.hidden;
-        let projector = (self.dim + 1) * self.projector_hidden + (self.projector_hidden + 1) * out;
+        let network = (self.dim + 1) * self.projector_hidden + (self.projector_hidden + 1) * out;
+        let projector = if self.refines { 3 * network + self.projector_hidden } else { network };
         let (blocks, head) =
             (self.layers * block + self.hidden, if self.tie_embeddings { 0 } else { embedding });
         ParameterCounts { embedding, blocks, head, projector, total: embedding + blocks + head + projector }
+    }
+
+    /// Positions of the prefix: P for a first guess, 3 P for a refinement.
+    pub fn prefix_positions(&self, refining: bool) -> i64 {
+        if refining { 3 * self.prefix_tokens } else { self.prefix_tokens }
+    }
+
+    /// Most positions before the first token of a text, BOS included: prefix and hypothesis.
+    pub fn beginning_positions(&self) -> i64 {
+        let hypothesis = if self.refines { self.max_tokens } else { 0 };
+        self.prefix_positions(self.refines) + hypothesis + 1
     }
 
     /// Shape of the blocks.

@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod condition;
 pub mod decoder;
 pub mod decoder_config;
 pub mod device;
@@ -28,6 +29,7 @@ mod swiglu;
 pub mod vocabulary;
 pub mod weights;
 
+pub use condition::Condition;
 pub use decoder::Decoder;
 pub use decoder_config::DecoderConfig;
 pub use device::{DeviceChoice, Dtype};
@@ -36,7 +38,7 @@ pub use encoder::{Encoder, EncoderOptions};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, check_golden, write_export};
 pub use flops::Flops;
-pub use generate::{GenerateOptions, Generated, Strategy, generate};
+pub use generate::{GenerateOptions, Generated, Hypotheses, Source, Strategy, generate, generate_from};
 pub use inverter::{Inverted, Inverter, Origin, OriginKind};
 pub use params::ParamStore;
 pub use save_tensors::save_tensors;

@@ -1,74 +1,147 @@
-//! The projector: a vector becomes the input embeddings of the prefix.
+//! The projector: vectors become the input embeddings of the prefix.
 #![allow(non_snake_case)]
 
 use crate::Result;
+use crate::condition::Condition;
 use crate::decoder_config::{Activation, DecoderConfig};
 use crate::params::{Group, Init, ParamStore};
 use tch::{Kind, Tensor};
 
-/// Two linear layers with an activation between: (B, dim) -> (B, P, H).
+/// Condition -> prefix: (B, dim) -> (B, P, H) for a first guess, (B, 3 P, H) for a refinement.
 #[derive(Debug)]
 pub struct Projector {
-    fc1: (Tensor, Tensor),
-    fc2: (Tensor, Tensor),
+    target: Network,
     /// mean and scale per input number, where the recipe asked for them
     input: Option<(Tensor, Tensor)>,
+    refining: Option<Refining>,
     input_scale: f64,
+    kind: Kind,
+}
+
+/// What a refinement's prefix has besides the target: a network for the hypothesis' vector, one for the difference.
+#[derive(Debug)]
+struct Refining {
+    hypothesis: Network,
+    difference: Network,
+    /// (M): how the distance enters the difference's middle layer
+    distance_M: Tensor,
+}
+
+/// Two linear layers with an activation between: (B, dim) -> (B, P, H).
+#[derive(Debug)]
+struct Network {
+    fc1: (Tensor, Tensor),
+    fc2: (Tensor, Tensor),
     activation: Activation,
     prefix_tokens: i64,
     hidden: i64,
-    kind: Kind,
 }
+
+/// Distances are told apart down to this one: two unit vectors of cosine 1 - 5e-7.
+const NEAREST: f64 = 1e-3;
 
 impl Projector {
     /// Parameters `projector.fc1.weight` (projector_hidden, dim), `projector.fc2.weight` (P H, projector_hidden),
     /// their biases, and where the configuration says so the buffers `projector.input.mean` and
-    /// `projector.input.scale` (dim).
+    /// `projector.input.scale` (dim). A decoder that refines has the same layers again under `projector.hypothesis`
+    /// and `projector.difference`, and `projector.difference.distance` (projector_hidden).
     ///
     /// # Errors
     /// A parameter name that is taken.
     pub fn new(config: &DecoderConfig, store: &mut ParamStore) -> Result<Self> {
-        let (middle, out) = (config.projector_hidden, config.prefix_tokens * config.hidden);
-        let mut layer = |name: &str, rows: i64, columns: i64| -> Result<(Tensor, Tensor)> {
-            let weight = format!("projector.{name}.weight");
-            let weight = store.tensor(&weight, &[rows, columns], Init::Normal(0.02), Group::Matrix)?;
-            let bias = store.tensor(&format!("projector.{name}.bias"), &[rows], Init::Zeros, Group::Gain)?;
-            Ok((weight, bias))
-        };
-        let (fc1, fc2) = (layer("fc1", middle, config.dim)?, layer("fc2", out, middle)?);
+        let target = Network::new("projector", config, store)?;
         let input = if config.input_normalization {
             let mean = store.buffer("projector.input.mean", &[config.dim], Init::Zeros)?;
             Some((mean, store.buffer("projector.input.scale", &[config.dim], Init::Ones)?))
         } else {
             None
         };
-        Ok(Self {
-            fc1,
-            fc2,
-            input,
-            input_scale: config.input_scale,
-            activation: config.activation,
-            prefix_tokens: config.prefix_tokens,
-            hidden: config.hidden,
-            kind: store.compute_kind(),
-        })
+        let refining = if config.refines { Some(Refining::new(config, store)?) } else { None };
+        Ok(Self { target, input, refining, input_scale: config.input_scale, kind: store.compute_kind() })
     }
 
-    /// (B, dim) f32 -> (B, P, H) in the compute type.
+    /// The prefix in the compute type: (B, P, H), or (B, 3 P, H) where there are hypotheses: target, hypothesis,
+    /// difference.
     ///
     /// # Errors
-    /// libtorch's own (out of memory).
-    pub fn forward(&self, v_BD: &Tensor) -> Result<Tensor> {
-        let x = match &self.input {
+    /// [`crate::Error::DoesNotRefine`] for hypotheses where the decoder has no networks for them; libtorch's own (out
+    /// of memory).
+    pub fn forward(&self, condition: &Condition) -> Result<Tensor> {
+        let target_BPH = self.target.forward(&self.input(&condition.v_BD)?, None)?;
+        let Some(hypothesis_BD) = &condition.hypothesis_BD else { return Ok(target_BPH) };
+        let refining = self.refining.as_ref().ok_or(crate::Error::DoesNotRefine)?;
+        let hypothesis_BPH = refining.hypothesis.forward(&self.input(hypothesis_BD)?, None)?;
+        let difference_BPH = self.difference(refining, &condition.v_BD, hypothesis_BD)?;
+        Ok(Tensor::f_cat(&[target_BPH, hypothesis_BPH, difference_BPH], 1)?)
+    }
+
+    /// The difference enters as direction and distance: near the target, where it is short, its direction still says
+    /// as much as at the start.
+    fn difference(&self, refining: &Refining, v_BD: &Tensor, hypothesis_BD: &Tensor) -> Result<Tensor> {
+        let difference_BD = v_BD.f_sub(hypothesis_BD)?;
+        let squares_BD = difference_BD.f_mul(&difference_BD)?;
+        let length_B1 = squares_BD.f_sum_dim_intlist([1].as_slice(), true, Kind::Float)?.f_sqrt()?;
+        let direction_BD = difference_BD.f_div(&length_B1.f_clamp_min(1e-6)?)?;
+        let x_BD = direction_BD.f_mul_scalar(self.input_scale)?.f_to_kind(self.kind)?;
+        let distance_B1 = length_B1.f_clamp_min(NEAREST)?.f_log()?.f_to_kind(self.kind)?;
+        refining.difference.forward(&x_BD, Some(&distance_B1.f_mul(&refining.distance_M)?))
+    }
+
+    /// Vectors as the networks read them: (B, dim) f32 -> (B, dim) in the compute type.
+    fn input(&self, v_BD: &Tensor) -> Result<Tensor> {
+        let x_BD = match &self.input {
             Some((mean, scale)) => v_BD.f_sub(mean)?.f_mul(scale)?,
             None => v_BD.f_mul_scalar(self.input_scale)?,
         };
-        let x = x.f_to_kind(self.kind)?.f_linear(&self.fc1.0, Some(&self.fc1.1))?;
-        let x = match self.activation {
-            Activation::Gelu => x.f_gelu("none")?,
-            Activation::Silu => x.f_silu()?,
+        Ok(x_BD.f_to_kind(self.kind)?)
+    }
+}
+
+impl Refining {
+    fn new(config: &DecoderConfig, store: &mut ParamStore) -> Result<Self> {
+        let middle = [config.projector_hidden];
+        Ok(Self {
+            hypothesis: Network::new("projector.hypothesis", config, store)?,
+            difference: Network::new("projector.difference", config, store)?,
+            distance_M: store.tensor(
+                "projector.difference.distance",
+                &middle,
+                Init::Normal(0.1),
+                Group::Gain,
+            )?,
+        })
+    }
+}
+
+impl Network {
+    fn new(name: &str, config: &DecoderConfig, store: &mut ParamStore) -> Result<Self> {
+        let (middle, out) = (config.projector_hidden, config.prefix_tokens * config.hidden);
+        let mut layer = |layer: &str, rows: i64, columns: i64| -> Result<(Tensor, Tensor)> {
+            let weight = format!("{name}.{layer}.weight");
+            let weight = store.tensor(&weight, &[rows, columns], Init::Normal(0.02), Group::Matrix)?;
+            let bias = store.tensor(&format!("{name}.{layer}.bias"), &[rows], Init::Zeros, Group::Gain)?;
+            Ok((weight, bias))
         };
-        let x = x.f_linear(&self.fc2.0, Some(&self.fc2.1))?;
+        Ok(Self {
+            fc1: layer("fc1", middle, config.dim)?,
+            fc2: layer("fc2", out, middle)?,
+            activation: config.activation,
+            prefix_tokens: config.prefix_tokens,
+            hidden: config.hidden,
+        })
+    }
+
+    /// (B, dim) -> (B, P, H); `extra_BM` is added to the middle layer before its activation.
+    fn forward(&self, x_BD: &Tensor, extra_BM: Option<&Tensor>) -> Result<Tensor> {
+        let mut x_BM = x_BD.f_linear(&self.fc1.0, Some(&self.fc1.1))?;
+        if let Some(extra_BM) = extra_BM {
+            x_BM = x_BM.f_add(extra_BM)?;
+        }
+        let x_BM = match self.activation {
+            Activation::Gelu => x_BM.f_gelu("none")?,
+            Activation::Silu => x_BM.f_silu()?,
+        };
+        let x = x_BM.f_linear(&self.fc2.0, Some(&self.fc2.1))?;
         Ok(x.f_view([-1, self.prefix_tokens, self.hidden])?)
     }
 }

@@ -58,6 +58,7 @@ fn export(folder: &Path) -> PathBuf {
         activation: Default::default(),
         input_scale: 8f64.sqrt(),
         input_normalization: false,
+        refines: false,
         qkv_bias: false,
     };
     let mut store = ParamStore::train(Device::Cpu, Kind::Float, 4);

@@ -168,6 +168,7 @@ impl Shapes {
             activation: models::decoder_config::Activation::Gelu,
             input_scale: (self.dim as f64).sqrt(),
             input_normalization: false,
+            refines: false,
             qkv_bias: false,
         }
     }

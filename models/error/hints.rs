@@ -39,6 +39,8 @@ impl Error {
             Self::VectorShape { .. } => {
                 "the vectors are of another space: use those of the decoder's own encoder"
             }
+            Self::DoesNotRefine => "leave --refine out, or train with [refinement] share above 0",
+            Self::SourceLength { .. } => "this is a mistake of the calling program",
             Self::VectorNotFinite { .. } => "make the vectors anew; one that is not finite has no text",
             Self::GenerateOption { .. } => return None,
             Self::NotADecoder { .. } => {

@@ -197,6 +197,19 @@ pub enum Error {
         /// Zero-based position among the vectors given.
         index: usize,
     },
+    /// Hypotheses were given to a decoder that has not learnt to refine.
+    #[error("the decoder reads no hypotheses: it was trained for first guesses alone")]
+    DoesNotRefine,
+    /// Parts of a source that are not one a vector.
+    #[error("{found} {what} for {vectors} vectors")]
+    SourceLength {
+        /// Which part.
+        what: &'static str,
+        /// How many there are.
+        found: usize,
+        /// How many vectors.
+        vectors: usize,
+    },
     /// A generation option that cannot be.
     #[error("generation option `{option}` {problem}")]
     GenerateOption {

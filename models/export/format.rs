@@ -86,6 +86,7 @@ pub(super) fn read_config(folder: &Path) -> Result<DecoderConfig> {
     let generation = folder.join("generation_config.json");
     let generation: GenerationSpec =
         if generation.exists() { files::read_json(&generation)? } else { Default::default() };
+    let refines = weights.contains("hypothesis.fc1.weight");
     let room = model.max_position_embeddings - projector.prefix_tokens - 1;
     let config = DecoderConfig {
         dim: projector.dim,
@@ -109,6 +110,7 @@ pub(super) fn read_config(folder: &Path) -> Result<DecoderConfig> {
         input_scale: projector.input_scale,
         input_normalization: weights.contains("input.mean"),
         qkv_bias,
+        refines,
     };
     if projector.hidden != config.hidden {
         return Err(Error::Config {
@@ -176,7 +178,7 @@ fn model_json(config: &DecoderConfig, dtype: Kind) -> Value {
         "num_key_value_heads": config.kv_heads,
         "head_dim": config.head_dim,
         "vocab_size": config.vocab,
-        "max_position_embeddings": config.prefix_tokens + 1 + config.max_tokens,
+        "max_position_embeddings": config.beginning_positions() + config.max_tokens,
         "rms_norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},

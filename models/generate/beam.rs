@@ -129,14 +129,13 @@ impl Search {
     }
 }
 
-/// Searches for all vectors of a chunk, (B, dim); at most W texts each, best first.
-pub(super) fn search(decoder: &Decoder, v_BD: &Tensor, rules: &Rules) -> Result<Vec<Vec<Generated>>> {
-    let (batch, config, limit) = (v_BD.size()[0], decoder.config(), rules.limit);
+/// Searches for all beginnings of a chunk, (B, S, H); at most W texts each, best first.
+pub(super) fn search(decoder: &Decoder, x_BSH: &Tensor, rules: &Rules) -> Result<Vec<Vec<Generated>>> {
+    let (batch, shared, limit) = (x_BSH.size()[0], x_BSH.size()[1], rules.limit);
     let mut searches: Vec<Search> = (0..batch).map(|_| Search::new()).collect();
     let mut live: Vec<usize> = (0..searches.len()).collect();
-    let mut cache = decoder.cache(batch, limit as i64)?;
-    let shared = config.prefix_tokens + 1;
-    let mut logits_RV = decoder.begin(v_BD, &mut cache)?;
+    let mut cache = decoder.cache(batch, shared + limit as i64)?;
+    let mut logits_RV = decoder.begin(x_BSH, &mut cache)?;
     for length in 1..=limit {
         let mut candidates = continuations(&logits_RV, &searches, &live, rules)?.into_iter();
         let before = live.len();

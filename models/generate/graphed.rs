@@ -11,7 +11,7 @@
 
 use super::{Generated, host_f64, host_i64};
 use crate::blocks::Block;
-use crate::{Decoder, Result};
+use crate::{Condition, Decoder, Result};
 use tch::{Device, Kind, Tensor};
 use torch_ext::CudaGraph;
 
@@ -115,7 +115,7 @@ impl<'a> StaticRows<'a> {
         let row_R = Tensor::f_arange(self.rows, (Kind::Int64, device))?.f_clamp_max(count - 1)?;
         let v_RD = v_ND.f_index_select(0, &row_R)?;
         let bos_R1 = Tensor::f_full([self.rows, 1], decoder.config().bos_token_id, (Kind::Int64, device))?;
-        let x_RTH = Tensor::f_cat(&[decoder.prefix(&v_RD)?, decoder.embed(&bos_R1)?], 1)?;
+        let x_RTH = Tensor::f_cat(&[decoder.prefix(&Condition::first(&v_RD))?, decoder.embed(&bos_R1)?], 1)?;
         let position_RT = Tensor::f_arange(prefix + 1, (Kind::Int64, device))?
             .f_unsqueeze(0)?
             .f_expand([self.rows, -1], false)?;

@@ -5,6 +5,7 @@
 
 use super::beam::Rules;
 use super::sample::Cuts;
+use super::source::{Beginnings, Checked};
 use super::stepper::{Slots, Stepper};
 use super::text_in_flight::TextInFlight;
 use super::{GenerateOptions, Generated, Strategy, host_f64, host_i64, log_probs_of};
@@ -16,24 +17,27 @@ use torch_ext::decode::Places;
 /// Rows that a thread has at least, where there are several: products of fewer reach half the speed.
 const ROWS_A_THREAD: usize = 16;
 
-/// Vectors whose prefixes are in memory at a time.
-const PORTION: i64 = 4096;
+/// Vectors whose beginnings are in memory at a time.
+const PORTION: usize = 4096;
 
-/// Decodes vectors (N, dim) f32; the texts of each, best first. What a text is depends on its vector and its number
+/// Decodes a source; the texts of each vector, best first. What a text is depends on its own part of the source
 /// alone, beyond rounding; who decodes it depends on the number of threads and on nothing that is timed.
 pub(super) fn decode(
     decoder: &Decoder,
-    v_ND: &Tensor,
+    source: &Checked,
     options: &GenerateOptions,
     limit: usize,
 ) -> Result<Vec<Vec<Generated>>> {
-    let (count, config) = (v_ND.size()[0], decoder.config());
-    let plan = Plan::new(options, count as usize, limit, decoder);
-    let stepper = Stepper::new(decoder, config.prefix_tokens + limit as i64, plan.rows as i64)?;
-    let mut results = Vec::with_capacity(count as usize);
-    for start in (0..count).step_by(PORTION as usize) {
-        let beginnings_BPH = beginnings(decoder, &v_ND.f_narrow(0, start, PORTION.min(count - start))?)?;
-        results.extend(by_all(&stepper, &beginnings_BPH, &plan, start as usize)?);
+    let count = source.len();
+    let plan = Plan::new(options, count, limit, decoder);
+    // the last token of a text is never read
+    let longest = (0..count).map(|text| source.positions(text, decoder)).max().unwrap_or(1) - 1;
+    let stepper = Stepper::new(decoder, (longest + limit) as i64, plan.rows as i64)?;
+    let mut results = Vec::with_capacity(count);
+    for start in (0..count).step_by(PORTION) {
+        let length = PORTION.min(count - start);
+        let beginnings = source.beginnings(decoder, start, length)?;
+        results.extend(by_all(&stepper, &beginnings, &plan, &source.numbers[start..start + length])?);
     }
     Ok(results)
 }
@@ -45,7 +49,6 @@ pub(super) struct Plan {
     pub(super) rules: Rules,
     /// Rows that a vector can have.
     pub(super) per_vector: usize,
-    pub(super) prefix_tokens: usize,
     workers: usize,
     /// Rows of one worker.
     rows: usize,
@@ -53,8 +56,7 @@ pub(super) struct Plan {
 
 impl Plan {
     fn new(options: &GenerateOptions, count: usize, limit: usize, decoder: &Decoder) -> Self {
-        let config = decoder.config();
-        let rules = Rules::new(&options.strategy, limit, config);
+        let rules = Rules::new(&options.strategy, limit, decoder.config());
         let per_vector = match options.strategy {
             Strategy::Greedy => 1,
             Strategy::Sample { samples, .. } => samples,
@@ -67,35 +69,27 @@ impl Plan {
             strategy: options.strategy.clone(),
             rules,
             per_vector,
-            prefix_tokens: config.prefix_tokens as usize,
             workers,
             rows: rows / workers,
         }
     }
 }
 
-/// Input embeddings of prefix and BOS: (B, dim) f32 -> (B, P + 1, H) f32.
-fn beginnings(decoder: &Decoder, v_BD: &Tensor) -> Result<Tensor> {
-    let options = (Kind::Int64, decoder.device());
-    let bos_B1 = Tensor::f_full([v_BD.size()[0], 1], decoder.config().bos_token_id, options)?;
-    Ok(Tensor::f_cat(&[decoder.prefix(v_BD)?, decoder.embed(&bos_B1)?], 1)?.f_to_kind(Kind::Float)?)
-}
-
 /// Decodes by as many threads as the plan says, each its own part of the vectors.
 fn by_all(
     stepper: &Stepper,
-    beginnings_BPH: &Tensor,
+    beginnings: &Beginnings,
     plan: &Plan,
-    first: usize,
+    numbers: &[u64],
 ) -> Result<Vec<Vec<Generated>>> {
-    let count = beginnings_BPH.size()[0] as usize;
+    let count = beginnings.len();
     let worker = |number: usize| -> Result<Worker> {
         let (from, to) = (count * number / plan.workers, count * (number + 1) / plan.workers);
         Worker::new(
             stepper.shallow_clone(),
             plan.clone(),
-            beginnings_BPH.f_narrow(0, from as i64, (to - from) as i64)?,
-            first + from,
+            beginnings.part(from, to)?,
+            numbers[from..to].to_vec(),
         )
     };
     if plan.workers == 1 {
@@ -126,10 +120,9 @@ fn by_all(
 struct Worker {
     stepper: Stepper,
     plan: Plan,
-    /// (B, P + 1, H) f32
-    beginnings_BPH: Tensor,
-    /// Number of the first vector among all that were given.
-    first: usize,
+    beginnings: Beginnings,
+    /// Of each vector, for what is drawn.
+    numbers: Vec<u64>,
     slots: Slots,
     /// Slots that no text has, a vector's worth each.
     free: Vec<Vec<i32>>,
@@ -140,13 +133,13 @@ struct Worker {
 type Choice = Vec<(i64, f32)>;
 
 impl Worker {
-    fn new(stepper: Stepper, plan: Plan, beginnings_BPH: Tensor, first: usize) -> Result<Self> {
-        let count = beginnings_BPH.size()[0] as usize;
+    fn new(stepper: Stepper, plan: Plan, beginnings: Beginnings, numbers: Vec<u64>) -> Result<Self> {
+        let count = beginnings.len();
         let texts = (plan.rows / plan.per_vector).clamp(1, count.max(1));
         let slots = stepper.slots(texts * plan.per_vector)?;
         let all: Vec<i32> = (0..(texts * plan.per_vector) as i32).collect();
         let free = all.chunks(plan.per_vector).map(<[i32]>::to_vec).collect();
-        Ok(Self { stepper, plan, beginnings_BPH, first, slots, free, waiting: (0..count).collect() })
+        Ok(Self { stepper, plan, beginnings, numbers, slots, free, waiting: (0..count).collect() })
     }
 
     fn decode(mut self) -> Result<Vec<Vec<Generated>>> {
@@ -156,7 +149,8 @@ impl Worker {
             let going_on = running.len();
             while let (Some(slots), false) = (self.free.last(), self.waiting.is_empty()) {
                 let Some(index) = self.waiting.pop_front() else { break };
-                running.push(TextInFlight::new(index, self.first + index, slots.clone(), &self.plan));
+                let (begun, number) = (self.beginnings.length(index), self.numbers[index]);
+                running.push(TextInFlight::new(index, begun, number, slots.clone(), &self.plan));
                 self.free.pop();
             }
             if running.is_empty() {
@@ -179,14 +173,14 @@ impl Worker {
         }
     }
 
-    /// One token further for the first `going_on`, prefix and BOS for the others: the state that predicts, for every
+    /// One token further for the first `going_on`, their beginnings for the others: the state that predicts, for every
     /// row of the former and for each of the latter.
     fn step(&mut self, running: &mut [TextInFlight], going_on: usize) -> Result<Tensor> {
         let (mut places, mut wanted, mut tokens) = (Places::default(), Vec::new(), Vec::new());
         let capacity = self.stepper.capacity();
         let (old, new) = running.split_at_mut(going_on);
         for text in old {
-            let position = self.plan.prefix_tokens + text.length();
+            let position = text.position();
             for row in text.rows() {
                 row.table[position] = row.slot;
                 tokens.push(row.token);
@@ -197,7 +191,7 @@ impl Worker {
             }
         }
         for text in &*new {
-            for position in 0..=self.plan.prefix_tokens {
+            for position in 0..=text.position() {
                 places.slots.push(text.slot());
                 places.positions.push(position as i32);
                 places.table.resize(places.table.len() + capacity, text.slot());
@@ -209,10 +203,9 @@ impl Worker {
             parts.push(self.stepper.embed(&tokens)?);
         }
         if !new.is_empty() {
-            let indices: Vec<i64> = new.iter().map(|text| text.index() as i64).collect();
-            let begun_BPH = self.beginnings_BPH.f_index_select(0, &Tensor::f_from_slice(&indices)?)?;
-            let hidden = begun_BPH.size()[2];
-            parts.push(begun_BPH.f_view([-1, hidden])?);
+            let rows: Vec<i64> = new.iter().flat_map(|text| self.beginnings.rows(text.index())).collect();
+            let begun_RH = self.beginnings.x_RH.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
+            parts.push(begun_RH.f_to_kind(Kind::Float)?);
         }
         let x_RH = match (parts.pop(), parts.pop()) {
             (Some(new), Some(old)) => Tensor::f_cat(&[old, new], 0)?,

@@ -9,6 +9,7 @@ mod beam;
 pub mod graphed;
 mod in_flight;
 mod sample;
+mod source;
 mod stepper;
 mod text_in_flight;
 
@@ -17,6 +18,8 @@ use crate::{Decoder, Error, Result};
 use beam::Rules;
 use sample::Sampler;
 use serde::{Deserialize, Serialize};
+use source::Checked;
+pub use source::{Hypotheses, Source};
 use stepper::Stepper;
 use tch::{Kind, Tensor};
 
@@ -99,29 +102,43 @@ impl Generated {
     }
 }
 
-/// Decodes vectors (N, dim), any float type and device. Returns the texts of each, best first: one for greedy, the
-/// samples by log-probability, the beams by score.
+/// First guesses at vectors (N, dim), any float type and device. Returns the texts of each, best first: one for greedy,
+/// the samples by log-probability, the beams by score.
 ///
 /// # Errors
 /// [`Error::VectorShape`] and [`Error::VectorNotFinite`] for vectors that cannot be, [`Error::GenerateOption`] for
 /// options that cannot be, and libtorch's own.
 pub fn generate(decoder: &Decoder, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Vec<Generated>>> {
+    generate_from(decoder, &Source::vectors(v_ND), options)
+}
+
+/// The same from any source: where it has hypotheses, these are refined.
+///
+/// # Errors
+/// As [`generate`]; [`Error::DoesNotRefine`] for hypotheses that the decoder cannot read, [`Error::SourceLength`] for
+/// a source whose parts do not fit together.
+pub fn generate_from(
+    decoder: &Decoder,
+    source: &Source<'_>,
+    options: &GenerateOptions,
+) -> Result<Vec<Vec<Generated>>> {
     check_options(options)?;
-    let v_ND = check_vectors(decoder, v_ND)?;
     let limit = options.max_tokens.min(decoder.config().max_tokens as usize);
     tch::no_grad(|| {
-        if v_ND.size()[0] > 0 && Stepper::fits(decoder) {
-            in_flight::decode(decoder, &v_ND, options, limit)
+        let source = source.check(decoder)?;
+        if source.len() > 0 && Stepper::fits(decoder) {
+            in_flight::decode(decoder, &source, options, limit)
         } else {
-            in_chunks(decoder, &v_ND, options, limit)
+            in_chunks(decoder, &source, options, limit)
         }
     })
 }
 
-/// Decodes chunk after chunk of vectors, all rows of a chunk in step: what a GPU likes best.
+/// Decodes chunk after chunk, all rows of a chunk in step: what a GPU likes best. Texts of a chunk have beginnings of
+/// one length.
 fn in_chunks(
     decoder: &Decoder,
-    v_ND: &Tensor,
+    source: &Checked,
     options: &GenerateOptions,
     limit: usize,
 ) -> Result<Vec<Vec<Generated>>> {
@@ -130,35 +147,30 @@ fn in_chunks(
         Strategy::Sample { samples, .. } => samples,
         Strategy::Beam { width, .. } => width,
     };
-    let (count, chunk) = (v_ND.size()[0], (options.batch / per_vector).max(1) as i64);
-    let mut results = Vec::with_capacity(count as usize);
-    for start in (0..count).step_by(chunk as usize) {
-        let v_BD = v_ND.f_narrow(0, start, chunk.min(count - start))?;
-        results.extend(match &options.strategy {
-            Strategy::Greedy => in_step(decoder, &v_BD, 1, limit, LEAVE_AT, &mut Greedy)?,
-            Strategy::Sample { samples, .. } => {
-                let mut sampler = Sampler::new(&options.strategy, start as u64, v_BD.size()[0] as u64);
-                in_step(decoder, &v_BD, *samples as i64, limit, LEAVE_AT, &mut sampler)?
+    let most = (options.batch / per_vector).max(1);
+    let mut order: Vec<usize> = (0..source.len()).collect();
+    order.sort_by_key(|&text| source.positions(text, decoder));
+    let mut results = vec![Vec::new(); source.len()];
+    for alike in order.chunk_by(|&a, &b| source.positions(a, decoder) == source.positions(b, decoder)) {
+        for texts in alike.chunks(most) {
+            let x_BSH = source.beginnings_of(decoder, texts)?.stacked()?;
+            let found = match &options.strategy {
+                Strategy::Greedy => in_step(decoder, &x_BSH, 1, limit, LEAVE_AT, &mut Greedy)?,
+                Strategy::Sample { samples, .. } => {
+                    let numbers = texts.iter().map(|&text| source.numbers[text]);
+                    let mut sampler = Sampler::new(&options.strategy, numbers);
+                    in_step(decoder, &x_BSH, *samples as i64, limit, LEAVE_AT, &mut sampler)?
+                }
+                Strategy::Beam { .. } => {
+                    beam::search(decoder, &x_BSH, &Rules::new(&options.strategy, limit, decoder.config()))?
+                }
+            };
+            for (&text, found) in texts.iter().zip(found) {
+                results[text] = found;
             }
-            Strategy::Beam { .. } => {
-                beam::search(decoder, &v_BD, &Rules::new(&options.strategy, limit, decoder.config()))?
-            }
-        });
+        }
     }
     Ok(results)
-}
-
-fn check_vectors(decoder: &Decoder, v_ND: &Tensor) -> Result<Tensor> {
-    let (found, dim) = (v_ND.size(), decoder.config().dim);
-    if found.len() != 2 || found[1] != dim {
-        return Err(Error::VectorShape { found, dim });
-    }
-    let finite_N = v_ND.f_isfinite()?.f_all_dim(1, false)?;
-    if found[0] > 0 && finite_N.f_logical_not()?.f_any()?.f_int64_value(&[])? != 0 {
-        let index = finite_N.f_to_kind(Kind::Int64)?.f_argmin(0, false)?.f_int64_value(&[])? as usize;
-        return Err(Error::VectorNotFinite { index });
-    }
-    Ok(v_ND.f_to_device(decoder.device())?.f_to_kind(Kind::Float)?)
 }
 
 fn check_options(options: &GenerateOptions) -> Result<()> {
@@ -205,18 +217,18 @@ impl Choose for Greedy {
     }
 }
 
-/// Decodes `copies` rows for each vector of a chunk, one token a step for all.
+/// Decodes `copies` rows for each beginning of a chunk, (B, S, H), one token a step for all.
 fn in_step(
     decoder: &Decoder,
-    v_BD: &Tensor,
+    x_BSH: &Tensor,
     copies: i64,
     limit: usize,
     leave_at: f64,
     choose: &mut impl Choose,
 ) -> Result<Vec<Vec<Generated>>> {
-    let batch = v_BD.size()[0];
-    let mut cache = decoder.cache(batch, limit as i64)?;
-    let mut logits_RV = decoder.begin(v_BD, &mut cache)?;
+    let batch = x_BSH.size()[0];
+    let mut cache = decoder.cache(batch, x_BSH.size()[1] + limit as i64)?;
+    let mut logits_RV = decoder.begin(x_BSH, &mut cache)?;
     if copies > 1 {
         let rows = repeated(batch, copies, decoder)?;
         cache.select(&rows)?;

@@ -59,13 +59,13 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    /// For the rows of a chunk of `vectors` vectors, the first of which is number `first` of all. Strategies other
-    /// than sampling draw from the whole distribution.
-    pub(super) fn new(strategy: &Strategy, first: u64, vectors: u64) -> Self {
+    /// For the rows of a chunk of vectors with these numbers. Strategies other than sampling draw from the whole
+    /// distribution.
+    pub(super) fn new(strategy: &Strategy, numbers: impl Iterator<Item = u64>) -> Self {
         let whole = Cuts { temperature: 1.0, top_k: None, top_p: None, min_p: None };
         let mut streams = Vec::new();
         if let Strategy::Sample { seed, samples, .. } = *strategy {
-            let rows = (first..first + vectors).flat_map(|v| (0..samples as u64).map(move |s| (v, s)));
+            let rows = numbers.flat_map(|v| (0..samples as u64).map(move |s| (v, s)));
             streams = rows.map(|(vector, sample)| stream(seed, vector, sample)).collect();
         }
         Self { cuts: Cuts::of(strategy).unwrap_or(whole), streams }
@@ -157,13 +157,13 @@ mod tests {
         };
         let rows: Vec<usize> = (0..4000).collect();
         let all: Vec<i64> =
-            Sampler::new(&strategy, 0, 4000).choose(&logits, &rows).unwrap().try_into().unwrap();
+            Sampler::new(&strategy, 0..4000).choose(&logits, &rows).unwrap().try_into().unwrap();
         let share = |token| all.iter().filter(|&&t| t == token).count() as f64 / 4000.0;
         for (token, expected) in [(0, 0.15 / 0.95), (1, 0.5 / 0.95), (2, 0.0), (3, 0.3 / 0.95)] {
             assert!((share(token) - expected).abs() < 0.035, "{token}: {} {expected}", share(token));
         }
         // vectors 1000.. as a chunk of their own draw the same
-        let tail: Vec<i64> = Sampler::new(&strategy, 1000, 3000)
+        let tail: Vec<i64> = Sampler::new(&strategy, 1000..4000)
             .choose(&logits.narrow(0, 0, 3000), &rows[..3000])
             .unwrap()
             .try_into()

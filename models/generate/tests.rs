@@ -1,5 +1,5 @@
 use super::*;
-use crate::{DecoderConfig, ParamStore};
+use crate::{Condition, DecoderConfig, ParamStore};
 use tch::Device;
 
 /// A random decoder whose texts end at different lengths.
@@ -25,6 +25,7 @@ fn decoder() -> Decoder {
         activation: Default::default(),
         input_scale: 3.0,
         input_normalization: false,
+        refines: true,
         qkv_bias: false,
     };
     let mut store = ParamStore::train(Device::Cpu, Kind::Float, 11);
@@ -40,13 +41,15 @@ fn decoder() -> Decoder {
 #[test]
 fn it_does_not_matter_when_ended_rows_leave() {
     let decoder = decoder();
-    let v_BD = (Tensor::arange(40 * 8, (Kind::Float, Device::Cpu)) * 0.9).cos().view([40, 8]);
+    let v_BD = vectors(40, 0.9);
     let strategy =
         Strategy::Sample { temperature: 1.0, top_k: None, top_p: None, min_p: None, seed: 5, samples: 2 };
     let texts = |leave_at| {
         tch::no_grad(|| {
-            let mut sampler = Sampler::new(&strategy, 0, 40);
-            in_step(&decoder, &v_BD, 2, 20, leave_at, &mut sampler).unwrap()
+            let source = Source::vectors(&v_BD).check(&decoder).unwrap();
+            let x_BSH = source.beginnings(&decoder, 0, 40).unwrap().stacked().unwrap();
+            let mut sampler = Sampler::new(&strategy, 0..40);
+            in_step(&decoder, &x_BSH, 2, 20, leave_at, &mut sampler).unwrap()
         })
     };
     let (at_once, never) = (texts(0.0), texts(2.0));
@@ -56,6 +59,15 @@ fn it_does_not_matter_when_ended_rows_leave() {
     let lengths: std::collections::BTreeSet<usize> =
         at_once.iter().flatten().filter(|text| text.finished).map(|text| text.ids.len()).collect();
     assert!(lengths.len() > 3, "rows must end at different times for this to be a test: {lengths:?}");
+}
+
+fn vectors(count: i64, step: f64) -> Tensor {
+    (Tensor::arange(count * 8, (Kind::Float, Device::Cpu)) * step).cos().view([count, 8])
+}
+
+/// Token rows of 0 to 5 tokens.
+fn hypotheses(count: usize) -> Vec<Vec<u32>> {
+    (0..count).map(|i| (0..(i * 7) % 6).map(|j| 3 + ((i * 5 + j * 3) % 9) as u32).collect()).collect()
 }
 
 fn strategies() -> [Strategy; 3] {
@@ -74,12 +86,15 @@ fn ids(texts: &[Vec<Generated>]) -> Vec<&[u32]> {
 fn texts_in_flight_are_those_of_rows_in_step() {
     let decoder = decoder();
     assert!(Stepper::fits(&decoder));
-    let v_ND = (Tensor::arange(90 * 8, (Kind::Float, Device::Cpu)) * 0.7).cos().view([90, 8]);
-    for strategy in strategies() {
+    let (v_ND, hypothesis_ND, ids_of) = (vectors(90, 0.7), vectors(90, 0.6), hypotheses(90));
+    let first = Source::vectors(&v_ND);
+    let again = Source { hypotheses: Some(Hypotheses { v_ND: &hypothesis_ND, ids: &ids_of }), ..first };
+    for (source, strategy) in [first, again].iter().flat_map(|s| strategies().map(move |t| (s, t))) {
+        let source = source.check(&decoder).unwrap();
         let options = |batch| GenerateOptions { strategy: strategy.clone(), max_tokens: 20, batch };
         let (expected, found) = tch::no_grad(|| {
-            let in_flight = |batch| in_flight::decode(&decoder, &v_ND, &options(batch), 20).unwrap();
-            (in_chunks(&decoder, &v_ND, &options(30), 20).unwrap(), [1, 7, 40, 1000].map(in_flight))
+            let in_flight = |batch| in_flight::decode(&decoder, &source, &options(batch), 20).unwrap();
+            (in_chunks(&decoder, &source, &options(30), 20).unwrap(), [1, 7, 40, 1000].map(in_flight))
         });
         for found in found {
             assert_eq!(ids(&expected), ids(&found), "{strategy:?}");
@@ -91,8 +106,80 @@ fn texts_in_flight_are_those_of_rows_in_step() {
 }
 
 #[test]
+fn a_refinement_reads_target_hypothesis_and_its_vector() {
+    let decoder = decoder();
+    let (v_ND, hypothesis_ND, ids_of) = (vectors(30, 0.7), vectors(30, 0.6), hypotheses(30));
+    let other_ND = vectors(30, 0.5);
+    let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids_of };
+    let source = Source { hypotheses: Some(hypotheses), ..Source::vectors(&v_ND) };
+    let texts = |source| generate_from(&decoder, &source, &GenerateOptions::default()).unwrap();
+    let found = texts(source);
+    // every one of its tokens is the most probable behind the training's layout of the row, padding and all
+    let condition = Condition { v_BD: v_ND.shallow_clone(), hypothesis_BD: Some(hypothesis_ND.copy()) };
+    let width = 20 + 5 + 1;
+    let mut rows = Vec::new();
+    for (before, texts) in ids_of.iter().zip(&found) {
+        let mut row: Vec<i64> = before.iter().map(|&id| id.into()).chain([0]).collect();
+        row.extend(texts[0].ids.iter().map(|&id| i64::from(id)));
+        row.resize(width, 2);
+        rows.extend(row);
+    }
+    let tokens_BT = Tensor::from_slice(&rows).view([30, width as i64]);
+    let h_BTH = tch::no_grad(|| decoder.hidden(&condition, &tokens_BT)).unwrap();
+    let best_BT = decoder.logits(&h_BTH).unwrap().argmax(-1, false);
+    let mut tokens = 0;
+    for (row, (before, texts)) in ids_of.iter().zip(&found).enumerate() {
+        let wanted = texts[0].ids.iter().map(|&id| i64::from(id)).chain(texts[0].finished.then_some(1));
+        for (at, id) in wanted.enumerate() {
+            assert_eq!(best_BT.int64_value(&[row as i64, (before.len() + at) as i64]), id, "{row} {at}");
+            tokens += 1;
+        }
+    }
+    assert!(tokens > 60, "{tokens}");
+    // and each part matters
+    let differ = |source| ids(&texts(source)).iter().zip(ids(&found)).filter(|(a, b)| **a != *b).count();
+    let reversed: Vec<Vec<u32>> = ids_of.iter().rev().cloned().collect();
+    assert!(differ(Source::vectors(&v_ND)) > 5);
+    assert!(differ(Source { v_ND: &other_ND, ..source }) > 5);
+    assert!(differ(Source { hypotheses: Some(Hypotheses { v_ND: &other_ND, ..hypotheses }), ..source }) > 5);
+    assert!(differ(Source { hypotheses: Some(Hypotheses { ids: &reversed, ..hypotheses }), ..source }) > 5);
+}
+
+#[test]
+fn what_is_drawn_follows_from_the_number() {
+    let (decoder, v_ND) = (decoder(), vectors(20, 0.7));
+    let [_, _, strategy] = strategies();
+    let options = GenerateOptions { strategy, ..GenerateOptions::default() };
+    let all = generate(&decoder, &v_ND, &options).unwrap();
+    let rows = [17i64, 3, 4];
+    let some_ND = v_ND.index_select(0, &Tensor::from_slice(&rows));
+    let numbered = Source { numbers: Some(&[17, 3, 4]), ..Source::vectors(&some_ND) };
+    let some = generate_from(&decoder, &numbered, &options).unwrap();
+    for (found, row) in some.iter().zip(rows) {
+        assert_eq!(found.len(), all[row as usize].len());
+        assert!(found.iter().zip(&all[row as usize]).all(|(a, b)| a.ids == b.ids), "{row}");
+    }
+}
+
+#[test]
+fn a_source_whose_parts_do_not_fit_is_refused() {
+    let (decoder, v_ND, ids_of) = (decoder(), vectors(4, 0.7), hypotheses(3));
+    let refused = |source: Source<'_>| {
+        generate_from(&decoder, &source, &GenerateOptions::default()).unwrap_err().to_string()
+    };
+    let first = Source::vectors(&v_ND);
+    let hypotheses = Some(Hypotheses { v_ND: &v_ND, ids: &ids_of });
+    assert_eq!(refused(Source { hypotheses, ..first }), "3 hypotheses for 4 vectors");
+    assert_eq!(refused(Source { numbers: Some(&[1]), ..first }), "1 numbers for 4 vectors");
+    let one_ND = v_ND.narrow(0, 0, 1);
+    let ids_of = [ids_of.clone(), ids_of].concat()[..4].to_vec();
+    let hypotheses = Some(Hypotheses { v_ND: &one_ND, ids: &ids_of });
+    assert_eq!(refused(Source { hypotheses, ..first }), "1 vectors of hypotheses for 4 vectors");
+}
+
+#[test]
 fn the_number_of_threads_does_not_matter() {
-    let v_ND = (Tensor::arange(90 * 8, (Kind::Float, Device::Cpu)) * 0.7).cos().view([90, 8]);
+    let v_ND = vectors(90, 0.7);
     for strategy in strategies() {
         let with = |threads| {
             let v_ND = v_ND.copy();

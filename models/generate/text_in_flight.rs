@@ -10,9 +10,11 @@ use rand_chacha::ChaCha8Rng;
 #[derive(Debug)]
 pub(super) struct TextInFlight {
     index: usize,
-    /// Its own, one for each row that it can have; prefix and BOS lie in the first.
+    /// Positions before its first token.
+    begun: usize,
+    /// Its own, one for each row that it can have; what stands before the text lies in the first.
     slots: Vec<i32>,
-    /// None before prefix and BOS are computed.
+    /// None before its beginning is computed.
     rows: Vec<Row>,
     length: usize,
     course: Course,
@@ -36,17 +38,18 @@ enum Course {
 }
 
 impl TextInFlight {
-    /// The vector of place `index` in the worker's part and of number `number` among all that were given.
-    pub(super) fn new(index: usize, number: usize, slots: Vec<i32>, plan: &Plan) -> Self {
+    /// The vector of place `index` in the worker's part, with `begun` positions before its first token; what is drawn
+    /// for it follows from its `number`.
+    pub(super) fn new(index: usize, begun: usize, number: u64, slots: Vec<i32>, plan: &Plan) -> Self {
         let course = match plan.strategy {
             Strategy::Beam { .. } => Course::Beams(Search::new()),
             Strategy::Greedy => Course::Texts(vec![Generated::empty()], Vec::new()),
             Strategy::Sample { seed, samples, .. } => {
-                let streams = (0..samples as u64).map(|sample| stream(seed, number as u64, sample));
+                let streams = (0..samples as u64).map(|sample| stream(seed, number, sample));
                 Course::Texts(vec![Generated::empty(); samples], streams.collect())
             }
         };
-        Self { index, slots, rows: Vec::new(), length: 0, course }
+        Self { index, begun, slots, rows: Vec::new(), length: 0, course }
     }
 
     /// Its place in the worker's part.
@@ -54,9 +57,14 @@ impl TextInFlight {
         self.index
     }
 
-    /// Where prefix and BOS lie.
+    /// Where what stands before the text lies.
     pub(super) fn slot(&self) -> i32 {
         self.slots[0]
+    }
+
+    /// Position of its last token, or of BOS before there is one.
+    pub(super) fn position(&self) -> usize {
+        self.begun - 1 + self.length
     }
 
     /// Tokens so far.

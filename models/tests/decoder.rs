@@ -1,7 +1,7 @@
 //! The decoder against transformers (golden/make_decoder.py), and what must not matter: cache, batch, padding.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, non_snake_case)]
 
-use models::{
+use models::{Condition, 
     Decoder, DecoderConfig, Error, GenerateOptions, Generated, ParamStore, Strategy, Weights, export,
     generate, save_tensors,
 };
@@ -52,7 +52,7 @@ fn worst(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 fn scores(decoder: &Decoder, v_BD: &Tensor, tokens_BT: &Tensor) -> Tensor {
-    decoder.logits(&decoder.hidden(v_BD, tokens_BT).unwrap()).unwrap()
+    decoder.logits(&decoder.hidden(&Condition::first(v_BD), tokens_BT).unwrap()).unwrap()
 }
 
 #[test]
@@ -109,8 +109,10 @@ fn cached_steps_equal_the_full_forward_pass() {
     let tokens_BT = Tensor::randint(160, [3, 9], (Kind::Int64, CPU));
     let _ = tokens_BT.narrow(1, 0, 1).fill_(0);
     let full_BTV = scores(&decoder, &v_BD, &tokens_BT);
-    let mut cache = decoder.cache(3, 9).unwrap();
-    let mut logits_BV = decoder.begin(&v_BD, &mut cache).unwrap();
+    let prefix_BPH = decoder.prefix(&Condition::first(&v_BD)).unwrap();
+    let x_BSH = Tensor::cat(&[prefix_BPH, decoder.embed(&tokens_BT.narrow(1, 0, 1)).unwrap()], 1);
+    let mut cache = decoder.cache(3, x_BSH.size()[1] + 8).unwrap();
+    let mut logits_BV = decoder.begin(&x_BSH, &mut cache).unwrap();
     for t in 0..9 {
         assert!(worst(&logits_BV, &full_BTV.select(1, t)) < 1e-4);
         if t < 8 {
@@ -123,11 +125,11 @@ fn cached_steps_equal_the_full_forward_pass() {
 fn neither_batch_nor_padding_matters() {
     let (decoder, v_ND) = (open("untied", Kind::Float), floats(&golden("untied")["vectors"]));
     let tokens_BT = Tensor::randint_low(3, 160, [12, 6], (Kind::Int64, CPU));
-    let h_BTH = decoder.hidden(&v_ND, &tokens_BT).unwrap();
-    let alone = decoder.hidden(&v_ND.narrow(0, 5, 1), &tokens_BT.narrow(0, 5, 1)).unwrap();
+    let h_BTH = decoder.hidden(&Condition::first(&v_ND), &tokens_BT).unwrap();
+    let alone = decoder.hidden(&Condition::first(&v_ND.narrow(0, 5, 1)), &tokens_BT.narrow(0, 5, 1)).unwrap();
     assert!(worst(&alone, &h_BTH.narrow(0, 5, 1)) < 1e-4);
     let padding = Tensor::full([12, 4], 2, (Kind::Int64, CPU));
-    let padded = decoder.hidden(&v_ND, &Tensor::cat(&[&tokens_BT, &padding], 1)).unwrap();
+    let padded = decoder.hidden(&Condition::first(&v_ND), &Tensor::cat(&[&tokens_BT, &padding], 1)).unwrap();
     assert!(worst(&padded.narrow(1, 0, 6), &h_BTH) < 1e-4);
 
     let strategies = [
@@ -209,7 +211,7 @@ fn bf16_is_close() {
     let golden = golden("tied");
     let (v_BD, tokens_BT) =
         (floats(&golden["vectors"]).narrow(0, 0, 2), floats(&golden["tokens"]).to_kind(Kind::Int64));
-    let h = |kind| open("tied", kind).hidden(&v_BD, &tokens_BT).unwrap().to_kind(Kind::Float);
+    let h = |kind| open("tied", kind).hidden(&Condition::first(&v_BD), &tokens_BT).unwrap().to_kind(Kind::Float);
     let cosine = Tensor::cosine_similarity(&h(Kind::BFloat16), &h(Kind::Float), -1, 1e-8);
     assert!(cosine.min().double_value(&[]) > 0.999, "{cosine}");
 }
@@ -264,6 +266,7 @@ fn small() -> DecoderConfig {
         activation: Default::default(),
         input_scale: 8f64.sqrt(),
         input_normalization: false,
+        refines: false,
         qkv_bias: true,
     }
 }

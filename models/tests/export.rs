@@ -61,6 +61,7 @@ fn inverter(tie_embeddings: bool, qkv_bias: bool) -> Inverter {
         activation: Default::default(),
         input_scale: 8f64.sqrt(),
         input_normalization: qkv_bias,
+        refines: qkv_bias,
         qkv_bias,
     };
     let mut store = ParamStore::train(Device::Cpu, Kind::Float, 4);

@@ -421,6 +421,7 @@ impl Recipe {
             activation: Activation::Gelu,
             input_scale: shape.input_scale.unwrap_or((dim as f64).sqrt()),
             input_normalization: false,
+            refines: false,
             qkv_bias: false,
         }
     }
