@@ -3,7 +3,7 @@
 
 use crate::{
     Decoder, DecoderConfig, DeviceChoice, Dtype, Error, GenerateOptions, Generated, ParamStore, Result,
-    Space, Vocabulary, Weights, export, files, generate,
+    Source, Space, Vocabulary, Weights, export, files, generate, generate_from,
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -140,7 +140,15 @@ impl Inverter {
     /// # Errors
     /// Those of [`generate()`].
     pub fn invert_all(&self, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Vec<Inverted>>> {
-        let texts = generate(&self.decoder, v_ND, options)?;
+        self.invert_from(&Source::vectors(v_ND), options)
+    }
+
+    /// The same from any source: where it has hypotheses, these are refined.
+    ///
+    /// # Errors
+    /// Those of [`generate_from`].
+    pub fn invert_from(&self, source: &Source<'_>, options: &GenerateOptions) -> Result<Vec<Vec<Inverted>>> {
+        let texts = generate_from(&self.decoder, source, options)?;
         texts.iter().map(|texts| texts.iter().map(|text| self.inverted(text)).collect()).collect()
     }
 

@@ -9,6 +9,8 @@ use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::{Error, Result};
+
 /// How an epoch is cut into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BatchOptions {
@@ -28,6 +30,15 @@ pub struct Cursor {
     pub epoch: u64,
     /// Number of the batch within it, from 0.
     pub batch: usize,
+}
+
+/// Places in both orders that steps are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Cursors {
+    /// In that of the texts, for first guesses.
+    pub texts: Cursor,
+    /// In that of the hypotheses that are refined.
+    pub hypotheses: Cursor,
 }
 
 /// The batches of one epoch.
@@ -90,6 +101,62 @@ fn cut(rows: &[u32], offset: u32, lengths: &[u32], options: BatchOptions, batche
     }
     if start < rows.len() {
         batches.push((offset + start as u32, offset + rows.len() as u32));
+    }
+}
+
+/// Epoch after epoch, from a cursor on.
+#[derive(Debug)]
+pub struct Order {
+    lengths: Vec<u32>,
+    options: BatchOptions,
+    cursor: Cursor,
+    epoch: Epoch,
+}
+
+impl Order {
+    /// The endless order of texts of `lengths` (in tokens), from `cursor` on.
+    ///
+    /// # Errors
+    /// [`Error::Loader`] where there is no text.
+    pub fn new(lengths: Vec<u32>, options: BatchOptions, cursor: Cursor) -> Result<Self> {
+        let epoch = Epoch::new(&lengths, cursor.epoch, options);
+        if epoch.is_empty() {
+            return Err(Error::Loader { reason: "there is nothing to train on".into() });
+        }
+        Ok(Self { lengths, options, cursor, epoch })
+    }
+
+    /// The texts of the next batch, and the cursor behind it.
+    pub fn next_batch(&mut self) -> (Vec<u32>, Cursor) {
+        let texts = loop {
+            if let Some(texts) = self.epoch.batch(self.cursor.batch) {
+                break texts.to_vec();
+            }
+            self.go_to(Cursor { epoch: self.cursor.epoch + 1, batch: 0 });
+        };
+        let next = self.cursor.batch + 1;
+        self.cursor.batch = next;
+        if next >= self.epoch.len() {
+            self.go_to(Cursor { epoch: self.cursor.epoch + 1, batch: 0 });
+        }
+        (texts, self.cursor)
+    }
+
+    /// Batches of the current epoch.
+    pub fn batches(&self) -> usize {
+        self.epoch.len()
+    }
+
+    /// Tokens of each text.
+    pub fn lengths(&self) -> &[u32] {
+        &self.lengths
+    }
+
+    fn go_to(&mut self, cursor: Cursor) {
+        if cursor.epoch != self.cursor.epoch {
+            self.epoch = Epoch::new(&self.lengths, cursor.epoch, self.options);
+        }
+        self.cursor = cursor;
     }
 }
 

@@ -4,7 +4,7 @@
 //! under a temporary name and renamed, then `checkpoints/latest`. A crash or a full disk at any moment leaves the
 //! checkpoints that were there before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tch::{Kind, Tensor};
 
 use crate::batches::Cursor;
 use crate::ema::Ema;
+use crate::hypotheses::RefinementState;
 use crate::optimizer::AdamW;
 use crate::retention::to_delete;
 use crate::{Error, Result};
@@ -46,6 +47,9 @@ pub struct State {
     pub evaluated: Option<u64>,
     /// The best evaluation so far.
     pub best: Option<Best>,
+    /// The hypotheses that are refined, once there are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refinement: Option<RefinementState>,
 }
 
 /// The best evaluation of a run.
@@ -86,6 +90,7 @@ impl State {
             elapsed_seconds: 0.0,
             evaluated: None,
             best: None,
+            refinement: None,
         }
     }
 }
@@ -188,6 +193,19 @@ impl Checkpoints {
     fn point(&self, name: &str, step: u64) -> Result<()> {
         let line = format!("{}\n", folder_name(step));
         Ok(files::write_atomically(&self.dir.join(name), |file| Ok(file.write_all(line.as_bytes())?))?)
+    }
+
+    /// Names of the files with hypotheses that the checkpoints need.
+    ///
+    /// # Errors
+    /// A checkpoint whose state cannot be read.
+    pub fn hypothesis_files(&self) -> Result<BTreeSet<String>> {
+        let mut files = BTreeSet::new();
+        for step in self.steps()? {
+            let refinement = read_state(&self.path(step))?.refinement;
+            files.extend(refinement.into_iter().flat_map(|state| state.sets).map(|set| set.shard.file));
+        }
+        Ok(files)
     }
 
     /// Deletes checkpoints but the last `keep_last` and those `kept` in any case.

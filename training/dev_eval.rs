@@ -13,8 +13,8 @@ use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Reduce, World};
 
-use crate::Result;
-use crate::loader::MicroBatch;
+use crate::{Error, Result};
+use crate::batch::MicroBatch;
 use crate::metric_sink::{DevMetrics, DevScores};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
@@ -75,11 +75,16 @@ impl DevEval {
         // every rank takes each so-manieth part: they come by length
         let own = in_loss.chunks(TEXTS).skip(world.rank()).step_by(world.size());
         let parts = own.map(|texts| collator.collate(texts)).collect::<Result<_>>()?;
-        let wanted = recipe.eval.texts > 0 && !prepared.dev.is_empty();
+        let refines = recipe.refinement.share > 0.0;
+        let wanted = refines || recipe.eval.texts > 0 && !prepared.dev.is_empty();
         let encoder = if wanted { encoder_of(recipe, prepared) } else { None };
         // a round trip is one of all ranks, or there is none
         let [on_all] = world.reduce_numbers([f64::from(u8::from(encoder.is_some()))], Reduce::Min)?;
         let encoder = encoder.filter(|_| on_all > 0.0);
+        if refines && encoder.is_none() {
+            // better before hours of training than in their midst
+            return Err(Error::NoEncoder);
+        }
         let rows = match &encoder {
             Some(encoder) => round_trip_rows(prepared, &encoder.space().prompt, recipe.eval.texts),
             None => Vec::new(),
@@ -98,16 +103,33 @@ impl DevEval {
         Ok(Self { inverter, parts, rows, texts, encoder, options, world: Arc::clone(world) })
     }
 
-    /// Evaluates weights given as f32 tensors, one a parameter and in their order.
+    /// Takes over the weights of `step`, f32 tensors, one a parameter and in their order.
     ///
     /// # Errors
-    /// libtorch's own, or the round trip's.
-    pub fn run(&mut self, step: u64, prepared: &Prepared, weights: &[Tensor]) -> Result<DevMetrics> {
-        let start = Instant::now();
+    /// libtorch's own.
+    pub fn set_weights(&mut self, step: u64, weights: &[Tensor]) -> Result<()> {
         let own: Vec<Tensor> =
             self.inverter.store.params().iter().map(|param| param.compute.shallow_clone()).collect();
         torch_ext::foreach_copy(&own, weights)?;
         self.inverter.origin.step = Some(step);
+        Ok(())
+    }
+
+    /// What guesses with the weights that were taken over, and what encodes the guesses.
+    ///
+    /// # Errors
+    /// [`Error::NoEncoder`] where the recipe's encoder could not be opened.
+    pub fn guesser(&self) -> Result<(&Inverter, &Encoder)> {
+        let encoder = self.encoder.as_ref().ok_or(Error::NoEncoder)?;
+        Ok((&self.inverter, encoder))
+    }
+
+    /// Evaluates the weights that were taken over.
+    ///
+    /// # Errors
+    /// libtorch's own, or the round trip's.
+    pub fn run(&self, step: u64, prepared: &Prepared) -> Result<DevMetrics> {
+        let start = Instant::now();
         let (mut loss, mut targets, mut n) = (0.0, 0, 0);
         for part in &self.parts {
             let (sum, count) = loss_of(&self.inverter.decoder, part, 1024)?;
@@ -127,7 +149,9 @@ impl DevEval {
     }
 
     fn round_trip(&self, prepared: &Prepared) -> Result<(Option<DevScores>, Vec<Sample>)> {
-        let Some(encoder) = &self.encoder else { return Ok((None, Vec::new())) };
+        let Some(encoder) = self.encoder.as_ref().filter(|_| !self.rows.is_empty()) else {
+            return Ok((None, Vec::new()));
+        };
         let vectors = prepared.pairs.vectors(&self.rows);
         let found = round_trip_vectors(
             &Spread::new(&self.inverter, &self.world),

@@ -146,6 +146,17 @@ pub enum Error {
         /// Where texts, token ids and vectors of the step lie.
         folder: PathBuf,
     },
+    /// A decoder that is to learn refining without an encoder at hand.
+    #[error("learning to refine needs the recipe's encoder, which cannot be used here; the log says why")]
+    NoEncoder,
+    /// Hypotheses of a run that cannot be read.
+    #[error("hypotheses {path}", path = path.display())]
+    Hypotheses {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// Ranks that would not train the same decoder.
     #[error("rank {rank} has another {what} than rank 0")]
     RanksDiffer {
@@ -245,6 +256,11 @@ impl Error {
             }
             Self::NonFinite { .. } => {
                 "look at the kept data, or lower optimizer.learning_rate or training.clip_norm, or raise schedule.warmup_steps; with these changed --resume goes on from the last checkpoint"
+                    .into()
+            }
+            Self::NoEncoder => "set encoder.source to the encoder that made the pairs, or refinement.share to 0".into(),
+            Self::Hypotheses { .. } => {
+                "the checkpoint needs this file to go on: restore it, or write an earlier step's folder name into checkpoints/latest"
                     .into()
             }
             Self::RanksDiffer { .. } => {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use models::{files, save_tensors};
 use serde_json::json;
 
-use crate::loader::Batch;
+use crate::batch::Batch;
 use crate::prepare::Prepared;
 use crate::step::StepResult;
 use crate::{Error, Result};
@@ -38,7 +38,10 @@ fn keep(folder: &PathBuf, step: u64, prepared: &Prepared, batch: &Batch, found: 
     let mut tensors = Vec::new();
     let mut lines = String::new();
     for (number, part) in batch.parts.iter().enumerate() {
-        tensors.push((format!("{number}.vectors"), part.v_BD.shallow_clone()));
+        tensors.push((format!("{number}.vectors"), part.condition.v_BD.shallow_clone()));
+        if let Some(hypothesis_BD) = &part.condition.hypothesis_BD {
+            tensors.push((format!("{number}.hypotheses"), hypothesis_BD.shallow_clone()));
+        }
         tensors.push((format!("{number}.tokens"), part.tokens_BT.shallow_clone()));
         tensors.push((format!("{number}.targets"), part.targets_N.shallow_clone()));
         if let Some(positions_N) = &part.positions_N {

@@ -298,7 +298,7 @@ mod tests {
         tch::manual_seed(4);
         let v_BD = Tensor::randn([3, 6], (Kind::Float, Device::Cpu));
         let tokens_BT = Tensor::from_slice(&[0i64, 5, 6, 7, 0, 8, 9, 5, 0, 10, 11, 12]).view([3, 4]);
-        decoder.hidden(&v_BD, &tokens_BT).unwrap().square().sum(Kind::Float)
+        decoder.hidden(&models::Condition::first(&v_BD), &tokens_BT).unwrap().square().sum(Kind::Float)
     }
 
     fn gathered(tie: bool, kind: Kind, passes: usize, bucket_bytes: usize) -> (ParamStore, Vec<Tensor>, f64) {

@@ -5,6 +5,7 @@ use tch::Tensor;
 use crate::Result;
 use crate::checkpoint::{Checkpoints, State};
 use crate::ema::Ema;
+use crate::hypotheses;
 use crate::metric_sink::{Event, JsonLines, MetricSink, TensorBoard};
 use crate::recipe::Recipe;
 use crate::run_folder::RunFolder;
@@ -69,6 +70,9 @@ impl<'a> Keeper<'a> {
         }
         let kept: Vec<u64> = best.into_iter().chain([step]).collect();
         self.checkpoints.prune(recipe.training.keep_last, &kept)?;
+        if state.refinement.is_some() {
+            hypotheses::remove_unused(self.run.dir(), &self.checkpoints.hypothesis_files()?)?;
+        }
         self.run.log(&format!("checkpoint {}", path.display()))?;
         self.tell(&Event::Checkpoint { step, path })
     }

@@ -3,19 +3,23 @@
 //! [`recipe`] reads recipes, [`trainer`] is the loop; [`plan`](fn@plan) says what a training would be; [`speed`]
 //! measures its steps.
 
+pub mod batch;
 pub mod batches;
 pub mod checkpoint;
+pub mod collate;
 pub mod dev_eval;
 pub mod ema;
 mod encoders;
 pub mod error;
 mod failed_step;
 pub mod gradients;
+pub mod hypotheses;
 mod keeper;
 pub mod loader;
 pub mod loss;
 pub mod metric_sink;
 pub mod optimizer;
+pub mod outcome;
 mod pace;
 pub mod plan;
 pub mod prepare;
@@ -35,4 +39,5 @@ pub use metric_sink::{DevMetrics, Event, MetricSink, NullSink, StepMetrics};
 pub use plan::{Gpu, Plan, PlanOptions, plan};
 pub use recipe::Recipe;
 pub use speed::{Shapes, Speed, SpeedOptions};
-pub use trainer::{Outcome, Reason, TrainOptions, train};
+pub use outcome::{Outcome, Reason};
+pub use trainer::{TrainOptions, train};

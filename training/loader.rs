@@ -1,73 +1,15 @@
 //! Makes the next batches on a thread of its own while the current one is trained on.
-#![allow(non_snake_case)]
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use data::pairs::PairSet;
-use tch::Tensor;
-
-use crate::batches::{BatchOptions, Cursor, Epoch};
-use crate::tokens::Tokens;
+use crate::batch::Batch;
+use crate::batches::{BatchOptions, Cursors, Order};
+use crate::collate::{Collator, in_parts};
+use crate::hypotheses::Pool;
 use crate::{Error, Result};
-
-/// Part of a step's batch: what is computed at once.
-#[derive(Debug)]
-pub struct MicroBatch {
-    /// Rows of the pair set.
-    pub rows: Vec<u32>,
-    /// (B, dim) f32.
-    pub v_BD: Tensor,
-    /// (B, T) i64: BOS and the text's tokens, then padding.
-    pub tokens_BT: Tensor,
-    /// (N) i64: the positions of `tokens_BT`, flattened, that have a target; `None` where all have.
-    pub positions_N: Option<Tensor>,
-    /// (N) i64: the token that follows each of those positions, EOS in the end.
-    pub targets_N: Tensor,
-}
-
-impl MicroBatch {
-    /// Number of target tokens.
-    pub fn targets(&self) -> i64 {
-        self.targets_N.size()[0]
-    }
-
-    /// Number of positions, padding included.
-    pub fn positions(&self) -> i64 {
-        self.tokens_BT.size().iter().product()
-    }
-}
-
-/// What one step is trained on: this rank's share of it.
-#[derive(Debug)]
-pub struct Batch {
-    /// Its parts; none where the step has fewer texts than there are ranks.
-    pub parts: Vec<MicroBatch>,
-    /// Target tokens of the step, those of all ranks.
-    pub targets: i64,
-    /// Texts of the step, those of all ranks.
-    pub texts: usize,
-    /// Where the order goes on after it.
-    pub next: Cursor,
-    /// Batches in its epoch.
-    pub epoch_batches: usize,
-}
-
-impl Batch {
-    /// A step of one process alone: `parts` are all there is of it.
-    pub fn whole(parts: Vec<MicroBatch>, next: Cursor, epoch_batches: usize) -> Self {
-        let targets = parts.iter().map(MicroBatch::targets).sum();
-        let texts = parts.iter().map(|part| part.rows.len()).sum();
-        Self { parts, targets, texts, next, epoch_batches }
-    }
-
-    /// Number of target tokens of this rank.
-    pub fn own_targets(&self) -> i64 {
-        self.parts.iter().map(MicroBatch::targets).sum()
-    }
-}
 
 /// Which ranks a step's texts are shared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,57 +42,33 @@ impl Share {
     }
 }
 
-/// Texts, vectors and what else a batch is made of.
-#[derive(Debug)]
-pub struct Collator {
-    /// The pairs.
-    pub pairs: Arc<PairSet>,
-    /// Their tokens.
-    pub tokens: Arc<Tokens>,
-    /// Token before every text.
-    pub bos: i64,
-    /// Token behind short texts.
-    pub pad: i64,
+/// What a loader makes batches of.
+#[derive(Debug, Clone)]
+pub struct Supply {
+    /// Texts, and how they are put together.
+    pub collator: Collator,
+    /// How they are put into batches.
+    pub options: BatchOptions,
+    /// Parts that a step is computed in.
+    pub parts: usize,
+    /// Hypotheses that some of the steps refine.
+    pub refining: Option<Refining>,
 }
 
-impl Collator {
-    /// Puts texts (positions in the tokens) together; every row is as wide as the longest.
-    ///
-    /// # Errors
-    /// libtorch's own.
-    pub fn collate(&self, texts: &[u32]) -> Result<MicroBatch> {
-        let lengths: Vec<usize> = texts.iter().map(|&text| self.tokens.targets(text).count()).collect();
-        let width = lengths.iter().copied().max().unwrap_or(0);
-        let mut inputs = vec![self.pad; texts.len() * width];
-        let (mut targets, mut positions) = (Vec::new(), Vec::new());
-        for (number, (&text, &length)) in texts.iter().zip(&lengths).enumerate() {
-            let start = number * width;
-            inputs[start] = self.bos;
-            for (at, id) in self.tokens.targets(text).enumerate() {
-                targets.push(id);
-                if at + 1 < length {
-                    inputs[start + at + 1] = id;
-                }
-            }
-            positions.extend((start..start + length).map(|position| position as i64));
-        }
-        let rows: Vec<u32> = texts.iter().map(|&text| self.tokens.row(text)).collect();
-        let full = positions.len() == inputs.len();
-        Ok(MicroBatch {
-            v_BD: self.pairs.vectors(&rows),
-            tokens_BT: Tensor::f_from_slice(&inputs)?.f_view([texts.len() as i64, width as i64])?,
-            positions_N: if full { None } else { Some(Tensor::f_from_slice(&positions)?) },
-            targets_N: Tensor::f_from_slice(&targets)?,
-            rows,
-        })
-    }
+/// Hypotheses that a share of the steps refines.
+#[derive(Debug, Clone)]
+pub struct Refining {
+    /// The hypotheses.
+    pub pool: Arc<Pool>,
+    /// Share of the steps, 0 to 1; they are spread evenly.
+    pub share: f64,
+}
 
-    /// As [`Collator::collate`], in at most `parts` parts of about equal numbers of texts.
-    ///
-    /// # Errors
-    /// libtorch's own.
-    pub fn collate_parts(&self, texts: &[u32], parts: usize) -> Result<Vec<MicroBatch>> {
-        texts.chunks(texts.len().div_ceil(parts.max(1)).max(1)).map(|part| self.collate(part)).collect()
+impl Refining {
+    /// Whether step number `step` (the first is 0) refines.
+    fn is_at(&self, step: u64) -> bool {
+        let before = |step: u64| (step as f64 * self.share).floor();
+        before(step + 1) > before(step)
     }
 }
 
@@ -166,15 +84,25 @@ pub struct Loader {
 const AHEAD: usize = 4;
 
 impl Loader {
-    /// Starts at `cursor`. All ranks walk through the same batches, and each makes its share of them.
-    pub fn start(
-        collator: Collator,
-        options: BatchOptions,
-        parts: usize,
-        share: Share,
-        cursor: Cursor,
-    ) -> Self {
-        Self::spawn(move |out| produce(&collator, options, parts, share, cursor, out))
+    /// Starts before step number `step` at `cursors`. All ranks walk through the same batches, and each makes its share
+    /// of them.
+    pub fn start(supply: Supply, share: Share, step: u64, cursors: Cursors) -> Self {
+        Self::spawn(move |out| {
+            let mut maker = match Maker::new(supply, share, step, cursors) {
+                Ok(maker) => maker,
+                Err(error) => {
+                    let _ = out.send(Err(error));
+                    return;
+                }
+            };
+            loop {
+                let made = maker.make();
+                let failed = made.is_err();
+                if out.send(made).is_err() || failed {
+                    return;
+                }
+            }
+        })
     }
 
     /// Batches of another source, made ahead in the same way.
@@ -222,43 +150,60 @@ impl Drop for Loader {
     }
 }
 
-fn produce(
-    collator: &Collator,
-    options: BatchOptions,
-    parts: usize,
+/// Makes batch after batch.
+struct Maker {
+    supply: Supply,
     share: Share,
-    cursor: Cursor,
-    out: &SyncSender<Result<Batch>>,
-) {
-    let lengths = collator.tokens.lengths();
-    let Cursor { mut epoch, mut batch } = cursor;
-    loop {
-        let plan = Epoch::new(&lengths, epoch, options);
-        if plan.is_empty() {
-            let _ = out.send(Err(Error::Loader { reason: "there is nothing to train on".into() }));
-            return;
-        }
-        while let Some(texts) = plan.batch(batch) {
-            batch += 1;
-            let next = if batch < plan.len() {
-                Cursor { epoch, batch }
-            } else {
-                Cursor { epoch: epoch + 1, batch: 0 }
-            };
-            let own = share.take(texts, &lengths);
-            let made = collator.collate_parts(own, parts).map(|parts| Batch {
-                parts,
-                targets: texts.iter().map(|&text| i64::from(lengths[text as usize])).sum(),
-                texts: texts.len(),
-                next,
-                epoch_batches: plan.len(),
-            });
-            let failed = made.is_err();
-            if out.send(made).is_err() || failed {
-                return;
+    step: u64,
+    /// Target tokens of each text.
+    lengths: Vec<u32>,
+    texts: Order,
+    /// Hypotheses, by the tokens of hypothesis and target together.
+    hypotheses: Option<Order>,
+    cursors: Cursors,
+}
+
+impl Maker {
+    fn new(supply: Supply, share: Share, step: u64, cursors: Cursors) -> Result<Self> {
+        let (options, lengths) = (supply.options, supply.collator.tokens.lengths());
+        let texts = Order::new(lengths.clone(), options, cursors.texts)?;
+        let of_pool = |refining: &Refining| {
+            // twice the tokens make as many texts as a first guess has
+            let options = BatchOptions { tokens: 2 * options.tokens, ..options };
+            Order::new(refining.pool.lengths(&lengths), options, cursors.hypotheses)
+        };
+        let hypotheses = supply.refining.as_ref().map(of_pool).transpose()?;
+        Ok(Self { supply, share, step, lengths, texts, hypotheses, cursors })
+    }
+
+    fn make(&mut self) -> Result<Batch> {
+        let step = self.step;
+        self.step += 1;
+        let epoch_batches = self.texts.batches();
+        match (&self.supply.refining, &mut self.hypotheses) {
+            (Some(refining), Some(order)) if refining.is_at(step) => {
+                let pool = &refining.pool;
+                let (entries, next) = order.next_batch();
+                self.cursors.hypotheses = next;
+                let target = |entry: &u32| i64::from(self.lengths[pool.text(*entry) as usize]);
+                let targets = entries.iter().map(target).sum();
+                let own = self.share.take(&entries, order.lengths());
+                let parts = in_parts(own, self.supply.parts)
+                    .map(|part| self.supply.collator.collate_refinements(pool, part));
+                let (parts, next) = (parts.collect::<Result<_>>()?, self.cursors);
+                Ok(Batch { parts, targets, texts: entries.len(), refines: true, next, epoch_batches })
+            }
+            _ => {
+                let (texts, next) = self.texts.next_batch();
+                self.cursors.texts = next;
+                let targets = texts.iter().map(|&text| i64::from(self.lengths[text as usize])).sum();
+                let own = self.share.take(&texts, &self.lengths);
+                let parts =
+                    in_parts(own, self.supply.parts).map(|part| self.supply.collator.collate(part));
+                let (parts, next) = (parts.collect::<Result<_>>()?, self.cursors);
+                Ok(Batch { parts, targets, texts: texts.len(), refines: false, next, epoch_batches })
             }
         }
-        (epoch, batch) = (epoch + 1, 0);
     }
 }
 
@@ -266,6 +211,17 @@ fn produce(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn refinements_are_spread_evenly_and_are_as_many_as_asked_for() {
+        for share in [0.0, 0.25, 0.8, 1.0] {
+            let refining = Refining { pool: Arc::new(Pool::empty(4)), share };
+            let at: Vec<bool> = (0..1000).map(|step| refining.is_at(step)).collect();
+            let count = |steps: &[bool]| steps.iter().filter(|&&is| is).count() as f64;
+            assert_eq!(count(&at), 1000.0 * share);
+            assert!(at.chunks(20).all(|steps| (count(steps) - 20.0 * share).abs() <= 1.0), "{share}");
+        }
+    }
 
     proptest! {
         #[test]

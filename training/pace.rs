@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tch::Device;
 
 use crate::checkpoint::State;
-use crate::loader::Batch;
+use crate::batch::Batch;
 use crate::metric_sink::{StepMetrics, memory_bytes};
 use crate::step::StepResult;
 

@@ -12,7 +12,7 @@ use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
 
 use crate::checkpoint::is_begun;
-use crate::loader::Collator;
+use crate::collate::Collator;
 use crate::recipe::{Recipe, TokenizerKind};
 use crate::tokens::Tokens;
 use crate::{Error, Result};
@@ -85,6 +85,11 @@ impl Prepared {
             bos: self.config.bos_token_id,
             pad: self.config.pad_token_id,
         }
+    }
+
+    /// The space of hypotheses: that of the pairs under the first prompt alone.
+    pub fn hypothesis_space(&self) -> models::Space {
+        models::Space { other_prompts: Vec::new(), ..self.pairs.space().clone() }
     }
 
     /// `blake3:HEX` over the digests of the pair set's shards.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use models::{Decoder, DecoderConfig, ParamStore};
+use models::{Condition, Decoder, DecoderConfig, ParamStore};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -12,9 +12,10 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::World;
 
 use crate::Result;
-use crate::batches::Cursor;
+use crate::batches::Cursors;
 use crate::ema::Ema;
-use crate::loader::{Batch, Loader, MicroBatch, Share};
+use crate::batch::{Batch, MicroBatch};
+use crate::loader::{Loader, Share, Supply};
 use crate::loss::LossOptions;
 use crate::optimizer::{AdamW, AdamWConfig};
 use crate::prepare::prepare;
@@ -115,8 +116,8 @@ pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
         learning_rate: recipe.optimizer.learning_rate,
     };
     let collator = prepared.collator(&prepared.train);
-    let loader =
-        Loader::start(collator, batch_options(recipe), t.accumulate, Share::WHOLE, Cursor::default());
+    let supply = Supply { collator, options: batch_options(recipe), parts: t.accumulate, refining: None };
+    let loader = Loader::start(supply, Share::WHOLE, 0, Cursors::default());
     timed.measure(loader, options)
 }
 
@@ -187,12 +188,12 @@ impl Shapes {
         let vectors: Vec<f32> = (0..self.batch * self.dim).map(|_| number()).collect();
         let part = MicroBatch {
             rows: (0..self.batch as u32).collect(),
-            v_BD: Tensor::f_from_slice(&vectors)?.f_view([self.batch, self.dim])?,
+            condition: Condition::first(&Tensor::f_from_slice(&vectors)?.f_view([self.batch, self.dim])?),
             tokens_BT: Tensor::f_from_slice(&inputs)?.f_view(shape)?,
             positions_N: None,
             targets_N: Tensor::f_from_slice(&ids)?,
         };
-        Ok(Batch::whole(vec![part], Cursor::default(), 1))
+        Ok(Batch::whole(vec![part], Cursors::default(), 1))
     }
 }
 

@@ -9,7 +9,7 @@ use torch_ext::World;
 
 use crate::Result;
 use crate::gradients::Gradients;
-use crate::loader::{Batch, MicroBatch};
+use crate::batch::{Batch, MicroBatch};
 use crate::loss::{LossOptions, cross_entropy, cross_entropy_with_gradients};
 use crate::optimizer::{AdamW, clip};
 
@@ -118,7 +118,8 @@ impl Model {
 /// States at the positions that have a target: (N, H).
 fn states(decoder: &Decoder, part: &MicroBatch) -> Result<Tensor> {
     let device = decoder.device();
-    let h_BTH = decoder.hidden(&part.v_BD.f_to_device(device)?, &part.tokens_BT.f_to_device(device)?)?;
+    let tokens_BT = part.tokens_BT.f_to_device(device)?;
+    let h_BTH = decoder.hidden(&part.condition.to_device(device)?, &tokens_BT)?;
     let h_MH = h_BTH.f_reshape([-1, decoder.config().hidden])?;
     Ok(match &part.positions_N {
         Some(positions_N) => h_MH.f_index_select(0, &positions_N.f_to_device(device)?)?,

@@ -11,7 +11,7 @@ pub struct Tokens {
     ids: Ids,
     /// Where each text begins, and the end of the last.
     starts: Vec<u64>,
-    /// Row of the pair set that each text is.
+    /// Row of the pair set that each text is, rising.
     rows: Vec<u32>,
     /// Texts left out because they have more tokens than the decoder reads.
     pub too_long: usize,
@@ -79,6 +79,11 @@ impl Tokens {
     /// Row of the pair set that text `i` is.
     pub fn row(&self, i: u32) -> u32 {
         self.rows[i as usize]
+    }
+
+    /// The text that a row of the pair set is, where it is trained on.
+    pub fn text_of(&self, row: u32) -> Option<u32> {
+        self.rows.binary_search(&row).ok().map(|text| text as u32)
     }
 
     /// Number of tokens of each text, EOS included.

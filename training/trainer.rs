@@ -1,12 +1,9 @@
 //! The training loop: recipe -> run folder. With several processes all run the same loop; rank 0 also writes.
 
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tch::Tensor;
 use torch_ext::{Reduce, World};
 
@@ -16,10 +13,14 @@ use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
 use crate::failed_step::keep_failed_step;
 use crate::keeper::Keeper;
-use crate::loader::{Batch, Loader, Share};
+use crate::batch::Batch;
+use crate::batches::{Cursor, Cursors};
+use crate::hypotheses::{Maker, Pool, Refresh, RefinementState};
+use crate::loader::{Loader, Refining, Share, Supply};
 use crate::loss::LossOptions;
 use crate::metric_sink::{self, Event, MetricSink};
 use crate::optimizer::AdamW;
+use crate::outcome::{Outcome, Reason};
 use crate::pace::Pace;
 use crate::prepare::Prepared;
 use crate::recipe::{Recipe, Resolved};
@@ -44,64 +45,6 @@ impl Default for TrainOptions {
     /// A new run of this process alone.
     fn default() -> Self {
         Self { resume: false, stop: Arc::default(), arguments: Vec::new(), world: Arc::new(World::alone()) }
-    }
-}
-
-/// Why a training ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Reason {
-    /// Its steps are done.
-    Steps,
-    /// Its time is over.
-    Time,
-    /// It was asked to.
-    Stopped,
-}
-
-/// How a training ended.
-#[derive(Debug, Clone, Serialize)]
-pub struct Outcome {
-    /// The run folder.
-    pub run: PathBuf,
-    /// Why it ended.
-    pub reason: Reason,
-    /// Optimizer steps of the whole run.
-    pub steps: u64,
-    /// Those of this process.
-    pub steps_here: u64,
-    /// Target tokens of the whole run.
-    pub tokens: u64,
-    /// Seconds of training of the whole run.
-    pub seconds: f64,
-    /// Mean loss a target token of the last step of this process.
-    pub loss: Option<f64>,
-    /// The best evaluation.
-    pub best: Option<Best>,
-    /// The newest checkpoint.
-    pub last_checkpoint: PathBuf,
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.reason {
-            Reason::Steps => "all steps are done",
-            Reason::Time => "the time is over",
-            Reason::Stopped => "stopped; --resume goes on from here",
-        };
-        writeln!(f, "run          {} ({why})", self.run.display())?;
-        writeln!(
-            f,
-            "steps        {} ({} here), {} tokens, {:.0} s",
-            self.steps, self.steps_here, self.tokens, self.seconds
-        )?;
-        if let Some(loss) = self.loss {
-            writeln!(f, "loss         {loss:.4}")?;
-        }
-        if let Some(best) = &self.best {
-            writeln!(f, "best         {} {:.4} at step {}", best.metric, best.value, best.step)?;
-        }
-        writeln!(f, "checkpoint   {}", self.last_checkpoint.display())
     }
 }
 
@@ -157,6 +100,7 @@ struct Training {
     ema: Option<Ema>,
     state: State,
     dev: DevEval,
+    pool: Arc<Pool>,
 }
 
 impl Training {
@@ -191,7 +135,8 @@ impl Training {
         // what rank 0 took back is so on all
         let own = keeper.is_some().then_some(Start { state, checkpoint });
         let state = Start::share(own, world)?.state;
-        Ok(Self { world: Arc::clone(world), model, optimizer, ema, state, dev })
+        let pool = Arc::new(pool_of(recipe, prepared, &state)?);
+        Ok(Self { world: Arc::clone(world), model, optimizer, ema, state, dev, pool })
     }
 
     fn tell_start(&mut self, recipe: &Recipe, prepared: &Prepared, keeper: &mut Keeper<'_>) -> Result<()> {
@@ -222,13 +167,8 @@ impl Training {
     ) -> Result<(Reason, Option<f64>)> {
         let clock = Clock::start(self.state.elapsed_seconds);
         let (budget, schedule) = (budget(recipe), schedule(recipe));
-        let mut loader = Loader::start(
-            prepared.collator(&prepared.train),
-            batch_options(recipe),
-            recipe.training.accumulate,
-            Share { rank: self.world.rank(), of: self.world.size() },
-            self.state.cursor,
-        );
+        let refresh = Refresh::new(&recipe.refinement);
+        let mut loader = self.loader(recipe, prepared);
         let mut pace = Pace::start();
         let mut last_loss = None;
         loop {
@@ -244,8 +184,15 @@ impl Training {
                 let by_steps = budget.steps.is_some_and(|steps| step >= steps);
                 return Ok((if by_steps { Reason::Steps } else { Reason::Time }, last_loss));
             }
+            let progress = budget.progress(step, elapsed);
+            if refresh.is_due(step, progress, self.state.refinement.as_ref()) {
+                drop(loader);
+                self.refresh(recipe, prepared, keeper)?;
+                loader = self.loader(recipe, prepared);
+                pace.pause();
+            }
             let batch = loader.next_batch()?;
-            let share = schedule.share(step, budget.progress(step, elapsed));
+            let share = schedule.share(step, progress);
             let learning_rate = recipe.optimizer.learning_rate * share;
             let found = self.step(recipe, prepared, &batch, learning_rate)?;
             last_loss = Some(found.loss);
@@ -292,10 +239,71 @@ impl Training {
             ema.update(step)?;
         }
         self.state.step = step;
-        self.state.cursor = batch.next;
+        self.state.cursor = batch.next.texts;
+        if let Some(refinement) = &mut self.state.refinement {
+            refinement.cursor = batch.next.hypotheses;
+        }
         self.state.tokens_seen += found.targets as u64;
         self.state.texts_seen += batch.texts as u64;
         Ok(found)
+    }
+
+    /// What makes the batches from the current step on.
+    fn loader(&self, recipe: &Recipe, prepared: &Prepared) -> Loader {
+        let refining = Refining { pool: Arc::clone(&self.pool), share: recipe.refinement.share };
+        let supply = Supply {
+            collator: prepared.collator(&prepared.train),
+            options: batch_options(recipe),
+            parts: recipe.training.accumulate,
+            refining: Some(refining).filter(|refining| !refining.pool.is_empty()),
+        };
+        let share = Share { rank: self.world.rank(), of: self.world.size() };
+        let hypotheses = self.state.refinement.as_ref().map_or_else(Cursor::default, |state| state.cursor);
+        let cursors = Cursors { texts: self.state.cursor, hypotheses };
+        Loader::start(supply, share, self.state.step, cursors)
+    }
+
+    /// Makes a new set of hypotheses, which takes the place of the oldest.
+    fn refresh(
+        &mut self,
+        recipe: &Recipe,
+        prepared: &Prepared,
+        keeper: &mut Option<Keeper<'_>>,
+    ) -> Result<()> {
+        let (start, step) = (Instant::now(), self.state.step);
+        self.dev.set_weights(step, &self.weights())?;
+        let (inverter, encoder) = self.dev.guesser()?;
+        let maker = Maker { recipe, prepared, inverter, encoder, world: &self.world };
+        let record = maker.make(step, &self.pool)?;
+        let rows = record.shard.rows;
+        let first = self.state.refinement.is_none();
+        let state = self
+            .state
+            .refinement
+            .get_or_insert_with(|| RefinementState { sets: Vec::new(), cursor: Cursor::default() });
+        state.sets.push(record);
+        let old = state.sets.len().saturating_sub(recipe.refinement.keep_sets);
+        state.sets.drain(..old);
+        // another order of another pool; it follows from the number of the epoch
+        state.cursor = Cursor { epoch: step, batch: 0 };
+        if first {
+            // what was best at first guesses alone is not what is looked for from here on
+            self.state.best = None;
+        }
+        self.pool = Arc::new(pool_of(recipe, prepared, &self.state)?);
+        if let Some(keeper) = keeper {
+            let seconds = start.elapsed().as_secs_f64();
+            keeper.run.log(&format!("{rows} hypotheses made in {seconds:.0} s, {} in all", self.pool.len()))?;
+        }
+        Ok(())
+    }
+
+    /// The weights that are evaluated: the averaged ones where there are such.
+    fn weights(&self) -> Vec<Tensor> {
+        match &self.ema {
+            Some(ema) => ema.averages().iter().map(Tensor::shallow_clone).collect(),
+            None => self.model.store.params().iter().map(|param| param.master.detach()).collect(),
+        }
     }
 
     /// Evaluates the averaged weights where there are such. Returns whether they are the best so far.
@@ -304,8 +312,8 @@ impl Training {
         let masters: Vec<Tensor> =
             self.model.store.params().iter().map(|param| param.master.detach()).collect();
         require_same_weights(&self.world, &masters, step)?;
-        let weights = self.ema.as_ref().map_or(masters.as_slice(), Ema::averages);
-        let found = self.dev.run(step, prepared, weights)?;
+        self.dev.set_weights(step, &self.weights())?;
+        let found = self.dev.run(step, prepared)?;
         let best = Best::of(self.state.best.clone(), found.dev_loss, step);
         let is_better = best != self.state.best;
         self.state.best = best;
@@ -346,6 +354,13 @@ impl Training {
         let [needed] = self.world.reduce_numbers([f64::from(u8::from(needed))], Reduce::Max)?;
         if needed > 0.0 { self.save(recipe, keeper) } else { Ok(()) }
     }
+}
+
+/// The hypotheses that a training refines at `state`.
+fn pool_of(recipe: &Recipe, prepared: &Prepared, state: &State) -> Result<Pool> {
+    let Some(refinement) = &state.refinement else { return Ok(Pool::empty(prepared.pairs.dim())) };
+    let (space, most) = (prepared.hypothesis_space(), prepared.config.max_tokens as usize);
+    Pool::open(&recipe.run.dir, &refinement.sets, &space, &prepared.train, &prepared.vocabulary, most)
 }
 
 /// Where rank 0 begins: anew, or at the latest checkpoint.

@@ -22,6 +22,7 @@ pub mod progress;
 mod prompts;
 mod ranks;
 mod shard;
+pub mod shard_file;
 pub mod shard_writer;
 
 pub use build::{BuildReport, Outcome, build, build_until};
@@ -29,4 +30,6 @@ pub use config::{BuildConfig, MAX_SHARD_ROWS, Storage, default_shard_rows};
 pub use inspect::{Distribution, Inspection, SampleRow, inspect};
 pub use manifest::{CorpusFlow, CosineLoss, Counts, Flow, Manifest, ShardRecord};
 pub use pair_set::{PairSet, Row};
+pub use shard_file::ShardFile;
+pub use shard_writer::ShardWriter;
 pub use progress::{BuildProgress, Stage};

@@ -23,7 +23,8 @@ pub use gpu::Gpu;
 pub use memory::MemoryEstimate;
 
 use crate::batches::Epoch;
-use crate::loader::Batch;
+use crate::batch::Batch;
+use crate::collate::in_parts;
 use crate::loss::LossOptions;
 use crate::optimizer::AdamW;
 use crate::prepare::{Prepared, prepare};
@@ -238,7 +239,8 @@ fn take_first_step(
     let mut first: Option<FirstStep> = None;
     for number in 0..2 {
         let texts = epoch.batch(number.min(epoch.len() - 1)).unwrap_or_default();
-        let parts = collator.collate_parts(texts, recipe.training.accumulate)?;
+        let parts = in_parts(texts, recipe.training.accumulate).map(|part| collator.collate(part));
+        let parts = parts.collect::<Result<_>>()?;
         let batch = Batch::whole(parts, Default::default(), epoch.len());
         let start = Instant::now();
         let options =

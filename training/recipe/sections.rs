@@ -34,6 +34,8 @@ pub struct Recipe {
     pub schedule: ScheduleSection,
     /// Several processes.
     pub distributed: DistributedSection,
+    /// How the decoder learns to refine its guesses.
+    pub refinement: RefinementSection,
     /// The round trip at each evaluation of a training.
     pub eval: EvalSection,
     /// The run folder.
@@ -356,6 +358,46 @@ impl Default for DistributedSection {
     }
 }
 
+/// `[refinement]`: how the decoder learns to refine its guesses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RefinementSection {
+    /// Share of the steps that refine hypotheses, once there are such; 0 trains for first guesses alone. Default: 0.
+    pub share: f64,
+    /// Progress of the training, 0 to 1, at which the first hypotheses are made. Default: 0.4.
+    pub begin: f64,
+    /// Steps between two sets of hypotheses. Default: 250.
+    pub refresh_every: u64,
+    /// Hypotheses in a set. Default: 8192.
+    pub set_texts: usize,
+    /// Sets that are trained on: the newest. Default: 4.
+    pub keep_sets: usize,
+    /// Share of a set that refines hypotheses of earlier sets; the rest are first guesses. Default: 0.5.
+    pub iterates: f64,
+    /// Share of a set that is drawn, the rest is greedy. Default: 0.5.
+    pub drawn: f64,
+    /// Temperature of what is drawn. Default: 0.7.
+    pub temperature: f64,
+    /// Vectors decoded at once. Default: 256.
+    pub batch: usize,
+}
+
+impl Default for RefinementSection {
+    fn default() -> Self {
+        Self {
+            share: 0.0,
+            begin: 0.4,
+            refresh_every: 250,
+            set_texts: 8192,
+            keep_sets: 4,
+            iterates: 0.5,
+            drawn: 0.5,
+            temperature: 0.7,
+            batch: 256,
+        }
+    }
+}
+
 /// `[eval]`: the round trip at each evaluation of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -421,7 +463,7 @@ impl Recipe {
             activation: Activation::Gelu,
             input_scale: shape.input_scale.unwrap_or((dim as f64).sqrt()),
             input_normalization: false,
-            refines: false,
+            refines: self.refinement.share > 0.0,
             qkv_bias: false,
         }
     }

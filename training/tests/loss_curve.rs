@@ -6,11 +6,11 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use models::{Decoder, DecoderConfig, ParamStore};
+use models::{Condition, Decoder, DecoderConfig, ParamStore};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
-use training::loader::{Batch, MicroBatch};
+use training::batch::{Batch, MicroBatch};
 use training::loss::LossOptions;
 use training::optimizer::{AdamW, AdamWConfig};
 use training::step::Model;
@@ -59,7 +59,7 @@ fn part(random: &mut ChaCha8Rng, texts: usize) -> MicroBatch {
     }
     MicroBatch {
         rows: Vec::new(),
-        v_BD: Tensor::from_slice(&vectors).view([texts as i64, DIM as i64]),
+        condition: Condition::first(&Tensor::from_slice(&vectors).view([texts as i64, DIM as i64])),
         tokens_BT: Tensor::from_slice(&inputs).view([texts as i64, width as i64]),
         positions_N: Some(Tensor::from_slice(&positions)),
         targets_N: Tensor::from_slice(&targets),

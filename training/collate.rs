@@ -1,0 +1,108 @@
+//! Puts texts together into the tensors that a step is computed on.
+#![allow(non_snake_case)]
+
+use std::sync::Arc;
+
+use data::pairs::PairSet;
+use models::Condition;
+use tch::Tensor;
+
+use crate::Result;
+use crate::batch::MicroBatch;
+use crate::hypotheses::Pool;
+use crate::tokens::Tokens;
+
+/// Texts, vectors and what else a batch is made of.
+#[derive(Debug, Clone)]
+pub struct Collator {
+    /// The pairs.
+    pub pairs: Arc<PairSet>,
+    /// Their tokens.
+    pub tokens: Arc<Tokens>,
+    /// Token before every text.
+    pub bos: i64,
+    /// Token behind short texts.
+    pub pad: i64,
+}
+
+impl Collator {
+    /// First guesses at texts (positions in the tokens); every row is as wide as the longest.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn collate(&self, texts: &[u32]) -> Result<MicroBatch> {
+        let rows: Vec<u32> = texts.iter().map(|&text| self.tokens.row(text)).collect();
+        let condition = Condition::first(&self.pairs.vectors(&rows));
+        let mut layout = Layout::new(self);
+        for &text in texts {
+            layout.push(&[], text);
+        }
+        layout.finish(rows, condition)
+    }
+
+    /// Hypotheses of a pool (positions in it) and the texts that they should have been.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn collate_refinements(&self, pool: &Pool, entries: &[u32]) -> Result<MicroBatch> {
+        let rows: Vec<u32> = entries.iter().map(|&entry| self.tokens.row(pool.text(entry))).collect();
+        let condition =
+            Condition { v_BD: self.pairs.vectors(&rows), hypothesis_BD: Some(pool.vectors(entries)?) };
+        let mut layout = Layout::new(self);
+        for &entry in entries {
+            layout.push(pool.ids(entry), pool.text(entry));
+        }
+        layout.finish(rows, condition)
+    }
+}
+
+/// At most `parts` parts of about equal numbers of texts.
+pub(crate) fn in_parts(texts: &[u32], parts: usize) -> impl Iterator<Item = &[u32]> {
+    texts.chunks(texts.len().div_ceil(parts.max(1)).max(1))
+}
+
+/// Rows of a batch as they come: hypothesis, BOS and text, with a target at BOS and at each token of the text.
+struct Layout<'a> {
+    collator: &'a Collator,
+    rows: Vec<Vec<i64>>,
+    /// Where BOS stands in each row.
+    begun: Vec<usize>,
+    targets: Vec<i64>,
+}
+
+impl<'a> Layout<'a> {
+    fn new(collator: &'a Collator) -> Self {
+        Self { collator, rows: Vec::new(), begun: Vec::new(), targets: Vec::new() }
+    }
+
+    fn push(&mut self, hypothesis: &[u32], text: u32) {
+        let mut row: Vec<i64> = hypothesis.iter().map(|&id| i64::from(id)).collect();
+        self.begun.push(row.len());
+        row.push(self.collator.bos);
+        row.extend(self.collator.tokens.targets(text));
+        self.targets.extend_from_slice(&row[hypothesis.len() + 1..]);
+        // the last token, EOS, is never read
+        row.pop();
+        self.rows.push(row);
+    }
+
+    fn finish(self, rows: Vec<u32>, condition: Condition) -> Result<MicroBatch> {
+        let width = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let mut inputs = Vec::with_capacity(self.rows.len() * width);
+        let mut positions = Vec::with_capacity(self.targets.len());
+        for (row, begun) in self.rows.iter().zip(&self.begun) {
+            let start = inputs.len();
+            positions.extend((start + begun..start + row.len()).map(|position| position as i64));
+            inputs.extend_from_slice(row);
+            inputs.resize(start + width, self.collator.pad);
+        }
+        let full = positions.len() == inputs.len();
+        Ok(MicroBatch {
+            condition,
+            tokens_BT: Tensor::f_from_slice(&inputs)?.f_view([rows.len() as i64, width as i64])?,
+            positions_N: if full { None } else { Some(Tensor::f_from_slice(&positions)?) },
+            targets_N: Tensor::f_from_slice(&self.targets)?,
+            rows,
+        })
+    }
+}

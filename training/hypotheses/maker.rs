@@ -1,0 +1,180 @@
+//! Makes a set of hypotheses: first guesses at some training texts, and refinements of earlier hypotheses.
+#![allow(non_snake_case)]
+
+use models::generate::{GenerateOptions, Hypotheses, Source, Strategy};
+use models::{Embed as _, Encoder, Inverter};
+use rand::SeedableRng as _;
+use rand::seq::index;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+use torch_ext::World;
+
+use super::pool::Pool;
+use super::set::{self, Guess, SetRecord};
+use crate::prepare::Prepared;
+use crate::recipe::Recipe;
+use crate::{Error, Result};
+
+/// What makes hypotheses.
+pub(crate) struct Maker<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) prepared: &'a Prepared,
+    /// With the weights that guess.
+    pub(crate) inverter: &'a Inverter,
+    pub(crate) encoder: &'a Encoder,
+    pub(crate) world: &'a World,
+}
+
+/// What a guess is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Task {
+    /// Position of the text in the tokens.
+    text: u32,
+    /// The hypothesis that is refined.
+    parent: Option<u32>,
+    /// Whether it is drawn, else greedy.
+    drawn: bool,
+}
+
+impl Maker<'_> {
+    /// Makes the set of `step`, which all ranks share in, and writes it to the run folder.
+    ///
+    /// # Errors
+    /// What decoding, encoding, a collective and the disk fail with.
+    pub(crate) fn make(&self, step: u64, pool: &Pool) -> Result<SetRecord> {
+        let tasks = self.tasks(step, pool);
+        let (rank, size) = (self.world.rank(), self.world.size());
+        let own = &tasks[tasks.len() * rank / size..tasks.len() * (rank + 1) / size];
+        let guesses = self.guesses(own, step, pool)?;
+        let bad = |error: serde_json::Error| Error::Io(std::io::Error::other(error));
+        let sent: Vec<Sent> = guesses.into_iter().map(Sent::from).collect();
+        let all = self.world.gather_bytes(serde_json::to_vec(&sent).map_err(bad)?)?;
+        let mut record = Vec::new();
+        if self.world.is_first() {
+            let mut guesses = Vec::new();
+            for share in all {
+                let share: Vec<Sent> = serde_json::from_slice(&share).map_err(bad)?;
+                guesses.extend(share.into_iter().map(Guess::from));
+            }
+            let written = set::write(&self.recipe.run.dir, step, &self.prepared.hypothesis_space(), &guesses)?;
+            record = serde_json::to_vec(&written).map_err(bad)?;
+        }
+        serde_json::from_slice(&self.world.broadcast_bytes(record)?).map_err(bad)
+    }
+
+    /// What the set is made from: it follows from the seed and the step.
+    fn tasks(&self, step: u64, pool: &Pool) -> Vec<Task> {
+        let section = &self.recipe.refinement;
+        let mut random = ChaCha8Rng::seed_from_u64(self.recipe.training.seed);
+        // the order of the batches has the streams from 0 on
+        random.set_stream(u64::MAX - step);
+        let texts = self.texts();
+        let total = section.set_texts.min(texts.len());
+        let again = ((total as f64 * section.iterates).round() as usize).min(pool.len());
+        let drawn = |number: usize| {
+            let before = |number: usize| (number as f64 * section.drawn).floor();
+            before(number + 1) > before(number)
+        };
+        let parents = index::sample(&mut random, pool.len(), again).into_iter();
+        let refined = parents.enumerate().map(|(number, entry)| Task {
+            text: pool.text(entry as u32),
+            parent: Some(entry as u32),
+            drawn: drawn(number),
+        });
+        let mut tasks: Vec<Task> = refined.collect();
+        let first = index::sample(&mut random, texts.len(), total - again).into_iter();
+        tasks.extend(first.enumerate().map(|(number, at)| Task {
+            text: texts[at],
+            parent: None,
+            drawn: drawn(number),
+        }));
+        tasks
+    }
+
+    /// Texts whose vectors are under the prompt that guesses are encoded under.
+    fn texts(&self) -> Vec<u32> {
+        let Prepared { pairs, train, .. } = self.prepared;
+        let all = 0..train.len() as u32;
+        if pairs.space().other_prompts.is_empty() {
+            return all.collect();
+        }
+        let prompt = &self.encoder.space().prompt.name;
+        all.filter(|&text| pairs.prompt(train.row(text) as usize) == prompt).collect()
+    }
+
+    fn guesses(&self, tasks: &[Task], step: u64, pool: &Pool) -> Result<Vec<Guess>> {
+        let mut texts = vec![String::new(); tasks.len()];
+        for (is_first, is_drawn) in [(true, false), (true, true), (false, false), (false, true)] {
+            let alike = |task: &Task| task.parent.is_none() == is_first && task.drawn == is_drawn;
+            let chosen: Vec<usize> = (0..tasks.len()).filter(|&at| alike(&tasks[at])).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let of: Vec<Task> = chosen.iter().map(|&at| tasks[at]).collect();
+            for (at, text) in chosen.into_iter().zip(self.decode(&of, step, pool)?) {
+                texts[at] = text;
+            }
+        }
+        let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let v_ND = if texts.is_empty() { None } else { Some(self.encoder.embed(&borrowed)?) };
+        let mut guesses = Vec::with_capacity(tasks.len());
+        for (number, (task, text)) in tasks.iter().zip(texts).enumerate() {
+            let Some(v_ND) = &v_ND else { break };
+            let vector = Vec::<f32>::try_from(v_ND.f_get(number as i64)?)?;
+            guesses.push(Guess { row: self.prepared.train.row(task.text), text, vector });
+        }
+        Ok(guesses)
+    }
+
+    /// The texts of tasks that are all first guesses or all refinements, and all drawn or all greedy.
+    fn decode(&self, tasks: &[Task], step: u64, pool: &Pool) -> Result<Vec<String>> {
+        let section = &self.recipe.refinement;
+        let rows: Vec<u32> = tasks.iter().map(|task| self.prepared.train.row(task.text)).collect();
+        let v_ND = self.prepared.pairs.vectors(&rows);
+        let numbers: Vec<u64> = tasks.iter().map(|task| u64::from(task.text)).collect();
+        let parents: Vec<u32> = tasks.iter().filter_map(|task| task.parent).collect();
+        let ids: Vec<Vec<u32>> = parents.iter().map(|&parent| pool.ids(parent).to_vec()).collect();
+        let hypothesis_ND: Tensor = pool.vectors(&parents)?;
+        let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
+        let source = Source {
+            v_ND: &v_ND,
+            hypotheses: Some(hypotheses).filter(|_| !parents.is_empty()),
+            numbers: Some(&numbers),
+        };
+        let strategy = match tasks.first() {
+            Some(Task { drawn: true, .. }) => Strategy::Sample {
+                temperature: section.temperature,
+                top_k: None,
+                top_p: None,
+                min_p: None,
+                seed: self.recipe.training.seed ^ step,
+                samples: 1,
+            },
+            _ => Strategy::Greedy,
+        };
+        let options = GenerateOptions { strategy, batch: section.batch, ..GenerateOptions::default() };
+        let texts = self.inverter.invert_from(&source, &options)?;
+        Ok(texts.into_iter().map(|mut texts| texts.swap_remove(0).text).collect())
+    }
+}
+
+/// A guess on its way between processes, its vector as bits.
+#[derive(Serialize, Deserialize)]
+struct Sent {
+    row: u32,
+    text: String,
+    vector: Vec<u32>,
+}
+
+impl From<Guess> for Sent {
+    fn from(Guess { row, text, vector }: Guess) -> Self {
+        Self { row, text, vector: vector.into_iter().map(f32::to_bits).collect() }
+    }
+}
+
+impl From<Sent> for Guess {
+    fn from(Sent { row, text, vector }: Sent) -> Self {
+        Self { row, text, vector: vector.into_iter().map(f32::from_bits).collect() }
+    }
+}
