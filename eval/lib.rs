@@ -13,6 +13,7 @@ pub mod result;
 pub mod round_trip;
 pub mod samples;
 pub mod score;
+pub mod searching;
 pub mod spread;
 pub mod table;
 
@@ -22,5 +23,6 @@ pub use metrics::Metric;
 pub use result::{RoundTrip, Row, Scores};
 pub use round_trip::{Invert, RoundTripOptions, round_trip, round_trip_pairs, round_trip_vectors};
 pub use score::{cosines, score};
+pub use searching::Searching;
 pub use spread::Spread;
 pub use table::table;

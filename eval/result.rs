@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use models::Space;
+use models::{SearchOptions, Space};
 use models::generate::GenerateOptions;
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +153,9 @@ pub struct Row {
     pub log_prob: f64,
     /// Whether the decoder ended the text itself, not the limit of tokens.
     pub finished: bool,
+    /// Candidates that were encoded to find it; 0 without a search.
+    #[serde(default)]
+    pub encodings: usize,
     pub sentence_bleu: f64,
     pub chrf: f64,
     pub token_f1: f64,
@@ -180,6 +183,15 @@ pub struct Settings {
     pub unfinished: usize,
     /// How the decoder chose tokens, in a few words.
     pub strategy: String,
+    /// How texts were searched for by encoding candidates again; `None` for one guess a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchOptions>,
+    /// Candidates encoded a text, on average; 0 without a search.
+    #[serde(default)]
+    pub encodings: f64,
+    /// Mean of the best cosine after each round of the search, the first guesses' first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub course: Vec<f64>,
     /// Data type of the decoder's weights.
     pub dtype: String,
     /// How the decoder chose tokens, where it ended a text, and how many vectors it took at a time.

@@ -10,7 +10,7 @@ use data::Split;
 use data::pairs::PairSet;
 use models::generate::{GenerateOptions, Strategy};
 use models::inverter::{Inverted, Inverter};
-use models::{Embed, Space};
+use models::{Embed, SearchOptions, Space};
 use tch::Tensor;
 
 use crate::bootstrap::Bootstrap;
@@ -24,16 +24,30 @@ use crate::score::{cosines, finite, statistics};
 /// Texts that each process encodes in one call, so that progress can be told between calls.
 const ENCODE_CHUNK: usize = 512;
 
+/// Texts that each process searches for together: enough for large batches in the last rounds, when most have ended.
+const SEARCHED_TOGETHER: usize = 512;
+
 /// Vector to text. [`Inverter`] is one; tests have others.
 pub trait Invert {
     /// The space of the vectors that are understood.
     fn space(&self) -> &Space;
 
-    /// The best text for each vector of `v_ND` (`[N, dim]` f32 on the CPU), in order.
+    /// The best text for each vector of `v_ND` (`[N, dim]` f32 on the CPU), in order. `first` is the number of the first
+    /// among all that are evaluated: what is drawn for a vector follows from its number.
     ///
     /// # Errors
     /// Whatever the decoder has to say.
-    fn invert(&self, v_ND: &Tensor, options: &GenerateOptions) -> models::Result<Vec<Inverted>>;
+    fn invert(
+        &self,
+        v_ND: &Tensor,
+        first: u64,
+        options: &GenerateOptions,
+    ) -> models::Result<Vec<Inverted>>;
+
+    /// How texts are searched for by encoding candidates again, where they are.
+    fn search(&self) -> Option<&SearchOptions> {
+        None
+    }
 
     /// What the decoder is, for the record.
     fn record(&self) -> DecoderRecord;
@@ -52,8 +66,13 @@ impl Invert for Inverter {
         &self.space
     }
 
-    fn invert(&self, v_ND: &Tensor, options: &GenerateOptions) -> models::Result<Vec<Inverted>> {
-        Inverter::invert(self, v_ND, options)
+    fn invert(
+        &self,
+        v_ND: &Tensor,
+        first: u64,
+        options: &GenerateOptions,
+    ) -> models::Result<Vec<Inverted>> {
+        self.invert_numbered(v_ND, first, options)
     }
 
     fn record(&self) -> DecoderRecord {
@@ -241,16 +260,17 @@ fn decode(
     progress: &mut Progress<'_>,
 ) -> Result<Vec<Inverted>> {
     let total = v_ND.size()[0] as usize;
-    // what is drawn for a vector depends on its place among the vectors of a call
-    let chunk = match options.strategy {
-        Strategy::Sample { .. } => total,
-        _ => options.batch.max(1) * inverter.shares(),
+    let chunk = match inverter.search() {
+        Some(_) => SEARCHED_TOGETHER,
+        None => options.batch.max(1),
     };
+    let chunk = chunk * inverter.shares();
     let mut inverted = Vec::with_capacity(total);
     progress("invert", 0, total);
     while inverted.len() < total {
         let rows = chunk.min(total - inverted.len());
-        let batch = inverter.invert(&v_ND.f_narrow(0, inverted.len() as i64, rows as i64)?, options)?;
+        let first = inverted.len();
+        let batch = inverter.invert(&v_ND.f_narrow(0, first as i64, rows as i64)?, first as u64, options)?;
         if batch.len() != rows {
             return Err(Error::Unequal { what: "decoded texts", got: batch.len(), want: rows });
         }
@@ -294,7 +314,9 @@ fn measure(
     seconds.score = start.elapsed().as_secs_f64();
     seconds.total = seconds.encode + seconds.invert + seconds.reencode + seconds.score;
 
-    let settings = settings(inverter, encoder, &rows, input.available, bootstrap, seconds, options);
+    let mut settings = settings(inverter, encoder, &rows, &inverted, bootstrap, seconds, options);
+    settings.available = input.available;
+    settings.trial = rows.len() < input.available;
     Ok(RoundTrip { schema: SCHEMA.to_owned(), summary, buckets, samples, settings, rows })
 }
 
@@ -302,7 +324,7 @@ fn settings(
     inverter: &dyn Invert,
     encoder: &dyn Embed,
     rows: &[Row],
-    available: usize,
+    inverted: &[Inverted],
     bootstrap: Bootstrap,
     seconds: Seconds,
     options: &RoundTripOptions,
@@ -310,12 +332,18 @@ fn settings(
     let decoder = inverter.record();
     let max_tokens = options.generate.max_tokens.min(decoder.max_tokens);
     Settings {
-        trial: rows.len() < available,
+        trial: false,
         limit: options.limit,
-        available,
+        available: rows.len(),
         truncated: rows.iter().filter(|row| row.truncated).count(),
         unfinished: rows.iter().filter(|row| !row.finished).count(),
-        strategy: strategy(&options.generate.strategy),
+        strategy: match inverter.search() {
+            Some(search) => searching(search),
+            None => strategy(&options.generate.strategy),
+        },
+        search: inverter.search().cloned(),
+        encodings: mean(inverted.iter().map(|text| text.encodings as f64)),
+        course: course(inverted),
         dtype: inverter.dtype(),
         generate: GenerateOptions { max_tokens, ..options.generate.clone() },
         bootstrap,
@@ -338,6 +366,40 @@ fn versions() -> std::collections::BTreeMap<String, String> {
         ("metrics: nltk", "3.10.4"),
     ];
     list.map(|(name, version)| (name.to_owned(), version.to_owned())).into()
+}
+
+fn mean(numbers: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = numbers.len().max(1) as f64;
+    numbers.sum::<f64>() / count
+}
+
+/// Mean over the texts of the best cosine after each round; a text that has ended keeps its last.
+fn course(inverted: &[Inverted]) -> Vec<f64> {
+    let rounds = inverted.iter().map(|text| text.course.len()).max().unwrap_or(0);
+    let after = |round: usize| {
+        let of = |text: &Inverted| text.course.get(round).or(text.course.last()).copied();
+        mean(inverted.iter().map(|text| of(text).unwrap_or(0.0)))
+    };
+    (0..rounds).map(after).collect()
+}
+
+/// How texts were searched for, in a few words.
+fn searching(search: &SearchOptions) -> String {
+    let decodes = |of: &models::Decodes| match (of.beam, of.samples) {
+        (1, 0) => "1 greedy".to_owned(),
+        (beam, 0) => format!("{beam} beams"),
+        (0, samples) => format!("{samples} samples"),
+        (beam, samples) => format!("{beam} beams and {samples} samples"),
+    };
+    let mut text = format!("best cosine of {}", decodes(&search.first));
+    if search.rounds > 0 {
+        let (rounds, parents) = (search.rounds, search.parents);
+        text += &format!(", {rounds} rounds of {} from each of {parents}", decodes(&search.each));
+    }
+    if let Some(budget) = search.budget {
+        text += &format!(", at most {budget} encodings");
+    }
+    text
 }
 
 /// How tokens were chosen, in a few words.
@@ -378,6 +440,7 @@ fn rows(
             truncated: encoder.count_tokens(reference)? > encoder.max_tokens(),
             log_prob: inverted.log_prob,
             finished: inverted.finished,
+            encodings: inverted.encodings,
             sentence_bleu: value(Metric::SentenceBleu),
             chrf: value(Metric::Chrf),
             token_f1: value(Metric::TokenF1),

@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use models::generate::{GenerateOptions, Strategy};
+use models::generate::GenerateOptions;
 use models::inverter::Inverted;
-use models::{Embed, Space, TokenCounter};
+use models::{Embed, SearchOptions, Space, TokenCounter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
@@ -120,24 +120,22 @@ fn bits_of(v_ND: &Tensor) -> models::Result<Vec<u32>> {
     Ok(Vec::<f32>::try_from(flat)?.into_iter().map(f32::to_bits).collect())
 }
 
-/// [`Inverted`] on its way between processes, with `log_prob` as its bits.
+/// [`Inverted`] on its way between processes, with `log_prob` as its bits: JSON has no infinity.
 #[derive(Serialize, Deserialize)]
 struct Sent {
-    text: String,
     log_prob: u64,
-    tokens: usize,
-    finished: bool,
+    inverted: Inverted,
 }
 
 impl From<Inverted> for Sent {
-    fn from(Inverted { text, log_prob, tokens, finished }: Inverted) -> Self {
-        Self { text, log_prob: log_prob.to_bits(), tokens, finished }
+    fn from(inverted: Inverted) -> Self {
+        Self { log_prob: inverted.log_prob.to_bits(), inverted: Inverted { log_prob: 0.0, ..inverted } }
     }
 }
 
 impl From<Sent> for Inverted {
-    fn from(Sent { text, log_prob, tokens, finished }: Sent) -> Self {
-        Self { text, log_prob: f64::from_bits(log_prob), tokens, finished }
+    fn from(Sent { log_prob, inverted }: Sent) -> Self {
+        Self { log_prob: f64::from_bits(log_prob), ..inverted }
     }
 }
 
@@ -146,29 +144,33 @@ impl<T: Invert + ?Sized> Invert for Spread<'_, T> {
         self.inner.space()
     }
 
-    fn invert(&self, v_ND: &Tensor, options: &GenerateOptions) -> models::Result<Vec<Inverted>> {
+    fn invert(
+        &self,
+        v_ND: &Tensor,
+        first: u64,
+        options: &GenerateOptions,
+    ) -> models::Result<Vec<Inverted>> {
         if self.world.size() == 1 {
-            return self.inner.invert(v_ND, options);
+            return self.inner.invert(v_ND, first, options);
         }
-        let n = v_ND.size().first().map_or(0, |&n| n as usize);
-        let draws = matches!(options.strategy, Strategy::Sample { .. });
-        // what is drawn for a vector depends on its place among the vectors of a call, so that no call is cut
-        let own = match (draws, self.world.is_first()) {
-            (false, _) => self.share(n),
-            (true, true) => 0..n,
-            (true, false) => 0..0,
-        };
+        let own = self.share(v_ND.size().first().map_or(0, |&n| n as usize));
         let sent = if own.is_empty() {
             Ok(Vec::new())
         } else {
             let own_ND = v_ND.f_narrow(0, own.start as i64, own.len() as i64)?;
-            self.inner.invert(&own_ND, options).map(|texts| texts.into_iter().map(Sent::from).collect())
+            let texts = self.inner.invert(&own_ND, first + own.start as u64, options);
+            texts.map(|texts| texts.into_iter().map(Sent::from).collect())
         };
-        if draws {
+        if self.inner.search().is_some() {
+            // shares of a search end at different times, by minutes
             self.world.patient_barrier("invert")?;
         }
         let all: Vec<Vec<Sent>> = self.gather("invert", sent)?;
         Ok(all.into_iter().flatten().map(Inverted::from).collect())
+    }
+
+    fn search(&self) -> Option<&SearchOptions> {
+        self.inner.search()
     }
 
     fn record(&self) -> DecoderRecord {

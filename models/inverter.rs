@@ -3,9 +3,9 @@
 
 use crate::{
     Decoder, DecoderConfig, DeviceChoice, Dtype, Error, GenerateOptions, Generated, ParamStore, Result,
-    Source, Space, Vocabulary, Weights, export, files, generate, generate_from,
+    Source, Space, Vocabulary, Weights, export, files, generate_from,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
@@ -33,7 +33,7 @@ pub struct Origin {
 }
 
 /// A decoded text.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inverted {
     /// The text.
     pub text: String,
@@ -43,6 +43,20 @@ pub struct Inverted {
     pub tokens: usize,
     /// Whether the text ended before the limit.
     pub finished: bool,
+    /// Candidates that were encoded to find it; 0 where none was.
+    #[serde(default)]
+    pub encodings: usize,
+    /// Best cosine to the target after each round of a search, the first guesses' first; empty without a search.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub course: Vec<f64>,
+}
+
+impl Inverted {
+    /// An empty text that nothing was decoded for.
+    pub(crate) fn nothing() -> Self {
+        let (text, course) = (String::new(), Vec::new());
+        Self { text, log_prob: 0.0, tokens: 0, finished: false, encodings: 0, course }
+    }
 }
 
 /// Decoder, vocabulary and space together.
@@ -129,16 +143,33 @@ impl Inverter {
     /// The best text of every vector, (N, dim).
     ///
     /// # Errors
-    /// Those of [`generate()`].
+    /// Those of [`generate_from`].
     pub fn invert(&self, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Inverted>> {
-        let texts = generate(&self.decoder, v_ND, options)?;
+        self.invert_numbered(v_ND, 0, options)
+    }
+
+    /// The same for vectors that are part of a longer row: what is drawn follows from a vector's number, `first` being
+    /// that of the first one here.
+    ///
+    /// # Errors
+    /// Those of [`generate_from`].
+    pub fn invert_numbered(
+        &self,
+        v_ND: &Tensor,
+        first: u64,
+        options: &GenerateOptions,
+    ) -> Result<Vec<Inverted>> {
+        let count = v_ND.size().first().map_or(0, |&count| count as u64);
+        let numbers: Vec<u64> = (first..first + count).collect();
+        let source = Source { numbers: Some(&numbers), ..Source::vectors(v_ND) };
+        let texts = generate_from(&self.decoder, &source, options)?;
         texts.iter().filter_map(|texts| texts.first()).map(|best| self.inverted(best)).collect()
     }
 
     /// All texts of every vector, best first: samples or beams.
     ///
     /// # Errors
-    /// Those of [`generate()`].
+    /// Those of [`generate_from`].
     pub fn invert_all(&self, v_ND: &Tensor, options: &GenerateOptions) -> Result<Vec<Vec<Inverted>>> {
         self.invert_from(&Source::vectors(v_ND), options)
     }
@@ -159,6 +190,8 @@ impl Inverter {
             log_prob: *log_prob,
             tokens: ids.len(),
             finished: *finished,
+            encodings: 0,
+            course: Vec::new(),
         })
     }
 

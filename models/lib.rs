@@ -24,6 +24,7 @@ mod parity;
 pub mod projector;
 mod rope;
 mod save_tensors;
+pub mod search;
 pub mod space;
 mod swiglu;
 pub mod vocabulary;
@@ -42,6 +43,7 @@ pub use generate::{GenerateOptions, Generated, Hypotheses, Source, Strategy, gen
 pub use inverter::{Inverted, Inverter, Origin, OriginKind};
 pub use params::ParamStore;
 pub use save_tensors::save_tensors;
+pub use search::{Decodes, Search, SearchOptions};
 pub use space::{Attention, Pooling, Prompt, Space, SpecialTokens};
 pub use vocabulary::Vocabulary;
 pub use weights::Weights;

@@ -2,30 +2,33 @@
 
 use anyhow::Result;
 use clap::Args;
-use models::{DeviceChoice, Dtype, GenerateOptions, Strategy};
+use models::{Decodes, DeviceChoice, Dtype, GenerateOptions, SearchOptions, Strategy};
 
 use crate::failure::ArgumentError;
 
 /// How texts are generated, and on what.
 #[derive(Debug, Args)]
 pub(crate) struct DecodingArgs {
-    /// Beam search with this many hypotheses a text (1 = greedy)
-    #[arg(long, value_name = "WIDTH", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
-    beam: u32,
+    /// Beam search with this many hypotheses a text (1 = greedy) [default: 1]
+    #[arg(long, value_name = "WIDTH", value_parser = clap::value_parser!(u32).range(1..=256))]
+    beam: Option<u32>,
+    /// Draw so many texts a vector and keep the likeliest, or with --rerank, beside the beams, the nearest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    samples: Option<u32>,
     /// What a beam's score is divided by: its length to this power
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     length_penalty: f64,
     /// Sample at this temperature instead of taking the likeliest token
-    #[arg(long, value_name = "T", conflicts_with = "beam")]
+    #[arg(long, value_name = "T")]
     temperature: Option<f64>,
     /// Sample among the K likeliest tokens
-    #[arg(long, value_name = "K", conflicts_with = "beam")]
+    #[arg(long, value_name = "K")]
     top_k: Option<i64>,
     /// Sample among the likeliest tokens that hold this much probability
-    #[arg(long, value_name = "P", conflicts_with = "beam")]
+    #[arg(long, value_name = "P")]
     top_p: Option<f64>,
     /// Sample among tokens at least this fraction as likely as the likeliest
-    #[arg(long, value_name = "P", conflicts_with = "beam")]
+    #[arg(long, value_name = "P")]
     min_p: Option<f64>,
     /// Seed of sampling; the result does not depend on the batch
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -59,23 +62,15 @@ impl DecodingArgs {
         if self.top_k.is_some_and(|k| k < 1) {
             return Err(ArgumentError::new("--top-k: must be at least 1").into());
         }
-        let samples = self.temperature.is_some()
-            || self.top_k.is_some()
-            || self.top_p.is_some()
-            || self.min_p.is_some();
-        let strategy = if samples {
-            Strategy::Sample {
-                temperature: self.temperature.unwrap_or(1.0),
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                seed: self.seed,
-                samples: 1,
-            }
-        } else if self.beam > 1 {
-            Strategy::Beam { width: self.beam as usize, length_penalty: self.length_penalty }
+        let strategy = if self.draws() {
+            self.sampling(self.samples.unwrap_or(1) as usize)
         } else {
-            Strategy::Greedy
+            match self.beam {
+                Some(width) if width > 1 => {
+                    Strategy::Beam { width: width as usize, length_penalty: self.length_penalty }
+                }
+                _ => Strategy::Greedy,
+            }
         };
         let max_tokens = match self.max_tokens {
             None => longest,
@@ -89,5 +84,57 @@ impl DecodingArgs {
             }
         };
         Ok(GenerateOptions { strategy, max_tokens, batch: self.batch as usize })
+    }
+
+    /// Whether tokens are drawn at all.
+    fn draws(&self) -> bool {
+        let of_tokens = self.temperature.is_some() || self.top_k.is_some();
+        of_tokens || self.top_p.is_some() || self.min_p.is_some() || self.samples.is_some()
+    }
+
+    fn sampling(&self, samples: usize) -> Strategy {
+        Strategy::Sample {
+            temperature: self.temperature.unwrap_or(1.0),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            seed: self.seed,
+            samples,
+        }
+    }
+
+    /// Refuses beams beside samples: without a search one text is wanted, and only a search can compare them.
+    pub(crate) fn require_one_kind(&self) -> Result<()> {
+        if self.beam.is_some() && self.draws() {
+            return Err(ArgumentError::with_hint(
+                "--beam beside --samples or --temperature: which of their texts is the better one?",
+                "--rerank keeps the one whose vector is nearest",
+            )
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Candidates of a search, where flags say which.
+    pub(crate) fn candidates(&self) -> Option<Decodes> {
+        if self.beam.is_none() && !self.draws() {
+            return None;
+        }
+        let samples = if self.draws() { self.samples.unwrap_or(1) } else { 0 };
+        Some(Decodes { beam: self.beam.unwrap_or(1) as usize, samples: samples as usize })
+    }
+
+    /// What a search takes over.
+    pub(crate) fn search_base(&self) -> SearchOptions {
+        let base = SearchOptions::default();
+        SearchOptions {
+            length_penalty: self.length_penalty,
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            seed: self.seed,
+            ..base
+        }
     }
 }

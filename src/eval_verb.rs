@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use data::Split;
 use data::pairs::PairSet;
-use eval::{RoundTrip, RoundTripOptions, Spread};
+use eval::{Invert, RoundTrip, RoundTripOptions, Searching, Spread};
 use models::Inverter;
 use torch_ext::World;
 
@@ -15,6 +15,7 @@ use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
 use crate::failure::ArgumentError;
 use crate::progress::Progress;
+use crate::search_flags::SearchArgs;
 use crate::{launch, output};
 
 /// Time that processes have to find each other, models loaded, and for a batch of each.
@@ -30,6 +31,8 @@ Examples:
   inverse-stella eval runs/captions --pairs runs/captions-pairs --split test --json
   inverse-stella eval runs/stella --pairs runs/stella-pairs --prompt s2p
   inverse-stella eval captions-decoder --texts held-out.txt --beam 4 --out runs/captions/report.json
+  inverse-stella eval captions-decoder --texts held-out.txt --budget 32
+  inverse-stella eval captions-decoder --texts held-out.txt --samples 16 --rerank
   inverse-stella launch --processes 4 -- eval runs/captions --texts held-out.txt
 
 The numbers of --json are explained in docs/eval-schema.md.")]
@@ -49,9 +52,9 @@ pub(crate) struct EvalArgs {
     /// Only the first N texts; the result is marked as a trial
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Best, worst and random samples to show, each so many
+    /// Best, worst and random texts to show, each so many
     #[arg(long, value_name = "N", default_value_t = 5)]
-    samples: usize,
+    show: usize,
     /// Resamples behind each 95 % interval
     #[arg(long, value_name = "N", default_value_t = 1000)]
     bootstrap: usize,
@@ -68,6 +71,8 @@ pub(crate) struct EvalArgs {
     encoder: EncoderArgs,
     #[command(flatten)]
     decoding: DecodingArgs,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// Takes the texts there and back, and scores what came back.
@@ -84,12 +89,20 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     let options = RoundTripOptions {
         generate: args.decoding.options(inverter.config.max_tokens as usize)?,
         limit: args.limit,
-        samples: args.samples,
+        samples: args.show,
         bootstrap: args.bootstrap,
         ..RoundTripOptions::default()
     };
+    let searching = match args.search.options(&args.decoding, &options.generate, &inverter)? {
+        Some(search) => Some(Searching::new(&inverter, &encoder, search)?),
+        None => args.decoding.require_one_kind().map(|()| None)?,
+    };
+    let decoder: &dyn Invert = match &searching {
+        Some(searching) => searching,
+        None => &inverter,
+    };
     let world = World::from_env(TIMEOUT)?;
-    let (inverter, encoder) = (Spread::new(&inverter, &world), Spread::new(&encoder, &world));
+    let (inverter, encoder) = (Spread::new(decoder, &world), Spread::new(&encoder, &world));
     let mut bar: Option<(String, Progress)> = None;
     let mut tell = |stage: &str, done: usize, total: usize| {
         if !world.is_first() {

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
-use models::{Embed as _, Encoder, Inverted, Inverter, Space, Strategy};
+use eval::{Invert, Searching};
+use models::{Embed as _, Encoder, Inverted, Inverter, Space};
 
 use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
 use crate::progress::Progress;
+use crate::search_flags::SearchArgs;
 use crate::{output, vectors};
 
 /// Flags of `invert`.
@@ -17,6 +19,7 @@ use crate::{output, vectors};
 #[command(after_help = "\
 Examples:
   inverse-stella invert captions-decoder --vectors vectors.npy
+  inverse-stella invert captions-decoder --vectors vectors.npy --budget 32
   inverse-stella invert runs/captions --vectors vectors.npy --json --encoder .venv/all-MiniLM-L6-v2
   echo '[0.01, -0.07, ...]' | inverse-stella invert captions-decoder --vectors -")]
 pub(crate) struct InvertArgs {
@@ -26,7 +29,7 @@ pub(crate) struct InvertArgs {
     /// .npy of shape (rows, numbers), or JSON lines (an array, or an object with `vector`); - is stdin
     #[arg(long, value_name = "X.npy")]
     vectors: PathBuf,
-    /// One JSON object a line: text, log_prob, tokens, finished and, with --encoder, cosine
+    /// One JSON object a line: text, log_prob, tokens, finished, with --encoder cosine, with a search encodings
     #[arg(long)]
     json: bool,
     /// Encode each text again and give its cosine to the vector (--encoder and --prompt do so too)
@@ -36,6 +39,8 @@ pub(crate) struct InvertArgs {
     encoder: EncoderArgs,
     #[command(flatten)]
     decoding: DecodingArgs,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// A line of `invert --json`.
@@ -48,6 +53,8 @@ struct Line<'a> {
     finished: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cosine: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encodings: Option<usize>,
 }
 
 /// Decodes a file of vectors.
@@ -59,22 +66,27 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
         space.require_within(&inverter.space, &args.vectors.display().to_string(), "the decoder")?;
     }
     // before the vectors are decoded: a mistyped name should not cost minutes
-    let encoder = if args.cosine || args.encoder.encoder.is_some() || args.encoder.prompt.is_some() {
+    let named = args.encoder.encoder.is_some() || args.encoder.prompt.is_some();
+    let encoder = if args.cosine || named || args.search.wanted() {
         Some(encoder_of(&inverter, args, given.space.as_ref())?)
     } else {
         None
     };
     let rows = given.rows_ND.size()[0];
     let mut progress = Progress::start("decoding", "texts", Some(rows as u64));
-    // what sampling draws depends on a vector's place in the call, so it takes all of them at once
-    let chunk = match options.strategy {
-        Strategy::Sample { .. } => rows.max(1),
-        _ => options.batch as i64 * 8,
+    let searching = match (&encoder, args.search.options(&args.decoding, &options, &inverter)?) {
+        (Some(encoder), Some(search)) => Some(Searching::new(&inverter, encoder, search)?),
+        _ => args.decoding.require_one_kind().map(|()| None)?,
     };
+    let decoder: &dyn Invert = match &searching {
+        Some(searching) => searching,
+        None => &inverter,
+    };
+    let chunk = options.batch as i64 * 8;
     let mut texts: Vec<Inverted> = Vec::with_capacity(rows as usize);
     for start in (0..rows).step_by(chunk as usize) {
         let part_ND = given.rows_ND.narrow(0, start, chunk.min(rows - start));
-        texts.extend(inverter.invert(&part_ND, &options)?);
+        texts.extend(decoder.invert(&part_ND, start as u64, &options)?);
         progress.at(texts.len() as u64, "");
     }
     progress.finish();
@@ -95,6 +107,7 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
                     tokens: inverted.tokens,
                     finished: inverted.finished,
                     cosine: cosines.as_ref().map(|cosines| cosines[row]),
+                    encodings: searching.as_ref().map(|_| inverted.encodings),
                 };
                 writeln!(out, "{}", serde_json::to_string(&line)?)?;
             } else {

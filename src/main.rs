@@ -27,6 +27,7 @@ mod pairs;
 mod progress;
 mod roundtrip;
 mod run_recipe;
+mod search_flags;
 mod signals;
 mod train;
 mod vectors;

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use fs_err as fs;
+use eval::{Invert as _, Searching};
 use models::{Embed as _, Inverter};
 
 use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
 use crate::failure::WorldError;
 use crate::output;
+use crate::search_flags::SearchArgs;
 
 /// Flags of `roundtrip`.
 #[derive(Debug, Args)]
@@ -33,6 +35,8 @@ pub(crate) struct RoundtripArgs {
     encoder: EncoderArgs,
     #[command(flatten)]
     decoding: DecodingArgs,
+    #[command(flatten)]
+    search: SearchArgs,
 }
 
 /// A line of `roundtrip --json`.
@@ -55,7 +59,10 @@ pub(crate) fn run(args: &RoundtripArgs) -> Result<()> {
     let encoder = encoder_source::open_for(&inverter, &decoder, &args.encoder, args.decoding.device)?;
     let texts: Vec<&str> = args.texts.iter().map(String::as_str).collect();
     let rows_ND = encoder.embed(&texts)?;
-    let inverted = inverter.invert(&rows_ND, &options)?;
+    let inverted = match args.search.options(&args.decoding, &options, &inverter)? {
+        Some(search) => Searching::new(&inverter, &encoder, search)?.invert(&rows_ND, 0, &options)?,
+        None => args.decoding.require_one_kind().map(|()| inverter.invert(&rows_ND, &options))??,
+    };
     let again: Vec<&str> = inverted.iter().map(|inverted| inverted.text.as_str()).collect();
     let cosines = eval::cosines(&rows_ND, &encoder.embed(&again)?)?;
     tracing::info!("decoder {} ({})", decoder.display(), inverter.space.id());

@@ -1,0 +1,217 @@
+//! Search by encoding again: candidate texts are turned back into vectors, ranked by their cosine to the target, and
+//! the best of them refined.
+//!
+//! Each round decodes for all texts at once: first guesses in the first, then refinements of each text's best
+//! hypotheses that have not been refined yet (best-first search, as in vec2text's sequence beam, arXiv 2310.06816, but
+//! over all candidates ever seen). A text ends by itself: when its best cosine is near 1, when it has not risen for some
+//! rounds, or when its budget of encodings is used up. What is returned is the best candidate ever seen.
+#![allow(non_snake_case)]
+
+mod candidates;
+mod options;
+
+use std::collections::BTreeMap;
+
+use candidates::Candidates;
+pub use options::{Decodes, SearchOptions};
+use tch::Tensor;
+
+use crate::generate::{GenerateOptions, Hypotheses, Source};
+use crate::inverter::{Inverted, Inverter};
+use crate::{Embed, Error, Result};
+
+/// Searches with one decoder and one encoder.
+pub struct Search<'a> {
+    inverter: &'a Inverter,
+    encoder: &'a dyn Embed,
+    options: &'a SearchOptions,
+}
+
+impl<'a> Search<'a> {
+    /// Puts decoder and encoder together.
+    ///
+    /// # Errors
+    /// [`Error::SpaceMismatch`] for an encoder of another space, [`Error::GenerateOption`] for options that cannot be,
+    /// [`Error::DoesNotRefine`] for rounds of refinement with a decoder that has not learnt it.
+    pub fn new(inverter: &'a Inverter, encoder: &'a dyn Embed, options: &'a SearchOptions) -> Result<Self> {
+        encoder.space().require_within(&inverter.space, "the encoder", "the decoder")?;
+        options.check()?;
+        if options.rounds > 0 && !inverter.config.refines {
+            return Err(Error::DoesNotRefine);
+        }
+        Ok(Self { inverter, encoder, options })
+    }
+
+    /// The best texts for vectors (N, dim), in order. `first` is the number of the first vector: what is drawn follows
+    /// from a vector's number. `progress` is told of the texts that have ended.
+    ///
+    /// # Errors
+    /// Those of [`Inverter::invert_from`] and [`Embed::embed`].
+    pub fn run(&self, v_ND: &Tensor, first: u64, progress: &mut dyn FnMut(usize)) -> Result<Vec<Inverted>> {
+        let mut texts: Vec<Text> = (0..v_ND.size()[0]).map(|_| Text::default()).collect();
+        for round in 0..=self.options.rounds {
+            let open: Vec<usize> = (0..texts.len()).filter(|&text| !texts[text].ended).collect();
+            if open.is_empty() {
+                break;
+            }
+            let decodes = self.decodes(&texts, &open, round);
+            let fresh = self.decode(v_ND, &texts, &decodes, round, first)?;
+            self.encode(v_ND, &mut texts, fresh)?;
+            for decode in &decodes {
+                if let Some(parent) = decode.parent {
+                    texts[decode.text].candidates.mark_refined(parent);
+                }
+            }
+            for &text in &open {
+                texts[text].end_round(self.options);
+            }
+            progress(texts.iter().filter(|text| text.ended).count());
+        }
+        progress(texts.len());
+        Ok(texts.into_iter().map(Text::found).collect())
+    }
+
+    /// What is decoded in a round: every open text, or its best hypotheses.
+    fn decodes(&self, texts: &[Text], open: &[usize], round: usize) -> Vec<Decode> {
+        if round == 0 {
+            return open.iter().map(|&text| Decode { text, parent: None, place: 0 }).collect();
+        }
+        let of_text = |&text: &usize| {
+            let parents = texts[text].candidates.best_unrefined(self.options.parents);
+            let decode = move |(place, parent)| Decode { text, parent: Some(parent), place };
+            parents.into_iter().enumerate().map(decode).collect::<Vec<_>>()
+        };
+        open.iter().flat_map(of_text).collect()
+    }
+
+    /// New candidates of each text, in the order in which they are worth encoding: beams before samples, those of the
+    /// better parent before those of the other.
+    fn decode(
+        &self,
+        v_ND: &Tensor,
+        texts: &[Text],
+        decodes: &[Decode],
+        round: usize,
+        first: u64,
+    ) -> Result<BTreeMap<usize, Vec<Inverted>>> {
+        let mut fresh: BTreeMap<usize, Vec<Inverted>> = BTreeMap::new();
+        if decodes.is_empty() {
+            return Ok(fresh);
+        }
+        let rows: Vec<i64> = decodes.iter().map(|decode| decode.text as i64).collect();
+        let target_ND = v_ND.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(v_ND.device())?)?;
+        let number = |decode: &Decode| {
+            let text = first + decode.text as u64;
+            (text << 24) | ((round as u64) << 12) | decode.place as u64
+        };
+        let numbers: Vec<u64> = decodes.iter().map(number).collect();
+        let parents: Vec<(&[f32], &str)> = decodes
+            .iter()
+            .filter_map(|decode| Some(texts[decode.text].candidates.get(decode.parent?)))
+            .collect();
+        let ids: Vec<Vec<u32>> =
+            parents.iter().map(|(_, text)| self.inverter.vocabulary.encode(text)).collect::<Result<_>>()?;
+        let vectors: Vec<f32> = parents.iter().flat_map(|(vector, _)| vector.iter().copied()).collect();
+        let hypothesis_ND = Tensor::f_from_slice(&vectors)?.f_view([parents.len() as i64, v_ND.size()[1]])?;
+        let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
+        let source = Source {
+            v_ND: &target_ND,
+            hypotheses: Some(hypotheses).filter(|_| round > 0),
+            numbers: Some(&numbers),
+        };
+        let each = if round == 0 { &self.options.first } else { &self.options.each };
+        for strategy in self.options.strategies(each) {
+            let options = GenerateOptions {
+                strategy,
+                max_tokens: self.options.max_tokens,
+                batch: self.options.batch,
+            };
+            let found = self.inverter.invert_from(&source, &options)?;
+            for (decode, candidates) in decodes.iter().zip(found) {
+                fresh.entry(decode.text).or_default().extend(candidates);
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Encodes what each text has not had yet, as far as its budget goes.
+    fn encode(
+        &self,
+        v_ND: &Tensor,
+        texts: &mut [Text],
+        fresh: BTreeMap<usize, Vec<Inverted>>,
+    ) -> Result<()> {
+        let mut waiting: Vec<(usize, Inverted)> = Vec::new();
+        for (number, candidates) in fresh {
+            let text = &mut texts[number];
+            let mut left = self.options.budget.map_or(usize::MAX, |budget| budget - text.encodings);
+            for candidate in candidates {
+                if left > 0 && text.candidates.is_new(&candidate.text) {
+                    left -= 1;
+                    text.encodings += 1;
+                    waiting.push((number, candidate));
+                }
+            }
+        }
+        for chunk in waiting.chunks(ENCODED_TOGETHER) {
+            let borrowed: Vec<&str> = chunk.iter().map(|(_, candidate)| candidate.text.as_str()).collect();
+            let vectors_ND = self.encoder.embed(&borrowed)?;
+            for (row, (number, candidate)) in chunk.iter().enumerate() {
+                let vector = Vec::<f32>::try_from(vectors_ND.f_get(row as i64)?)?;
+                let target = Vec::<f32>::try_from(v_ND.f_get(*number as i64)?.f_to_device(tch::Device::Cpu)?)?;
+                let cosine = cosine(&target, &vector);
+                texts[*number].candidates.push(candidate.clone(), vector, cosine);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Candidates whose vectors are in memory at a time before they are handed to their texts.
+const ENCODED_TOGETHER: usize = 4096;
+
+/// One thing to decode: a first guess at a text, or a hypothesis of it that is refined.
+#[derive(Debug, Clone, Copy)]
+struct Decode {
+    text: usize,
+    parent: Option<usize>,
+    /// Its place among those of the text.
+    place: usize,
+}
+
+/// A text that is searched for.
+#[derive(Debug, Default)]
+struct Text {
+    candidates: Candidates,
+    encodings: usize,
+    course: Vec<f64>,
+    ended: bool,
+}
+
+impl Text {
+    fn end_round(&mut self, options: &SearchOptions) {
+        let best = self.candidates.best_cosine();
+        self.course.push(best);
+        let stalls = self.course.len() > options.patience
+            && best <= self.course[self.course.len() - 1 - options.patience];
+        let spent = options.budget.is_some_and(|budget| self.encodings >= budget);
+        self.ended = best >= 1.0 - options.epsilon || stalls || spent;
+    }
+
+    fn found(self) -> Inverted {
+        let (encodings, course) = (self.encodings, self.course);
+        Inverted { encodings, course, ..self.candidates.into_best() }
+    }
+}
+
+/// cos(a, b) in double precision; 0 where one of them has no length.
+fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let (mut dot, mut aa, mut bb) = (0.0f64, 0.0f64, 0.0f64);
+    for (&x, &y) in a.iter().zip(b) {
+        let (x, y) = (f64::from(x), f64::from(y));
+        dot += x * y;
+        aa += x * x;
+        bb += y * y;
+    }
+    if aa > 0.0 && bb > 0.0 { dot / (aa * bb).sqrt() } else { 0.0 }
+}

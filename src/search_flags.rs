@@ -1,0 +1,101 @@
+//! Flags about searching by encoding again, shared by `invert`, `eval` and `roundtrip`.
+
+use anyhow::Result;
+use clap::Args;
+use models::{Decodes, GenerateOptions, Inverter, SearchOptions};
+
+use crate::decoding::DecodingArgs;
+use crate::failure::ArgumentError;
+
+/// How candidates are made, ranked and refined.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Search")]
+pub(crate) struct SearchArgs {
+    /// Encode the candidates (--beam, --samples) again and keep the one nearest to the vector
+    #[arg(long)]
+    rerank: bool,
+    /// Refine the nearest candidates so many times; each round encodes what it decodes
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    refine: Option<u32>,
+    /// Encode at most so many candidates a text; without --refine, as many rounds as suit the budget
+    #[arg(long, value_name = "ENCODINGS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    budget: Option<u32>,
+    /// Candidates of a text that are refined in a round, each by --beam and --samples [default: what suits the budget, else 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
+    parents: Option<u32>,
+    /// A text ends when its cosine is at least 1 - X
+    #[arg(long, value_name = "X", default_value_t = 1e-4)]
+    epsilon: f64,
+    /// A text ends when its cosine has not risen for so many rounds
+    #[arg(long, value_name = "ROUNDS", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    patience: u32,
+}
+
+impl SearchArgs {
+    /// Whether candidates are encoded at all.
+    pub(crate) fn wanted(&self) -> bool {
+        self.rerank || self.refine.is_some() || self.budget.is_some()
+    }
+
+    /// The search that the flags ask for; `None` where none of them does.
+    pub(crate) fn options(
+        &self,
+        decoding: &DecodingArgs,
+        generate: &GenerateOptions,
+        inverter: &Inverter,
+    ) -> Result<Option<SearchOptions>> {
+        if !self.wanted() {
+            return Ok(None);
+        }
+        if !(self.epsilon.is_finite() && self.epsilon >= 0.0) {
+            return Err(ArgumentError::new(format!("--epsilon {}: must be at least 0", self.epsilon)).into());
+        }
+        let refines = inverter.config.refines;
+        if self.refine.is_some() && !refines {
+            return Err(ArgumentError::with_hint(
+                "--refine: this decoder has learnt first guesses alone",
+                "train one with [refinement] share above 0, or rank candidates with --rerank",
+            )
+            .into());
+        }
+        let base = match self.budget {
+            Some(budget) if !refines => rerank_within(budget as usize),
+            Some(budget) => within(budget as usize),
+            None => SearchOptions { parents: 4, ..SearchOptions::default() },
+        };
+        let asked = decoding.candidates();
+        let options = SearchOptions {
+            first: asked.clone().unwrap_or(base.first),
+            each: asked.unwrap_or(base.each),
+            rounds: self.refine.map_or(base.rounds, |steps| steps as usize),
+            parents: self.parents.map_or(base.parents, |parents| parents as usize),
+            budget: self.budget.map(|budget| budget as usize),
+            epsilon: self.epsilon,
+            patience: self.patience as usize,
+            max_tokens: generate.max_tokens,
+            batch: generate.batch,
+            ..decoding.search_base()
+        };
+        Ok(Some(options))
+    }
+}
+
+/// What a budget of encodings is best spent on (measured in docs/experiments.md).
+fn within(budget: usize) -> SearchOptions {
+    let round = (budget / 8).max(2);
+    let parents = (round / 4).clamp(1, 4);
+    SearchOptions {
+        first: Decodes { beam: round.min(budget), samples: 0 },
+        rounds: budget,
+        parents,
+        each: Decodes { beam: round.div_ceil(parents), samples: 0 },
+        ..SearchOptions::default()
+    }
+}
+
+/// The same for a decoder that does not refine.
+fn rerank_within(budget: usize) -> SearchOptions {
+    let beam = budget.div_ceil(4);
+    let first = Decodes { beam, samples: budget - beam };
+    SearchOptions { first, ..SearchOptions::default() }
+}
