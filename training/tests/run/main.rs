@@ -1,6 +1,7 @@
 //! Trainings from start to end on a tiny decoder: resumed equals uninterrupted, and nothing is lost on the way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod refinement;
 mod small;
 
 use std::path::Path;

@@ -112,34 +112,41 @@ impl Small {
         let folder = tempfile::tempdir().unwrap();
         fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
         let small = Self { folder };
-        small.write_recipe();
-        let recipe = small.recipe("pairs", &[]).recipe;
-        let config = data::pairs::BuildConfig {
-            corpora: recipe.corpus,
-            curation: recipe.curation,
-            split: recipe.split,
-            exclude: Vec::new(),
-            storage: recipe.pairs.storage,
-            shard_rows: recipe.pairs.shard_rows,
-            dir: recipe.pairs.dir,
-        };
+        small.write_recipe("no-such-encoder");
         let encoders: Vec<HashEncoder> = prompts.iter().map(|prompt| HashEncoder::new(prompt)).collect();
-        let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
-        let report = data::pairs::build(&config, &encoders, &mut |_| {}).unwrap();
-        assert!(report.manifest.pairs > 400, "{:?}", report.manifest.flow);
+        small.build(&encoders.iter().map(|encoder| encoder as &dyn Embed).collect::<Vec<_>>());
         small
+    }
+
+    /// The same with the vectors of a tiny BERT, which the recipe names.
+    #[allow(dead_code, reason = "one of the test programs needs it")]
+    pub(crate) fn of_bert() -> Self {
+        tch::set_num_threads(1);
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
+        let small = Self { folder };
+        small.write_recipe(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/golden/backbones/bert"));
+        let encoders = small.recipe("pairs", &[]).recipe.open_encoders().unwrap();
+        small.build(&encoders.iter().map(|encoder| encoder as &dyn Embed).collect::<Vec<_>>());
+        small
+    }
+
+    fn build(&self, encoders: &[&dyn Embed]) {
+        let config = self.recipe("pairs", &[]).recipe.pairs_config();
+        let report = data::pairs::build(&config, encoders, &mut |_| {}).unwrap();
+        assert!(report.manifest.pairs > 400, "{:?}", report.manifest.flow);
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write_recipe(&self) {
+    fn write_recipe(&self, encoder: &str) {
         let text = format!(
             r#"
 name = "small"
 [encoder]
-source = "no-such-encoder"
+source = "{encoder}"
 [[corpus]]
 name = "sentences"
 path = "{texts}"

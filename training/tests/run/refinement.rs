@@ -1,0 +1,106 @@
+//! Trainings that refine their own hypotheses.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use models::generate::{GenerateOptions, Hypotheses, Source};
+use models::{DeviceChoice, Dtype, Inverter};
+use training::checkpoint::read_state;
+use training::{Error, NullSink, TrainOptions, train};
+
+use crate::small::{Small, bytes};
+use crate::{resume, steps};
+
+/// Hypotheses from step 4 on, a set of 60 every 3 steps, the newest two kept.
+const REFINING: [&str; 7] = [
+    "refinement.share=0.7",
+    "refinement.begin=0.3",
+    "refinement.refresh_every=3",
+    "refinement.set_texts=60",
+    "refinement.keep_sets=2",
+    "encoder.dtype=f32",
+    "training.checkpoint_every=2",
+];
+
+fn sets_of(run: &Path) -> BTreeSet<String> {
+    let files = fs_err::read_dir(run.join("hypotheses")).unwrap();
+    files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_resumed_run_refines_as_one_that_never_stopped() {
+    let small = Small::of_bert();
+    let whole = steps(&small.recipe("whole", &REFINING), &TrainOptions::default(), None);
+    assert_eq!(whole.len(), 12);
+    let made = ["step-00000004.arrow", "step-00000007.arrow", "step-00000010.arrow"];
+    // the last two checkpoints, of steps 10 and 12, and the best
+    assert!(made[1..].iter().all(|name| sets_of(&small.run("whole")).contains(*name)));
+    // before the first set, between two, and right behind one
+    for stop in [3, 6, 7] {
+        let run = format!("stopped-{stop}");
+        let recipe = small.recipe(&run, &REFINING);
+        let mut told = steps(&recipe, &TrainOptions::default(), Some(stop));
+        told.extend(steps(&recipe, &resume(), None));
+        let losses = |told: &[training::StepMetrics]| told.iter().map(|m| m.loss.to_bits()).collect::<Vec<_>>();
+        assert_eq!(losses(&whole), losses(&told), "stopped at {stop}");
+        for name in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
+            let [one, other] = ["whole", &run].map(|run| bytes(&small.run(run), 12, name));
+            assert!(one == other, "{name} after a stop at {stop}");
+        }
+        let of = |run: &str| read_state(&small.run(run).join("checkpoints/step-00000012")).unwrap().refinement;
+        let (refinement, other) = (of("whole").unwrap(), of(&run).unwrap());
+        assert_eq!(refinement, other);
+        assert_eq!(refinement.sets.iter().map(|set| set.step).collect::<Vec<_>>(), [7, 10]);
+        assert!(refinement.sets.iter().all(|set| set.shard.rows == 60));
+    }
+}
+
+#[test]
+fn a_decoder_learns_to_copy_what_is_right_already() {
+    let small = Small::of_bert();
+    let more = ["training.max_steps=150", "refinement.begin=0.5", "refinement.refresh_every=20"];
+    let sets = [&REFINING[..5], &more, &["optimizer.learning_rate=1e-2", "training.eval_every=50"]].concat();
+    train(&small.recipe("learnt", &sets), &TrainOptions::default(), &mut NullSink).unwrap();
+    let inverter = Inverter::open(&small.run("learnt"), DeviceChoice::Cpu, Dtype::F32).unwrap();
+    assert!(inverter.config.refines);
+    let pairs = data::pairs::PairSet::open(&small.path("pairs")).unwrap();
+    let rows: Vec<u32> = (0..40).collect();
+    let v_ND = pairs.vectors(&rows);
+    let texts: Vec<&str> = rows.iter().map(|&row| pairs.text(row as usize)).collect();
+    let ids: Vec<Vec<u32>> = texts.iter().map(|text| inverter.vocabulary.encode(text).unwrap()).collect();
+    // how many words of each text come back
+    let kept = |source: Source<'_>| -> usize {
+        let found = inverter.invert_from(&source, &GenerateOptions::default()).unwrap();
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+        let same = |(text, found): (&&str, &Vec<models::Inverted>)| {
+            words(text).intersection(&words(&found[0].text)).count()
+        };
+        texts.iter().zip(&found).map(same).sum()
+    };
+    let guessed = kept(Source::vectors(&v_ND));
+    let right = Hypotheses { v_ND: &v_ND, ids: &ids };
+    let refined = kept(Source { hypotheses: Some(right), ..Source::vectors(&v_ND) });
+    println!("{guessed} words of first guesses, {refined} of refinements of the text itself");
+    assert!(refined > guessed + 20, "{guessed} {refined}");
+}
+
+#[test]
+fn without_its_encoder_no_refinement_is_begun() {
+    let small = Small::new();
+    let error =
+        train(&small.recipe("blind", &REFINING), &TrainOptions::default(), &mut NullSink).unwrap_err();
+    assert!(matches!(error, Error::NoEncoder), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("encoder.source")));
+}
+
+#[test]
+fn a_set_that_is_missing_is_named() {
+    let small = Small::of_bert();
+    let recipe = small.recipe("missing", &REFINING);
+    steps(&recipe, &TrainOptions::default(), Some(8));
+    let path = small.run("missing").join("hypotheses/step-00000007.arrow");
+    fs_err::remove_file(&path).unwrap();
+    let error = train(&recipe, &resume(), &mut NullSink).unwrap_err();
+    assert!(error.to_string().contains("step-00000007.arrow"), "{error}");
+    assert!(error.hint().is_some_and(|hint| hint.contains("checkpoints/latest")));
+}
