@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use models::generate::{GenerateOptions, Hypotheses, Source};
-use models::{DeviceChoice, Dtype, Inverter};
 use training::checkpoint::read_state;
 use training::{Error, NullSink, TrainOptions, train};
 
@@ -53,35 +51,6 @@ fn a_resumed_run_refines_as_one_that_never_stopped() {
         assert_eq!(refinement.sets.iter().map(|set| set.step).collect::<Vec<_>>(), [7, 10]);
         assert!(refinement.sets.iter().all(|set| set.shard.rows == 60));
     }
-}
-
-#[test]
-fn a_decoder_learns_to_copy_what_is_right_already() {
-    let small = Small::of_bert();
-    let more = ["training.max_steps=150", "refinement.begin=0.5", "refinement.refresh_every=20"];
-    let sets = [&REFINING[..5], &more, &["optimizer.learning_rate=1e-2", "training.eval_every=50"]].concat();
-    train(&small.recipe("learnt", &sets), &TrainOptions::default(), &mut NullSink).unwrap();
-    let inverter = Inverter::open(&small.run("learnt"), DeviceChoice::Cpu, Dtype::F32).unwrap();
-    assert!(inverter.config.refines);
-    let pairs = data::pairs::PairSet::open(&small.path("pairs")).unwrap();
-    let rows: Vec<u32> = (0..40).collect();
-    let v_ND = pairs.vectors(&rows);
-    let texts: Vec<&str> = rows.iter().map(|&row| pairs.text(row as usize)).collect();
-    let ids: Vec<Vec<u32>> = texts.iter().map(|text| inverter.vocabulary.encode(text).unwrap()).collect();
-    // how many words of each text come back
-    let kept = |source: Source<'_>| -> usize {
-        let found = inverter.invert_from(&source, &GenerateOptions::default()).unwrap();
-        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
-        let same = |(text, found): (&&str, &Vec<models::Inverted>)| {
-            words(text).intersection(&words(&found[0].text)).count()
-        };
-        texts.iter().zip(&found).map(same).sum()
-    };
-    let guessed = kept(Source::vectors(&v_ND));
-    let right = Hypotheses { v_ND: &v_ND, ids: &ids };
-    let refined = kept(Source { hypotheses: Some(right), ..Source::vectors(&v_ND) });
-    println!("{guessed} words of first guesses, {refined} of refinements of the text itself");
-    assert!(refined > guessed + 20, "{guessed} {refined}");
 }
 
 #[test]
