@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use models::{SearchOptions, Space};
 use models::generate::GenerateOptions;
+use models::{SearchOptions, Space};
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;

@@ -37,12 +37,7 @@ pub trait Invert {
     ///
     /// # Errors
     /// Whatever the decoder has to say.
-    fn invert(
-        &self,
-        v_ND: &Tensor,
-        first: u64,
-        options: &GenerateOptions,
-    ) -> models::Result<Vec<Inverted>>;
+    fn invert(&self, v_ND: &Tensor, first: u64, options: &GenerateOptions) -> models::Result<Vec<Inverted>>;
 
     /// How texts are searched for by encoding candidates again, where they are.
     fn search(&self) -> Option<&SearchOptions> {
@@ -66,12 +61,7 @@ impl Invert for Inverter {
         &self.space
     }
 
-    fn invert(
-        &self,
-        v_ND: &Tensor,
-        first: u64,
-        options: &GenerateOptions,
-    ) -> models::Result<Vec<Inverted>> {
+    fn invert(&self, v_ND: &Tensor, first: u64, options: &GenerateOptions) -> models::Result<Vec<Inverted>> {
         self.invert_numbered(v_ND, first, options)
     }
 

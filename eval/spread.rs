@@ -144,12 +144,7 @@ impl<T: Invert + ?Sized> Invert for Spread<'_, T> {
         self.inner.space()
     }
 
-    fn invert(
-        &self,
-        v_ND: &Tensor,
-        first: u64,
-        options: &GenerateOptions,
-    ) -> models::Result<Vec<Inverted>> {
+    fn invert(&self, v_ND: &Tensor, first: u64, options: &GenerateOptions) -> models::Result<Vec<Inverted>> {
         if self.world.size() == 1 {
             return self.inner.invert(v_ND, first, options);
         }

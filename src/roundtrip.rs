@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use fs_err as fs;
 use eval::{Invert as _, Searching};
+use fs_err as fs;
 use models::{Embed as _, Inverter};
 
 use crate::decoding::DecodingArgs;

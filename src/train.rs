@@ -139,9 +139,10 @@ impl MetricSink for Console {
 
 /// The console line of a log interval.
 fn step_line(m: &StepMetrics) -> String {
+    let refining = m.refinement_loss.map(|loss| format!(" | refining {loss:.4}")).unwrap_or_default();
     let eta = m.eta_s.map(|seconds| format!(" | ETA {}", clock(seconds))).unwrap_or_default();
     format!(
-        "step {:>6} | loss {:.4} | grad norm {:.3} | lr {:.2e} | {:.0} tokens/s | data wait {:.1} % | {:.2} GiB{eta}",
+        "step {:>6} | loss {:.4}{refining} | grad norm {:.3} | lr {:.2e} | {:.0} tokens/s | data wait {:.1} % | {:.2} GiB{eta}",
         m.step,
         m.loss,
         m.grad_norm,
@@ -154,6 +155,10 @@ fn step_line(m: &StepMetrics) -> String {
 
 fn tell_dev(m: &DevMetrics) {
     let loss = m.dev_loss.map(|loss| format!(" | dev loss {loss:.4} over {} texts", m.n)).unwrap_or_default();
+    let refined = m.refined.as_ref().map(|scores| {
+        let cosine = scores.cosine.map(|cosine| format!(" | cosine {cosine:.3}")).unwrap_or_default();
+        format!(" | refined once: BLEU {:.1}{cosine}", scores.bleu)
+    });
     let scores = m.round_trip.as_ref().map(|scores| {
         let cosine = scores.cosine.map(|cosine| format!(" | cosine {cosine:.3}")).unwrap_or_default();
         format!(
@@ -161,7 +166,8 @@ fn tell_dev(m: &DevMetrics) {
             scores.n, scores.bleu, scores.token_f1
         )
     });
-    tracing::info!("step {:>6}{loss}{}", m.step, scores.unwrap_or_default());
+    let (scores, refined) = (scores.unwrap_or_default(), refined.unwrap_or_default());
+    tracing::info!("step {:>6}{loss}{scores}{refined}", m.step);
 }
 
 /// Seconds as 1:02:03 or 2:03.

@@ -5,20 +5,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use eval::{RoundTripOptions, Spread, round_trip_vectors};
+use eval::{RoundTripOptions, Searching, Spread, round_trip_vectors};
 use models::generate::GenerateOptions;
 use models::inverter::{Origin, OriginKind};
-use models::{Decoder, Embed as _, Encoder, Inverter, ParamStore, Prompt, files};
+use models::{Decoder, Embed as _, Encoder, Inverter, ParamStore, Prompt, SearchOptions, files};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Reduce, World};
 
-use crate::{Error, Result};
 use crate::batch::MicroBatch;
 use crate::metric_sink::{DevMetrics, DevScores};
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::step::loss_of;
+use crate::{Error, Result};
 
 /// A decoder for inference that the weights of the training are copied to, and what it is evaluated on.
 pub struct DevEval {
@@ -124,11 +124,11 @@ impl DevEval {
         Ok((&self.inverter, encoder))
     }
 
-    /// Evaluates the weights that were taken over.
+    /// Evaluates the weights that were taken over; `refines` once they have learnt to.
     ///
     /// # Errors
     /// libtorch's own, or the round trip's.
-    pub fn run(&self, step: u64, prepared: &Prepared) -> Result<DevMetrics> {
+    pub fn run(&self, step: u64, prepared: &Prepared, refines: bool) -> Result<DevMetrics> {
         let start = Instant::now();
         let (mut loss, mut targets, mut n) = (0.0, 0, 0);
         for part in &self.parts {
@@ -138,11 +138,13 @@ impl DevEval {
         let sums = [loss, targets as f64, n as f64];
         let [loss, targets, n] = self.world.reduce_numbers(sums, Reduce::Sum)?;
         let (round_trip, samples) = self.round_trip(prepared)?;
+        let refined = if refines { self.refined(prepared)? } else { None };
         Ok(DevMetrics {
             step,
             dev_loss: (targets > 0.0).then(|| loss / targets),
             n: n as usize,
             round_trip,
+            refined,
             samples,
             seconds: start.elapsed().as_secs_f64(),
         })
@@ -164,15 +166,25 @@ impl DevEval {
         )?;
         let samples =
             found.samples.random.iter().map(|row| (row.reference.clone(), row.hypothesis.clone())).collect();
-        let s = found.summary;
-        let scores = DevScores {
-            n: s.n,
-            bleu: s.bleu,
-            token_f1: s.token_f1,
-            exact_match: s.exact_match,
-            cosine: s.cosine,
-        };
-        Ok((Some(scores), samples))
+        Ok((Some(DevScores::of(&found.summary)), samples))
+    }
+
+    /// The same texts after one greedy refinement of the greedy guess.
+    fn refined(&self, prepared: &Prepared) -> Result<Option<DevScores>> {
+        let Some(encoder) = self.encoder.as_ref().filter(|_| !self.rows.is_empty()) else { return Ok(None) };
+        let GenerateOptions { max_tokens, batch, .. } = self.options.generate;
+        let search = SearchOptions { rounds: 1, max_tokens, batch, ..SearchOptions::default() };
+        let searching = Searching::new(&self.inverter, encoder, search)?;
+        let found = round_trip_vectors(
+            &Spread::new(&searching, &self.world),
+            &Spread::new(encoder, &self.world),
+            &prepared.pairs.vectors(&self.rows),
+            &self.texts,
+            None,
+            &self.options,
+            &mut |_, _, _| {},
+        )?;
+        Ok(Some(DevScores::of(&found.summary)))
     }
 }
 

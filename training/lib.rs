@@ -36,8 +36,8 @@ pub mod trainer;
 
 pub use error::{Error, Result};
 pub use metric_sink::{DevMetrics, Event, MetricSink, NullSink, StepMetrics};
+pub use outcome::{Outcome, Reason};
 pub use plan::{Gpu, Plan, PlanOptions, plan};
 pub use recipe::Recipe;
 pub use speed::{Shapes, Speed, SpeedOptions};
-pub use outcome::{Outcome, Reason};
 pub use trainer::{TrainOptions, train};

@@ -198,8 +198,7 @@ impl Maker {
                 self.cursors.texts = next;
                 let targets = texts.iter().map(|&text| i64::from(self.lengths[text as usize])).sum();
                 let own = self.share.take(&texts, &self.lengths);
-                let parts =
-                    in_parts(own, self.supply.parts).map(|part| self.supply.collator.collate(part));
+                let parts = in_parts(own, self.supply.parts).map(|part| self.supply.collator.collate(part));
                 let (parts, next) = (parts.collect::<Result<_>>()?, self.cursors);
                 Ok(Batch { parts, targets, texts: texts.len(), refines: false, next, epoch_batches })
             }

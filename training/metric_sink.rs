@@ -46,8 +46,11 @@ pub struct StepMetrics {
     pub step: u64,
     /// Epochs done, with a fraction.
     pub epoch: f64,
-    /// Mean loss a target token, nats.
+    /// Mean loss a target token, nats: of first guesses, where some of the steps were such.
     pub loss: f64,
+    /// The same of refinements, where some of the steps were such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refinement_loss: Option<f64>,
     /// Norm of the gradients before clipping.
     pub grad_norm: f64,
     /// Learning rate.
@@ -56,7 +59,7 @@ pub struct StepMetrics {
     pub tokens_per_s: f64,
     /// Share of the time spent waiting for data, percent.
     pub data_wait_percent: f64,
-    /// Share of the positions that were padding, percent.
+    /// Share of the positions that were padding in first guesses, percent.
     pub padding_percent: f64,
     /// Resident memory of the process without mapped files, bytes; on a GPU that of the device.
     pub memory_bytes: u64,
@@ -81,6 +84,9 @@ pub struct DevMetrics {
     pub n: usize,
     /// Scores of the round trip; `None` where none was made.
     pub round_trip: Option<DevScores>,
+    /// Scores after one greedy refinement; `None` where the decoder has not learnt to refine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refined: Option<DevScores>,
     /// Texts and what was decoded from their vectors.
     pub samples: Vec<(String, String)>,
     /// Seconds it took.
@@ -96,6 +102,14 @@ pub struct DevScores {
     pub token_f1: f64,
     pub exact_match: f64,
     pub cosine: Option<f64>,
+}
+
+impl DevScores {
+    /// Those of all rows of a round trip.
+    pub fn of(scores: &eval::Scores) -> Self {
+        let eval::Scores { n, bleu, token_f1, exact_match, cosine, .. } = *scores;
+        Self { n, bleu, token_f1, exact_match, cosine }
+    }
 }
 
 /// Takes what a training has to tell.
@@ -211,7 +225,10 @@ impl MetricSink for TensorBoard {
                     ("speed/tokens_per_s", m.tokens_per_s),
                     ("speed/data_wait_percent", m.data_wait_percent),
                     ("speed/memory_gib", m.memory_bytes as f64 / (1u64 << 30) as f64),
-                ],
+                ]
+                .into_iter()
+                .chain(m.refinement_loss.map(|loss| ("train/refinement_loss", loss)))
+                .collect::<Vec<_>>(),
             ),
             Event::Dev(m) => {
                 let mut scalars: Vec<(&str, f64)> =
@@ -223,6 +240,13 @@ impl MetricSink for TensorBoard {
                         ("dev/exact_match", scores.exact_match),
                     ]);
                     scalars.extend(scores.cosine.map(|cosine| ("dev/cosine", cosine)));
+                }
+                if let Some(scores) = &m.refined {
+                    scalars.extend([
+                        ("dev/refined_bleu", scores.bleu),
+                        ("dev/refined_exact_match", scores.exact_match),
+                    ]);
+                    scalars.extend(scores.cosine.map(|cosine| ("dev/refined_cosine", cosine)));
                 }
                 self.scalars(m.step, &scalars);
             }

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tch::Device;
 
-use crate::checkpoint::State;
 use crate::batch::Batch;
+use crate::checkpoint::State;
 use crate::metric_sink::{StepMetrics, memory_bytes};
 use crate::step::StepResult;
 
@@ -15,13 +15,31 @@ pub(crate) struct Pace {
     since: Instant,
     busy: Duration,
     waited: Duration,
-    steps: u64,
-    loss: f64,
+    first: Losses,
+    refinements: Losses,
     grad_norm: f64,
     targets: i64,
-    /// Of this rank.
+    /// Of this rank's first guesses.
     own_targets: i64,
     positions: i64,
+}
+
+/// Losses of steps of one kind.
+#[derive(Debug, Default)]
+struct Losses {
+    steps: u64,
+    sum: f64,
+}
+
+impl Losses {
+    fn add(&mut self, loss: f64) {
+        self.steps += 1;
+        self.sum += loss;
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (self.steps > 0).then(|| self.sum / self.steps as f64)
+    }
 }
 
 impl Pace {
@@ -31,8 +49,8 @@ impl Pace {
             since: Instant::now(),
             busy: zero,
             waited: zero,
-            steps: 0,
-            loss: 0.0,
+            first: Losses::default(),
+            refinements: Losses::default(),
             grad_norm: 0.0,
             targets: 0,
             own_targets: 0,
@@ -45,12 +63,15 @@ impl Pace {
         self.busy += self.since.elapsed();
         self.since = Instant::now();
         self.waited += waited;
-        self.steps += 1;
-        self.loss += found.loss;
         self.grad_norm = found.grad_norm;
         self.targets += found.targets;
-        self.own_targets += batch.own_targets();
-        self.positions += batch.parts.iter().map(|part| part.positions()).sum::<i64>();
+        if batch.refines {
+            self.refinements.add(found.loss);
+        } else {
+            self.first.add(found.loss);
+            self.own_targets += batch.own_targets();
+            self.positions += batch.parts.iter().map(|part| part.positions()).sum::<i64>();
+        }
     }
 
     /// What happened since the last step was no training.
@@ -77,7 +98,8 @@ impl Pace {
         StepMetrics {
             step: state.step,
             epoch: state.cursor.epoch as f64 + in_epoch,
-            loss: done.loss / done.steps.max(1) as f64,
+            loss: done.first.mean().or(done.refinements.mean()).unwrap_or(0.0),
+            refinement_loss: done.refinements.mean(),
             grad_norm: done.grad_norm,
             learning_rate,
             tokens_per_s: done.targets as f64 / seconds,

@@ -12,9 +12,9 @@ use tch::{Device, Kind, Tensor};
 use torch_ext::World;
 
 use crate::Result;
+use crate::batch::{Batch, MicroBatch};
 use crate::batches::Cursors;
 use crate::ema::Ema;
-use crate::batch::{Batch, MicroBatch};
 use crate::loader::{Loader, Share, Supply};
 use crate::loss::LossOptions;
 use crate::optimizer::{AdamW, AdamWConfig};

@@ -8,8 +8,8 @@ use tch::{Kind, Tensor};
 use torch_ext::World;
 
 use crate::Result;
-use crate::gradients::Gradients;
 use crate::batch::{Batch, MicroBatch};
+use crate::gradients::Gradients;
 use crate::loss::{LossOptions, cross_entropy, cross_entropy_with_gradients};
 use crate::optimizer::{AdamW, clip};
 

@@ -8,14 +8,14 @@ use tch::Tensor;
 use torch_ext::{Reduce, World};
 
 use crate::Result;
+use crate::batch::Batch;
+use crate::batches::{Cursor, Cursors};
 use crate::checkpoint::{self, Best, State};
 use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
 use crate::failed_step::keep_failed_step;
+use crate::hypotheses::{Maker, Pool, RefinementState, Refresh};
 use crate::keeper::Keeper;
-use crate::batch::Batch;
-use crate::batches::{Cursor, Cursors};
-use crate::hypotheses::{Maker, Pool, Refresh, RefinementState};
 use crate::loader::{Loader, Refining, Share, Supply};
 use crate::loss::LossOptions;
 use crate::metric_sink::{self, Event, MetricSink};
@@ -293,7 +293,9 @@ impl Training {
         self.pool = Arc::new(pool_of(recipe, prepared, &self.state)?);
         if let Some(keeper) = keeper {
             let seconds = start.elapsed().as_secs_f64();
-            keeper.run.log(&format!("{rows} hypotheses made in {seconds:.0} s, {} in all", self.pool.len()))?;
+            keeper
+                .run
+                .log(&format!("{rows} hypotheses made in {seconds:.0} s, {} in all", self.pool.len()))?;
         }
         Ok(())
     }
@@ -313,7 +315,7 @@ impl Training {
             self.model.store.params().iter().map(|param| param.master.detach()).collect();
         require_same_weights(&self.world, &masters, step)?;
         self.dev.set_weights(step, &self.weights())?;
-        let found = self.dev.run(step, prepared)?;
+        let found = self.dev.run(step, prepared, self.state.refinement.is_some())?;
         let best = Best::of(self.state.best.clone(), found.dev_loss, step);
         let is_better = best != self.state.best;
         self.state.best = best;

@@ -30,6 +30,6 @@ pub use config::{BuildConfig, MAX_SHARD_ROWS, Storage, default_shard_rows};
 pub use inspect::{Distribution, Inspection, SampleRow, inspect};
 pub use manifest::{CorpusFlow, CosineLoss, Counts, Flow, Manifest, ShardRecord};
 pub use pair_set::{PairSet, Row};
+pub use progress::{BuildProgress, Stage};
 pub use shard_file::ShardFile;
 pub use shard_writer::ShardWriter;
-pub use progress::{BuildProgress, Stage};

@@ -65,13 +65,7 @@ impl Plan {
         let rows = options.batch.min(count * per_vector).max(per_vector);
         let threads = tch::get_num_threads().max(1) as usize;
         let workers = (rows / ROWS_A_THREAD.max(per_vector)).clamp(1, threads);
-        Self {
-            strategy: options.strategy.clone(),
-            rules,
-            per_vector,
-            workers,
-            rows: rows / workers,
-        }
+        Self { strategy: options.strategy.clone(), rules, per_vector, workers, rows: rows / workers }
     }
 }
 

@@ -54,7 +54,8 @@ impl Candidates {
 
     /// The candidate with the highest cosine, the earlier one of equals; an empty text without any.
     pub(super) fn into_best(self) -> Inverted {
-        let best = self.all.into_iter().reduce(|best, other| if other.cosine > best.cosine { other } else { best });
+        let best =
+            self.all.into_iter().reduce(|best, other| if other.cosine > best.cosine { other } else { best });
         best.map_or_else(Inverted::nothing, |best| best.inverted)
     }
 }

@@ -121,11 +121,8 @@ impl<'a> Search<'a> {
         };
         let each = if round == 0 { &self.options.first } else { &self.options.each };
         for strategy in self.options.strategies(each) {
-            let options = GenerateOptions {
-                strategy,
-                max_tokens: self.options.max_tokens,
-                batch: self.options.batch,
-            };
+            let options =
+                GenerateOptions { strategy, max_tokens: self.options.max_tokens, batch: self.options.batch };
             let found = self.inverter.invert_from(&source, &options)?;
             for (decode, candidates) in decodes.iter().zip(found) {
                 fresh.entry(decode.text).or_default().extend(candidates);
@@ -135,12 +132,7 @@ impl<'a> Search<'a> {
     }
 
     /// Encodes what each text has not had yet, as far as its budget goes.
-    fn encode(
-        &self,
-        v_ND: &Tensor,
-        texts: &mut [Text],
-        fresh: BTreeMap<usize, Vec<Inverted>>,
-    ) -> Result<()> {
+    fn encode(&self, v_ND: &Tensor, texts: &mut [Text], fresh: BTreeMap<usize, Vec<Inverted>>) -> Result<()> {
         let mut waiting: Vec<(usize, Inverted)> = Vec::new();
         for (number, candidates) in fresh {
             let text = &mut texts[number];
@@ -158,7 +150,8 @@ impl<'a> Search<'a> {
             let vectors_ND = self.encoder.embed(&borrowed)?;
             for (row, (number, candidate)) in chunk.iter().enumerate() {
                 let vector = Vec::<f32>::try_from(vectors_ND.f_get(row as i64)?)?;
-                let target = Vec::<f32>::try_from(v_ND.f_get(*number as i64)?.f_to_device(tch::Device::Cpu)?)?;
+                let target =
+                    Vec::<f32>::try_from(v_ND.f_get(*number as i64)?.f_to_device(tch::Device::Cpu)?)?;
                 let cosine = cosine(&target, &vector);
                 texts[*number].candidates.push(candidate.clone(), vector, cosine);
             }

@@ -1,9 +1,9 @@
 //! The decoder against transformers (golden/make_decoder.py), and what must not matter: cache, batch, padding.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, non_snake_case)]
 
-use models::{Condition, 
-    Decoder, DecoderConfig, Error, GenerateOptions, Generated, ParamStore, Strategy, Weights, export,
-    generate, save_tensors,
+use models::{
+    Condition, Decoder, DecoderConfig, Error, GenerateOptions, Generated, ParamStore, Strategy, Weights,
+    export, generate, save_tensors,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -211,7 +211,8 @@ fn bf16_is_close() {
     let golden = golden("tied");
     let (v_BD, tokens_BT) =
         (floats(&golden["vectors"]).narrow(0, 0, 2), floats(&golden["tokens"]).to_kind(Kind::Int64));
-    let h = |kind| open("tied", kind).hidden(&Condition::first(&v_BD), &tokens_BT).unwrap().to_kind(Kind::Float);
+    let h =
+        |kind| open("tied", kind).hidden(&Condition::first(&v_BD), &tokens_BT).unwrap().to_kind(Kind::Float);
     let cosine = Tensor::cosine_similarity(&h(Kind::BFloat16), &h(Kind::Float), -1, 1e-8);
     assert!(cosine.min().double_value(&[]) > 0.999, "{cosine}");
 }

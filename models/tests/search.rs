@@ -65,7 +65,9 @@ impl Embed for Letters {
         let mut numbers = Vec::new();
         for text in texts {
             let mut counts = [0.1f32; DIM];
-            text.bytes().enumerate().for_each(|(at, byte)| counts[byte as usize % DIM] += 1.0 + at as f32 * 0.01);
+            text.bytes()
+                .enumerate()
+                .for_each(|(at, byte)| counts[byte as usize % DIM] += 1.0 + at as f32 * 0.01);
             numbers.extend(counts);
         }
         Ok(Tensor::from_slice(&numbers).view([texts.len() as i64, DIM as i64]))
@@ -93,7 +95,10 @@ fn inverter(refines: bool) -> Inverter {
 }
 
 fn vectors(count: i64) -> Tensor {
-    (Tensor::arange(count * DIM as i64, (Kind::Float, Device::Cpu)) * 1.7).sin().abs().view([count, DIM as i64])
+    (Tensor::arange(count * DIM as i64, (Kind::Float, Device::Cpu)) * 1.7)
+        .sin()
+        .abs()
+        .view([count, DIM as i64])
 }
 
 fn options() -> SearchOptions {
@@ -127,7 +132,8 @@ fn the_best_ever_seen_is_returned_and_every_encoding_is_counted() {
     assert_eq!(seen.len(), found.encodings);
     assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "no text is encoded twice");
     assert!(seen.contains(&found.text));
-    let all: Vec<Inverted> = seen.iter().map(|text| Inverted { text: text.clone(), ..found.clone() }).collect();
+    let all: Vec<Inverted> =
+        seen.iter().map(|text| Inverted { text: text.clone(), ..found.clone() }).collect();
     let best = cosines(&all, &v_ND.expand([seen.len() as i64, -1], false)).into_iter().fold(-1.0, f64::max);
     assert!((cosines(&[found.clone()], &v_ND)[0] - best).abs() < 1e-6);
     assert!((found.course.last().unwrap() - best).abs() < 1e-6);
@@ -164,7 +170,9 @@ fn refinement_and_more_candidates_come_nearer() {
     // a search that encodes one greedy guess finds that guess
     let guesses = inverter(true).invert(&v_ND, &GenerateOptions::default()).unwrap();
     let found = search(&Letters::new(), &SearchOptions::default(), &v_ND, 0);
-    assert!(guesses.iter().zip(&found).all(|(guess, found)| guess.text == found.text && found.encodings == 1));
+    assert!(
+        guesses.iter().zip(&found).all(|(guess, found)| guess.text == found.text && found.encodings == 1)
+    );
 }
 
 #[test]

@@ -11,8 +11,8 @@ mod pool;
 mod schedule;
 mod set;
 
-pub use pool::Pool;
 pub(crate) use maker::Maker;
+pub use pool::Pool;
 pub(crate) use schedule::Refresh;
-pub use set::{RefinementState, SetRecord};
 pub(crate) use set::remove_unused;
+pub use set::{RefinementState, SetRecord};

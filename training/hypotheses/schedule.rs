@@ -39,8 +39,7 @@ mod tests {
         let section = RefinementSection { share: 0.5, begin: 0.25, refresh_every: 10, ..Default::default() };
         let refresh = Refresh::new(&section);
         let state = |step| {
-            let shard =
-                ShardRecord { file: String::new(), rows: 0, bytes: 0, digest: String::new() };
+            let shard = ShardRecord { file: String::new(), rows: 0, bytes: 0, digest: String::new() };
             RefinementState { sets: vec![SetRecord { step, shard }], cursor: Cursor::default() }
         };
         assert!(!refresh.is_due(40, 0.24, None));

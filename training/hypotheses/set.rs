@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use data::pairs::{ShardFile, ShardRecord, ShardWriter, Storage};
 use data::pairs::pair::Pair;
+use data::pairs::{ShardFile, ShardRecord, ShardWriter, Storage};
 use models::Space;
 use serde::{Deserialize, Serialize};
 

@@ -22,8 +22,8 @@ pub use cost::{Cost, FlopsPerToken};
 pub use gpu::Gpu;
 pub use memory::MemoryEstimate;
 
-use crate::batches::Epoch;
 use crate::batch::Batch;
+use crate::batches::Epoch;
 use crate::collate::in_parts;
 use crate::loss::LossOptions;
 use crate::optimizer::AdamW;

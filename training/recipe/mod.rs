@@ -21,6 +21,6 @@ pub use node::Origin;
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{
     DecoderSection, DistributedSection, EncoderSection, EvalSection, OptimizerKind, OptimizerSection,
-    PairsSection, RefinementSection, Recipe, RunSection, ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection,
-    TrainingSection,
+    PairsSection, Recipe, RefinementSection, RunSection, ScheduleKind, ScheduleSection, TokenizerKind,
+    TokenizerSection, TrainingSection,
 };

@@ -165,6 +165,30 @@ impl Recipe {
             "is f16, which loses small gradients; choose bf16 or f32".to_owned()
         });
         problems.at_least_one("eval.batch", self.eval.batch);
+        self.check_refinement(problems);
+    }
+
+    fn check_refinement(&self, problems: &mut Problems) {
+        let refinement = &self.refinement;
+        for (field, share) in [
+            ("share", refinement.share),
+            ("begin", refinement.begin),
+            ("iterates", refinement.iterates),
+            ("drawn", refinement.drawn),
+        ] {
+            problems.need((0.0..=1.0).contains(&share), &format!("refinement.{field}"), || {
+                format!("is {share}; a share lies within 0 and 1")
+            });
+        }
+        for (field, number) in [
+            ("refresh_every", refinement.refresh_every as usize),
+            ("set_texts", refinement.set_texts),
+            ("keep_sets", refinement.keep_sets),
+            ("batch", refinement.batch),
+        ] {
+            problems.at_least_one(&format!("refinement.{field}"), number);
+        }
+        problems.positive("refinement.temperature", refinement.temperature);
     }
 
     fn check_optimizer(&self, problems: &mut Problems) {

@@ -39,13 +39,15 @@ fn a_resumed_run_refines_as_one_that_never_stopped() {
         let recipe = small.recipe(&run, &REFINING);
         let mut told = steps(&recipe, &TrainOptions::default(), Some(stop));
         told.extend(steps(&recipe, &resume(), None));
-        let losses = |told: &[training::StepMetrics]| told.iter().map(|m| m.loss.to_bits()).collect::<Vec<_>>();
+        let losses =
+            |told: &[training::StepMetrics]| told.iter().map(|m| m.loss.to_bits()).collect::<Vec<_>>();
         assert_eq!(losses(&whole), losses(&told), "stopped at {stop}");
         for name in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
             let [one, other] = ["whole", &run].map(|run| bytes(&small.run(run), 12, name));
             assert!(one == other, "{name} after a stop at {stop}");
         }
-        let of = |run: &str| read_state(&small.run(run).join("checkpoints/step-00000012")).unwrap().refinement;
+        let of =
+            |run: &str| read_state(&small.run(run).join("checkpoints/step-00000012")).unwrap().refinement;
         let (refinement, other) = (of("whole").unwrap(), of(&run).unwrap());
         assert_eq!(refinement, other);
         assert_eq!(refinement.sets.iter().map(|set| set.step).collect::<Vec<_>>(), [7, 10]);
