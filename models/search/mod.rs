@@ -16,7 +16,7 @@ use candidates::Candidates;
 pub use options::{Decodes, SearchOptions};
 use tch::Tensor;
 
-use crate::generate::{GenerateOptions, Hypotheses, Source};
+use crate::generate::{GenerateOptions, Hypotheses, Source, Strategy};
 use crate::inverter::{Inverted, Inverter};
 use crate::{Embed, Error, Result};
 
@@ -120,7 +120,12 @@ impl<'a> Search<'a> {
             numbers: Some(&numbers),
         };
         let each = if round == 0 { &self.options.first } else { &self.options.each };
-        for strategy in self.options.strategies(each) {
+        let mut strategies = self.options.strategies(each);
+        if round == 0 && each.beam != 1 {
+            // so that a search is never worse than one guess; mostly it is among the beams
+            strategies.insert(0, Strategy::Greedy);
+        }
+        for strategy in strategies {
             let options =
                 GenerateOptions { strategy, max_tokens: self.options.max_tokens, batch: self.options.batch };
             let found = self.inverter.invert_from(&source, &options)?;

@@ -19,7 +19,7 @@ pub struct Decodes {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SearchOptions {
-    /// First guesses at a vector.
+    /// First guesses at a vector, beside a greedy one.
     pub first: Decodes,
     /// Rounds of refinement at most.
     pub rounds: usize,

@@ -348,6 +348,12 @@ fn numbers_that_do_not_fit_together_are_refused() {
         section(&format!("{twice}{twice}")),
         "r.toml:10: `corpus.1.name` is \"a\", as another corpus is called already"
     );
+    assert_eq!(
+        section("[refinement]\nshare = 1.5"),
+        "r.toml:6: `refinement.share` is 1.5; a share lies within 0 and 1"
+    );
+    assert!(section("[refinement]\nkeep_sets = 0").contains("`refinement.keep_sets` is 0"));
+    assert!(section("[refinement]\ntemperature = 0.0").contains("`refinement.temperature` is 0"));
     let columns = section("[[corpus]]\nname = \"a.b\"\npath = \"p\"\nformat = \"tsv\"");
     assert!(columns.starts_with("r.toml:") && columns.contains("`corpus.0.columns` is []"), "{columns}");
 }
