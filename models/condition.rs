@@ -12,12 +12,22 @@ pub struct Condition {
     pub v_BD: Tensor,
     /// The vectors of the hypotheses that are refined, (B, dim) f32; `None` for first guesses.
     pub hypothesis_BD: Option<Tensor>,
+    /// How noisy each target is: the standard deviation of what was added to each of its numbers, (B) f32; `None` where
+    /// all are clean.
+    pub noise_B: Option<Tensor>,
+    /// Rows whose target is withheld, (B) bool, as for guidance; `None` for none.
+    pub withheld_B: Option<Tensor>,
 }
 
 impl Condition {
     /// First guesses at vectors (B, dim).
     pub fn first(v_BD: &Tensor) -> Self {
-        Self { v_BD: v_BD.shallow_clone(), hypothesis_BD: None }
+        Self { v_BD: v_BD.shallow_clone(), hypothesis_BD: None, noise_B: None, withheld_B: None }
+    }
+
+    /// Refinements of hypotheses with vectors (B, dim).
+    pub fn refinement(v_BD: &Tensor, hypothesis_BD: Tensor) -> Self {
+        Self { hypothesis_BD: Some(hypothesis_BD), ..Self::first(v_BD) }
     }
 
     /// Number of texts.
@@ -55,7 +65,12 @@ impl Condition {
     }
 
     fn map(&self, of: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        let hypothesis_BD = self.hypothesis_BD.as_ref().map(&of).transpose()?;
-        Ok(Self { v_BD: of(&self.v_BD)?, hypothesis_BD })
+        let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(&of).transpose();
+        Ok(Self {
+            v_BD: of(&self.v_BD)?,
+            hypothesis_BD: optional(&self.hypothesis_BD)?,
+            noise_B: optional(&self.noise_B)?,
+            withheld_B: optional(&self.withheld_B)?,
+        })
     }
 }

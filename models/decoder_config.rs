@@ -68,6 +68,12 @@ pub struct DecoderConfig {
     /// Whether it reads hypotheses: it has networks for a hypothesis' vector and for its difference to the target.
     #[serde(default)]
     pub refines: bool,
+    /// Whether it is told how noisy a vector is.
+    #[serde(default)]
+    pub knows_noise: bool,
+    /// Whether it also writes without a vector, which guidance needs.
+    #[serde(default)]
+    pub guides: bool,
 }
 
 /// Numbers of trained parameters by part.
@@ -155,7 +161,10 @@ impl DecoderConfig {
         let embedding = self.vocab * self.hidden;
         let out = self.prefix_tokens * self.hidden;
         let network = (self.dim + 1) * self.projector_hidden + (self.projector_hidden + 1) * out;
-        let projector = if self.refines { 3 * network + self.projector_hidden } else { network };
+        let refining = if self.refines { 2 * network + self.projector_hidden } else { 0 };
+        let noise = if self.knows_noise { self.projector_hidden } else { 0 };
+        let nothing = if self.guides { out } else { 0 };
+        let projector = network + refining + noise + nothing;
         let (blocks, head) =
             (self.layers * block + self.hidden, if self.tie_embeddings { 0 } else { embedding });
         ParameterCounts { embedding, blocks, head, projector, total: embedding + blocks + head + projector }

@@ -14,6 +14,10 @@ pub struct Projector {
     /// mean and scale per input number, where the recipe asked for them
     input: Option<(Tensor, Tensor)>,
     refining: Option<Refining>,
+    /// (M): how the noise enters the target's middle layer
+    level_M: Option<Tensor>,
+    /// (P, H): what stands in the place of a target that is withheld
+    nothing_PH: Option<Tensor>,
     input_scale: f64,
     kind: Kind,
 }
@@ -37,6 +41,9 @@ struct Network {
     hidden: i64,
 }
 
+/// Noise below this level is next to none: on a vector of 1024 numbers it has a length of 0.003.
+const FAINTEST: f64 = 1e-4;
+
 /// Distances are told apart down to this one: two unit vectors of cosine 1 - 5e-7.
 const NEAREST: f64 = 1e-3;
 
@@ -44,7 +51,8 @@ impl Projector {
     /// Parameters `projector.fc1.weight` (projector_hidden, dim), `projector.fc2.weight` (P H, projector_hidden),
     /// their biases, and where the configuration says so the buffers `projector.input.mean` and
     /// `projector.input.scale` (dim). A decoder that refines has the same layers again under `projector.hypothesis`
-    /// and `projector.difference`, and `projector.difference.distance` (projector_hidden).
+    /// and `projector.difference`, and `projector.difference.distance` (projector_hidden); one that knows noise
+    /// `projector.level` (projector_hidden), one that guides `projector.nothing` (P, H).
     ///
     /// # Errors
     /// A parameter name that is taken.
@@ -57,22 +65,52 @@ impl Projector {
             None
         };
         let refining = if config.refines { Some(Refining::new(config, store)?) } else { None };
-        Ok(Self { target, input, refining, input_scale: config.input_scale, kind: store.compute_kind() })
+        let mut optional = |wanted: bool, name: &str, shape: &[i64], scale: f64| -> Result<Option<Tensor>> {
+            if !wanted {
+                return Ok(None);
+            }
+            Ok(Some(store.tensor(name, shape, Init::Normal(scale), Group::Gain)?))
+        };
+        let level_M = optional(config.knows_noise, "projector.level", &[config.projector_hidden], 0.1)?;
+        let of_prefix = [config.prefix_tokens, config.hidden];
+        let nothing_PH = optional(config.guides, "projector.nothing", &of_prefix, 0.02)?;
+        let (input_scale, kind) = (config.input_scale, store.compute_kind());
+        Ok(Self { target, input, refining, level_M, nothing_PH, input_scale, kind })
     }
 
     /// The prefix in the compute type: (B, P, H), or (B, 3 P, H) where there are hypotheses: target, hypothesis,
     /// difference.
     ///
     /// # Errors
-    /// [`crate::Error::DoesNotRefine`] for hypotheses where the decoder has no networks for them; libtorch's own (out
-    /// of memory).
+    /// [`crate::Error::DoesNotRefine`] for hypotheses where the decoder has no networks for them,
+    /// [`crate::Error::DoesNotGuide`] for a target that is withheld where it has nothing in its place; libtorch's own
+    /// (out of memory).
     pub fn forward(&self, condition: &Condition) -> Result<Tensor> {
-        let target_BPH = self.target.forward(&self.input(&condition.v_BD)?, None)?;
+        let noise_BM = self.noise(condition)?;
+        let target_BPH = self.target.forward(&self.input(&condition.v_BD)?, noise_BM.as_ref())?;
+        let target_BPH = self.withhold(target_BPH, condition)?;
         let Some(hypothesis_BD) = &condition.hypothesis_BD else { return Ok(target_BPH) };
         let refining = self.refining.as_ref().ok_or(crate::Error::DoesNotRefine)?;
         let hypothesis_BPH = refining.hypothesis.forward(&self.input(hypothesis_BD)?, None)?;
         let difference_BPH = self.difference(refining, &condition.v_BD, hypothesis_BD)?;
+        // it would give the target away
+        let difference_BPH = self.withhold(difference_BPH, condition)?;
         Ok(Tensor::f_cat(&[target_BPH, hypothesis_BPH, difference_BPH], 1)?)
+    }
+
+    /// What the noise adds to the target's middle layer: nothing for a clean vector, so that a plain reader of the
+    /// projector, which knows no noise, decodes clean vectors right.
+    fn noise(&self, condition: &Condition) -> Result<Option<Tensor>> {
+        let (Some(level_M), Some(noise_B)) = (&self.level_M, &condition.noise_B) else { return Ok(None) };
+        let loudness_B1 = noise_B.f_div_scalar(FAINTEST)?.f_log1p()?.f_unsqueeze(1)?;
+        Ok(Some(loudness_B1.f_to_kind(self.kind)?.f_mul(level_M)?))
+    }
+
+    fn withhold(&self, prefix_BPH: Tensor, condition: &Condition) -> Result<Tensor> {
+        let Some(withheld_B) = &condition.withheld_B else { return Ok(prefix_BPH) };
+        let nothing_PH = self.nothing_PH.as_ref().ok_or(crate::Error::DoesNotGuide)?;
+        let withheld_B11 = withheld_B.f_view([-1, 1, 1])?;
+        Ok(nothing_PH.f_unsqueeze(0)?.f_where_self(&withheld_B11, &prefix_BPH)?)
     }
 
     /// The difference enters as direction and distance: near the target, where it is short, its direction still says

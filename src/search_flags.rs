@@ -72,8 +72,7 @@ impl SearchArgs {
             budget: self.budget.map(|budget| budget as usize),
             epsilon: self.epsilon,
             patience: self.patience as usize,
-            max_tokens: generate.max_tokens,
-            batch: generate.batch,
+            generate: generate.clone(),
             ..decoding.search_base()
         };
         Ok(Some(options))

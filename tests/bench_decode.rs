@@ -59,6 +59,8 @@ fn export(folder: &Path) -> PathBuf {
         input_scale: 8f64.sqrt(),
         input_normalization: false,
         refines: false,
+        knows_noise: false,
+        guides: false,
         qkv_bias: false,
     };
     let mut store = ParamStore::train(Device::Cpu, Kind::Float, 4);

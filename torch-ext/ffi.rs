@@ -77,6 +77,7 @@ unsafe extern "C" {
     pub(crate) fn te_reset_peak_memory(device: c_int, error: Fault) -> c_int;
     pub(crate) fn te_empty_cache(error: Fault) -> c_int;
     pub(crate) fn te_keep_freed_memory() -> c_int;
+    pub(crate) fn te_release_freed_memory() -> c_int;
     pub(crate) fn te_set_deterministic(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_set_tf32(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_init_amx(ready: *mut c_int, error: Fault) -> c_int;

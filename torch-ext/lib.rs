@@ -38,7 +38,8 @@ pub use foreach::{foreach_add_scalar, foreach_copy, foreach_lerp, foreach_mul_sc
 pub use gradient_hook::GradientHook;
 pub use mapped::{MappedFile, tensor_over};
 pub use memory::{
-    MemoryStats, cuda_memory_stats, empty_cuda_cache, keep_freed_memory, reset_cuda_peak_memory,
+    MemoryStats, cuda_memory_stats, empty_cuda_cache, keep_freed_memory, release_freed_memory,
+    reset_cuda_peak_memory,
 };
 pub use optimizer::{AdamW, fused_adamw};
 pub use rms_norm::{add_rms_norm, rms_norm};

@@ -59,6 +59,13 @@ pub fn keep_freed_memory() -> bool {
     unsafe { ffi::te_keep_freed_memory() != 0 }
 }
 
+/// Gives freed memory back to the system once, whatever [`keep_freed_memory`] says: after tensors of many sizes the free
+/// blocks between those in use add up. Returns whether there was any.
+pub fn release_freed_memory() -> bool {
+    // SAFETY: no pointers; malloc_trim(3) may be called at any time.
+    unsafe { ffi::te_release_freed_memory() != 0 }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {

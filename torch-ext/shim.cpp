@@ -144,6 +144,14 @@ int te_keep_freed_memory() {
 #endif
 }
 
+int te_release_freed_memory() {
+#ifdef __GLIBC__
+  return malloc_trim(0);
+#else
+  return 0;
+#endif
+}
+
 int te_set_deterministic(int on, char** error) {
   return guarded(error, [&] {
     auto& context = at::globalContext();

@@ -28,6 +28,7 @@ int te_memory_stats(int device, int64_t* allocated, int64_t* reserved, int64_t* 
 int te_reset_peak_memory(int device, char** error);
 int te_empty_cache(char** error);
 int te_keep_freed_memory();
+int te_release_freed_memory();
 int te_set_deterministic(int on, char** error);
 int te_set_tf32(int on, char** error);
 

@@ -10,6 +10,7 @@ use tch::Tensor;
 use crate::Result;
 use crate::batch::MicroBatch;
 use crate::hypotheses::Pool;
+use crate::noise::Noise;
 use crate::tokens::Tokens;
 
 /// Texts, vectors and what else a batch is made of.
@@ -23,16 +24,31 @@ pub struct Collator {
     pub bos: i64,
     /// Token behind short texts.
     pub pad: i64,
+    /// What is done to the vectors.
+    pub noise: Noise,
 }
 
 impl Collator {
-    /// First guesses at texts (positions in the tokens); every row is as wide as the longest.
+    /// First guesses at texts (positions in the tokens), from clean vectors; every row is as wide as the longest.
     ///
     /// # Errors
     /// libtorch's own.
     pub fn collate(&self, texts: &[u32]) -> Result<MicroBatch> {
         let rows: Vec<u32> = texts.iter().map(|&text| self.tokens.row(text)).collect();
+        self.first_guesses(texts, Condition::first(&self.pairs.vectors(&rows)), rows)
+    }
+
+    /// The same from vectors with the noise of a step.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn collate_at(&self, step: u64, texts: &[u32]) -> Result<MicroBatch> {
+        let rows: Vec<u32> = texts.iter().map(|&text| self.tokens.row(text)).collect();
         let condition = Condition::first(&self.pairs.vectors(&rows));
+        self.first_guesses(texts, self.noise.add(condition, step, texts)?, rows)
+    }
+
+    fn first_guesses(&self, texts: &[u32], condition: Condition, rows: Vec<u32>) -> Result<MicroBatch> {
         let mut layout = Layout::new(self);
         for &text in texts {
             layout.push(&[], text);
@@ -40,14 +56,14 @@ impl Collator {
         layout.finish(rows, condition)
     }
 
-    /// Hypotheses of a pool (positions in it) and the texts that they should have been.
+    /// Hypotheses of a pool (positions in it) and the texts that they should have been, with the noise of a step.
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn collate_refinements(&self, pool: &Pool, entries: &[u32]) -> Result<MicroBatch> {
+    pub fn collate_refinements(&self, step: u64, pool: &Pool, entries: &[u32]) -> Result<MicroBatch> {
         let rows: Vec<u32> = entries.iter().map(|&entry| self.tokens.row(pool.text(entry))).collect();
-        let condition =
-            Condition { v_BD: self.pairs.vectors(&rows), hypothesis_BD: Some(pool.vectors(entries)?) };
+        let condition = Condition::refinement(&self.pairs.vectors(&rows), pool.vectors(entries)?);
+        let condition = self.noise.add(condition, step, entries)?;
         let mut layout = Layout::new(self);
         for &entry in entries {
             layout.push(pool.ids(entry), pool.text(entry));

@@ -172,8 +172,8 @@ impl DevEval {
     /// The same texts after one greedy refinement of the greedy guess.
     fn refined(&self, prepared: &Prepared) -> Result<Option<DevScores>> {
         let Some(encoder) = self.encoder.as_ref().filter(|_| !self.rows.is_empty()) else { return Ok(None) };
-        let GenerateOptions { max_tokens, batch, .. } = self.options.generate;
-        let search = SearchOptions { rounds: 1, max_tokens, batch, ..SearchOptions::default() };
+        let generate = self.options.generate.clone();
+        let search = SearchOptions { rounds: 1, generate, ..SearchOptions::default() };
         let searching = Searching::new(&self.inverter, encoder, search)?;
         let found = round_trip_vectors(
             &Spread::new(&searching, &self.world),
@@ -248,7 +248,7 @@ mod tests {
     fn samples_are_left_and_taken_back() {
         let run = tempfile::tempdir().unwrap();
         let samples = vec![("A \"red\" ball.".to_owned(), "a ball\n".to_owned()), ("x".into(), "y".into())];
-        let metrics = DevMetrics { step: 20, dev_loss: None, n: 0, round_trip: None, samples, seconds: 0.0 };
+        let metrics = DevMetrics { step: 20, dev_loss: None, n: 0, round_trip: None, refined: None, samples, seconds: 0.0 };
         write_samples(run.path(), &metrics).unwrap();
         write_samples(run.path(), &DevMetrics { step: 30, ..metrics.clone() }).unwrap();
         write_samples(run.path(), &DevMetrics { step: 40, samples: Vec::new(), ..metrics }).unwrap();

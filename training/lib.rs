@@ -18,6 +18,7 @@ mod keeper;
 pub mod loader;
 pub mod loss;
 pub mod metric_sink;
+pub mod noise;
 pub mod optimizer;
 pub mod outcome;
 mod pace;
@@ -31,6 +32,7 @@ pub mod schedule;
 mod setup;
 pub mod speed;
 pub mod step;
+mod tidy;
 pub mod tokens;
 pub mod trainer;
 

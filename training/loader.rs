@@ -189,7 +189,7 @@ impl Maker {
                 let targets = entries.iter().map(target).sum();
                 let own = self.share.take(&entries, order.lengths());
                 let parts = in_parts(own, self.supply.parts)
-                    .map(|part| self.supply.collator.collate_refinements(pool, part));
+                    .map(|part| self.supply.collator.collate_refinements(step, pool, part));
                 let (parts, next) = (parts.collect::<Result<_>>()?, self.cursors);
                 Ok(Batch { parts, targets, texts: entries.len(), refines: true, next, epoch_batches })
             }
@@ -198,7 +198,8 @@ impl Maker {
                 self.cursors.texts = next;
                 let targets = texts.iter().map(|&text| i64::from(self.lengths[text as usize])).sum();
                 let own = self.share.take(&texts, &self.lengths);
-                let parts = in_parts(own, self.supply.parts).map(|part| self.supply.collator.collate(part));
+                let parts =
+                    in_parts(own, self.supply.parts).map(|part| self.supply.collator.collate_at(step, part));
                 let (parts, next) = (parts.collect::<Result<_>>()?, self.cursors);
                 Ok(Batch { parts, targets, texts: texts.len(), refines: false, next, epoch_batches })
             }

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::checkpoint::is_begun;
 use crate::collate::Collator;
+use crate::noise::Noise;
 use crate::recipe::{Recipe, TokenizerKind};
 use crate::tokens::Tokens;
 use crate::{Error, Result};
@@ -30,6 +31,8 @@ pub struct Prepared {
     pub train: Arc<Tokens>,
     /// Tokens of the dev texts that are evaluated on, in random order, a text's rows under several prompts together.
     pub dev: Arc<Tokens>,
+    /// Noise on the vectors that are trained on.
+    pub noise: Noise,
 }
 
 /// Texts that a BPE vocabulary is learnt from at most.
@@ -73,7 +76,8 @@ fn with_vocabulary(recipe: &Recipe, pairs: Arc<PairSet>, vocabulary: Vocabulary)
         });
     }
     let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most)?;
-    Ok(Prepared { pairs, vocabulary, config, train: Arc::new(train), dev: Arc::new(dev) })
+    let noise = Noise::new(&recipe.noise, recipe.training.seed, pairs.space().normalize);
+    Ok(Prepared { pairs, vocabulary, config, train: Arc::new(train), dev: Arc::new(dev), noise })
 }
 
 impl Prepared {
@@ -84,6 +88,7 @@ impl Prepared {
             tokens: Arc::clone(tokens),
             bos: self.config.bos_token_id,
             pad: self.config.pad_token_id,
+            noise: self.noise.clone(),
         }
     }
 

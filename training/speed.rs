@@ -170,6 +170,8 @@ impl Shapes {
             input_scale: (self.dim as f64).sqrt(),
             input_normalization: false,
             refines: false,
+            knows_noise: false,
+            guides: false,
             qkv_bias: false,
         }
     }

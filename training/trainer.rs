@@ -27,6 +27,7 @@ use crate::recipe::{Recipe, Resolved};
 use crate::replicas::{Start, agree, prepare_all, require_same_weights};
 use crate::setup::{Hardware, batch_options, budget, duration, new_model, new_optimizer, schedule};
 use crate::step::{Model, StepResult};
+use crate::tidy::Tidy;
 
 /// How a training is started, beside its recipe.
 #[derive(Debug, Clone)]
@@ -169,7 +170,7 @@ impl Training {
         let (budget, schedule) = (budget(recipe), schedule(recipe));
         let refresh = Refresh::new(&recipe.refinement);
         let mut loader = self.loader(recipe, prepared);
-        let mut pace = Pace::start();
+        let (mut pace, mut tidy) = (Pace::start(), Tidy::default());
         let mut last_loss = None;
         loop {
             let asked = options.stop.load(Ordering::Relaxed);
@@ -203,6 +204,7 @@ impl Training {
                 self.state.elapsed_seconds = clock.seconds();
                 let progress = budget.progress(step, clock.elapsed());
                 let metrics = pace.metrics(&self.state, &batch, learning_rate, progress, hardware.device);
+                tidy.look(metrics.memory_bytes, hardware.device);
                 keeper.tell(&Event::Step(metrics))?;
             }
             let mut is_better = false;

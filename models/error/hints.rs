@@ -40,6 +40,8 @@ impl Error {
                 "the vectors are of another space: use those of the decoder's own encoder"
             }
             Self::DoesNotRefine => "leave --refine out, or train with [refinement] share above 0",
+            Self::DoesNotGuide => "leave --guidance out, or train with [noise] withheld above 0",
+            Self::KnowsNoNoise => "leave --noise out, or train with [noise] share above 0",
             Self::SourceLength { .. } => "this is a mistake of the calling program",
             Self::VectorNotFinite { .. } => "make the vectors anew; one that is not finite has no text",
             Self::GenerateOption { .. } => return None,

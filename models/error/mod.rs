@@ -200,6 +200,12 @@ pub enum Error {
     /// Hypotheses were given to a decoder that has not learnt to refine.
     #[error("the decoder reads no hypotheses: it was trained for first guesses alone")]
     DoesNotRefine,
+    /// Guidance was asked of a decoder that has not learnt to write without a vector.
+    #[error("the decoder cannot be guided: it has not learnt to write without a vector")]
+    DoesNotGuide,
+    /// A level of noise was told to a decoder that does not know what it means.
+    #[error("the decoder knows nothing of noise: it was trained on clean vectors alone")]
+    KnowsNoNoise,
     /// Parts of a source that are not one a vector.
     #[error("{found} {what} for {vectors} vectors")]
     SourceLength {

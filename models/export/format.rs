@@ -111,6 +111,8 @@ pub(super) fn read_config(folder: &Path) -> Result<DecoderConfig> {
         input_normalization: weights.contains("input.mean"),
         qkv_bias,
         refines,
+        knows_noise: weights.contains("level"),
+        guides: weights.contains("nothing"),
     };
     if projector.hidden != config.hidden {
         return Err(Error::Config {

@@ -1,6 +1,7 @@
 //! Beam search as transformers does it (`GenerationMixin._beam_search` with `early_stopping=False`).
 #![allow(non_snake_case)]
 
+use super::scorer::{Scorer, Start};
 use super::{Generated, Strategy, host_f64, host_i64};
 use crate::{Decoder, DecoderConfig, Result};
 use tch::Tensor;
@@ -129,13 +130,13 @@ impl Search {
     }
 }
 
-/// Searches for all beginnings of a chunk, (B, S, H); at most W texts each, best first.
-pub(super) fn search(decoder: &Decoder, x_BSH: &Tensor, rules: &Rules) -> Result<Vec<Vec<Generated>>> {
-    let (batch, shared, limit) = (x_BSH.size()[0], x_BSH.size()[1], rules.limit);
+/// Searches for all beginnings of a chunk; at most W texts each, best first.
+pub(super) fn search(decoder: &Decoder, start: &Start<'_>, rules: &Rules) -> Result<Vec<Vec<Generated>>> {
+    let (batch, limit) = (start.with.len(), rules.limit);
+    let shared = if batch > 0 { start.with.length(0) as i64 } else { 0 };
     let mut searches: Vec<Search> = (0..batch).map(|_| Search::new()).collect();
     let mut live: Vec<usize> = (0..searches.len()).collect();
-    let mut cache = decoder.cache(batch, shared + limit as i64)?;
-    let mut logits_RV = decoder.begin(x_BSH, &mut cache)?;
+    let (mut scorer, mut logits_RV) = Scorer::begin(decoder, start, limit)?;
     for length in 1..=limit {
         let mut candidates = continuations(&logits_RV, &searches, &live, rules)?.into_iter();
         let before = live.len();
@@ -158,12 +159,12 @@ pub(super) fn search(decoder: &Decoder, x_BSH: &Tensor, rules: &Rules) -> Result
         }
         let rows = Tensor::f_from_slice::<i64>(&parents)?.f_to_device(decoder.device())?;
         if parents.len() == first_row && live.len() == before && length > 1 {
-            cache.permute(&rows, shared)?;
+            scorer.permute(&rows, shared)?;
         } else {
-            cache.select(&rows)?;
+            scorer.select(&rows)?;
         }
         let next_R = Tensor::f_from_slice::<i64>(&tokens)?.f_to_device(decoder.device())?;
-        logits_RV = decoder.step(&next_R, &mut cache)?;
+        logits_RV = scorer.step(&next_R)?;
     }
     Ok(searches.into_iter().map(Search::texts).collect())
 }

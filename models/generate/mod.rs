@@ -9,14 +9,15 @@ mod beam;
 pub mod graphed;
 mod in_flight;
 mod sample;
+mod scorer;
 mod source;
 mod stepper;
 mod text_in_flight;
 
-use crate::kv_cache::KvCache;
 use crate::{Decoder, Error, Result};
 use beam::Rules;
 use sample::Sampler;
+use scorer::{Scorer, Start};
 use serde::{Deserialize, Serialize};
 use source::Checked;
 pub use source::{Hypotheses, Source};
@@ -65,11 +66,23 @@ pub struct GenerateOptions {
     pub max_tokens: usize,
     /// Rows computed together: vectors times samples or beams. Results do not depend on it, beyond rounding.
     pub batch: usize,
+    /// How noisy the vectors are: the standard deviation of what was added to each of their numbers; 0 for clean ones.
+    #[serde(default)]
+    pub noise: f64,
+    /// Classifier-free guidance (Sanchez et al., arXiv 2306.17806): scores are u + g (c - u), with c those given the
+    /// vector and u those without it. 1 for none; above 1 a text follows its vector more closely.
+    #[serde(default = "unguided")]
+    pub guidance: f64,
+}
+
+fn unguided() -> f64 {
+    1.0
 }
 
 impl Default for GenerateOptions {
     fn default() -> Self {
-        Self { strategy: Strategy::Greedy, max_tokens: usize::MAX, batch: 256 }
+        let (max_tokens, batch) = (usize::MAX, 256);
+        Self { strategy: Strategy::Greedy, max_tokens, batch, noise: 0.0, guidance: unguided() }
     }
 }
 
@@ -125,8 +138,10 @@ pub fn generate_from(
     check_options(options)?;
     let limit = options.max_tokens.min(decoder.config().max_tokens as usize);
     tch::no_grad(|| {
-        let source = source.check(decoder)?;
-        if source.len() > 0 && Stepper::fits(decoder) {
+        let source = source.check(decoder, options)?;
+        // texts in flight have one row each: guidance needs two
+        let plain = options.guidance == unguided();
+        if source.len() > 0 && plain && Stepper::fits(decoder) {
             in_flight::decode(decoder, &source, options, limit)
         } else {
             in_chunks(decoder, &source, options, limit)
@@ -153,16 +168,19 @@ fn in_chunks(
     let mut results = vec![Vec::new(); source.len()];
     for alike in order.chunk_by(|&a, &b| source.positions(a, decoder) == source.positions(b, decoder)) {
         for texts in alike.chunks(most) {
-            let x_BSH = source.beginnings_of(decoder, texts)?.stacked()?;
+            let with = source.beginnings_of(decoder, texts, false)?;
+            let guided = options.guidance != unguided();
+            let without = if guided { Some(source.beginnings_of(decoder, texts, true)?) } else { None };
+            let start = Start { with: &with, without: without.as_ref(), guidance: options.guidance };
             let found = match &options.strategy {
-                Strategy::Greedy => in_step(decoder, &x_BSH, 1, limit, LEAVE_AT, &mut Greedy)?,
+                Strategy::Greedy => in_step(decoder, &start, 1, limit, LEAVE_AT, &mut Greedy)?,
                 Strategy::Sample { samples, .. } => {
                     let numbers = texts.iter().map(|&text| source.numbers[text]);
                     let mut sampler = Sampler::new(&options.strategy, numbers);
-                    in_step(decoder, &x_BSH, *samples as i64, limit, LEAVE_AT, &mut sampler)?
+                    in_step(decoder, &start, *samples as i64, limit, LEAVE_AT, &mut sampler)?
                 }
                 Strategy::Beam { .. } => {
-                    beam::search(decoder, &x_BSH, &Rules::new(&options.strategy, limit, decoder.config()))?
+                    beam::search(decoder, &start, &Rules::new(&options.strategy, limit, decoder.config()))?
                 }
             };
             for (&text, found) in texts.iter().zip(found) {
@@ -179,6 +197,12 @@ fn check_options(options: &GenerateOptions) -> Result<()> {
     };
     if options.max_tokens == 0 {
         return fail("max_tokens", "must be at least 1");
+    }
+    if !(options.noise.is_finite() && options.noise >= 0.0) {
+        return fail("noise", "must be 0 (clean vectors) or a positive number");
+    }
+    if !options.guidance.is_finite() {
+        return fail("guidance", "must be a finite number");
     }
     match &options.strategy {
         Strategy::Greedy => Ok(()),
@@ -217,21 +241,20 @@ impl Choose for Greedy {
     }
 }
 
-/// Decodes `copies` rows for each beginning of a chunk, (B, S, H), one token a step for all.
+/// Decodes `copies` rows for each beginning of a chunk, one token a step for all.
 fn in_step(
     decoder: &Decoder,
-    x_BSH: &Tensor,
+    start: &Start<'_>,
     copies: i64,
     limit: usize,
     leave_at: f64,
     choose: &mut impl Choose,
 ) -> Result<Vec<Vec<Generated>>> {
-    let batch = x_BSH.size()[0];
-    let mut cache = decoder.cache(batch, x_BSH.size()[1] + limit as i64)?;
-    let mut logits_RV = decoder.begin(x_BSH, &mut cache)?;
+    let batch = start.with.len() as i64;
+    let (mut scorer, mut logits_RV) = Scorer::begin(decoder, start, limit)?;
     if copies > 1 {
         let rows = repeated(batch, copies, decoder)?;
-        cache.select(&rows)?;
+        scorer.select(&rows)?;
         logits_RV = logits_RV.f_index_select(0, &rows)?;
     }
     let mut texts = vec![Generated::empty(); (batch * copies) as usize];
@@ -248,16 +271,16 @@ fn in_step(
             break;
         }
         if (rows.len() - live) as f64 >= leave_at * rows.len() as f64 {
-            next_R = leave(&mut cache, &next_R, &mut rows, |row| !texts[row].finished)?;
+            next_R = leave(&mut scorer, &next_R, &mut rows, |row| !texts[row].finished)?;
         }
-        logits_RV = decoder.step(&next_R, &mut cache)?;
+        logits_RV = scorer.step(&next_R)?;
     }
     Ok(grouped(texts, copies as usize))
 }
 
 /// Drops the rows that `stays` is false for; returns the tokens of those that stay.
 fn leave(
-    cache: &mut KvCache,
+    scorer: &mut Scorer<'_>,
     next_R: &Tensor,
     rows: &mut Vec<usize>,
     stays: impl Fn(usize) -> bool,
@@ -268,7 +291,7 @@ fn leave(
     }
     rows.retain(|&row| stays(row));
     let kept = Tensor::f_from_slice(&kept)?.f_to_device(next_R.device())?;
-    cache.select(&kept)?;
+    scorer.select(&kept)?;
     Ok(next_R.f_index_select(0, &kept)?)
 }
 

@@ -1,6 +1,7 @@
 //! What texts are decoded from, and what stands before their first token.
 #![allow(non_snake_case)]
 
+use super::GenerateOptions;
 use crate::condition::Condition;
 use crate::{Decoder, Error, Result};
 use tch::{Kind, Tensor};
@@ -32,7 +33,14 @@ impl<'a> Source<'a> {
     }
 
     /// Checks it against a decoder and puts it in the decoder's terms.
-    pub(super) fn check(&self, decoder: &Decoder) -> Result<Checked> {
+    pub(super) fn check(&self, decoder: &Decoder, options: &GenerateOptions) -> Result<Checked> {
+        let config = decoder.config();
+        if options.noise > 0.0 && !config.knows_noise {
+            return Err(Error::KnowsNoNoise);
+        }
+        if options.guidance != 1.0 && !config.guides {
+            return Err(Error::DoesNotGuide);
+        }
         let v_ND = check_vectors(decoder, self.v_ND)?;
         let count = v_ND.size()[0] as usize;
         let length = |what: &'static str, found: usize| match found == count {
@@ -53,7 +61,11 @@ impl<'a> Source<'a> {
             length("numbers", numbers.len())?;
         }
         let numbers = self.numbers.map_or_else(|| (0..count as u64).collect(), <[u64]>::to_vec);
-        let condition = Condition { v_BD: v_ND, hypothesis_BD };
+        let mut condition = Condition { hypothesis_BD, ..Condition::first(&v_ND) };
+        if options.noise > 0.0 {
+            let kind = (Kind::Float, decoder.device());
+            condition.noise_B = Some(Tensor::f_full([count as i64], options.noise, kind)?);
+        }
         Ok(Checked { condition, before, numbers })
     }
 }
@@ -83,17 +95,26 @@ impl Checked {
     /// Input embeddings of the beginnings of `length` texts from `start` on.
     pub(super) fn beginnings(&self, decoder: &Decoder, start: usize, length: usize) -> Result<Beginnings> {
         let rows: Vec<usize> = (start..start + length).collect();
-        self.beginnings_of(decoder, &rows)
+        self.beginnings_of(decoder, &rows, false)
     }
 
-    /// Those of the given texts, in that order.
-    pub(super) fn beginnings_of(&self, decoder: &Decoder, texts: &[usize]) -> Result<Beginnings> {
+    /// Those of the given texts, in that order; `withheld` leaves their vectors out.
+    pub(super) fn beginnings_of(
+        &self,
+        decoder: &Decoder,
+        texts: &[usize],
+        withheld: bool,
+    ) -> Result<Beginnings> {
         let device = decoder.device();
         let index = |numbers: &[i64]| -> Result<Tensor> {
             Ok(Tensor::f_from_slice::<i64>(numbers)?.f_to_device(device)?)
         };
         let rows: Vec<i64> = texts.iter().map(|&text| text as i64).collect();
-        let prefix_BPH = decoder.prefix(&self.condition.select(&index(&rows)?)?)?;
+        let mut condition = self.condition.select(&index(&rows)?)?;
+        if withheld {
+            condition.withheld_B = Some(Tensor::f_ones([rows.len() as i64], (Kind::Bool, device))?);
+        }
+        let prefix_BPH = decoder.prefix(&condition)?;
         let (prefix, hidden) = (prefix_BPH.size()[1], prefix_BPH.size()[2]);
         let bos = decoder.config().bos_token_id;
         let tokens: Vec<i64> =

@@ -26,6 +26,8 @@ fn decoder() -> Decoder {
         input_scale: 3.0,
         input_normalization: false,
         refines: true,
+        knows_noise: true,
+        guides: true,
         qkv_bias: false,
     };
     let mut store = ParamStore::train(Device::Cpu, Kind::Float, 11);
@@ -46,10 +48,11 @@ fn it_does_not_matter_when_ended_rows_leave() {
         Strategy::Sample { temperature: 1.0, top_k: None, top_p: None, min_p: None, seed: 5, samples: 2 };
     let texts = |leave_at| {
         tch::no_grad(|| {
-            let source = Source::vectors(&v_BD).check(&decoder).unwrap();
-            let x_BSH = source.beginnings(&decoder, 0, 40).unwrap().stacked().unwrap();
+            let source = Source::vectors(&v_BD).check(&decoder, &GenerateOptions::default()).unwrap();
+            let with = source.beginnings(&decoder, 0, 40).unwrap();
+            let start = Start { with: &with, without: None, guidance: 1.0 };
             let mut sampler = Sampler::new(&strategy, 0..40);
-            in_step(&decoder, &x_BSH, 2, 20, leave_at, &mut sampler).unwrap()
+            in_step(&decoder, &start, 2, 20, leave_at, &mut sampler).unwrap()
         })
     };
     let (at_once, never) = (texts(0.0), texts(2.0));
@@ -90,8 +93,13 @@ fn texts_in_flight_are_those_of_rows_in_step() {
     let first = Source::vectors(&v_ND);
     let again = Source { hypotheses: Some(Hypotheses { v_ND: &hypothesis_ND, ids: &ids_of }), ..first };
     for (source, strategy) in [first, again].iter().flat_map(|s| strategies().map(move |t| (s, t))) {
-        let source = source.check(&decoder).unwrap();
-        let options = |batch| GenerateOptions { strategy: strategy.clone(), max_tokens: 20, batch };
+        let source = source.check(&decoder, &GenerateOptions::default()).unwrap();
+        let options = |batch| GenerateOptions {
+            strategy: strategy.clone(),
+            max_tokens: 20,
+            batch,
+            ..GenerateOptions::default()
+        };
         let (expected, found) = tch::no_grad(|| {
             let in_flight = |batch| in_flight::decode(&decoder, &source, &options(batch), 20).unwrap();
             (in_chunks(&decoder, &source, &options(30), 20).unwrap(), [1, 7, 40, 1000].map(in_flight))
@@ -115,7 +123,7 @@ fn a_refinement_reads_target_hypothesis_and_its_vector() {
     let texts = |source| generate_from(&decoder, &source, &GenerateOptions::default()).unwrap();
     let found = texts(source);
     // every one of its tokens is the most probable behind the training's layout of the row, padding and all
-    let condition = Condition { v_BD: v_ND.shallow_clone(), hypothesis_BD: Some(hypothesis_ND.copy()) };
+    let condition = Condition::refinement(&v_ND, hypothesis_ND.copy());
     let width = 20 + 5 + 1;
     let mut rows = Vec::new();
     for (before, texts) in ids_of.iter().zip(&found) {
@@ -162,6 +170,53 @@ fn what_is_drawn_follows_from_the_number() {
 }
 
 #[test]
+fn guidance_goes_from_no_vector_to_beyond_the_vector() {
+    let (decoder, v_ND) = (decoder(), vectors(30, 0.7));
+    let texts = |guidance: f64, strategy: Strategy| {
+        let options = GenerateOptions { guidance, strategy, ..GenerateOptions::default() };
+        generate(&decoder, &v_ND, &options).unwrap()
+    };
+    for strategy in strategies() {
+        // a hair beside 1 takes the way of two passes
+        let (near, plain) = (texts(1.0 + 1e-9, strategy.clone()), texts(1.0, strategy.clone()));
+        assert_eq!(ids(&near), ids(&plain), "{strategy:?}");
+    }
+    // without the vector all texts are one
+    let none = texts(0.0, Strategy::Greedy);
+    assert!(ids(&none).iter().all(|ids| *ids == none[0][0].ids), "{none:?}");
+    let (plain, guided) = (texts(1.0, Strategy::Greedy), texts(2.0, Strategy::Greedy));
+    assert_ne!(ids(&plain), ids(&guided));
+    // u + g (c - u) by hand, at the first token
+    let first = |withheld: bool| {
+        let source = Source::vectors(&v_ND).check(&decoder, &GenerateOptions::default()).unwrap();
+        let rows: Vec<usize> = (0..30).collect();
+        let x_BSH = source.beginnings_of(&decoder, &rows, withheld).unwrap().stacked().unwrap();
+        decoder.begin(&x_BSH, &mut decoder.cache(30, x_BSH.size()[1]).unwrap()).unwrap()
+    };
+    let [without_BV, with_BV] = [true, false].map(|withheld| tch::no_grad(|| first(withheld)));
+    let best_B = (&without_BV + (with_BV - &without_BV) * 2.0).argmax(1, false);
+    for (row, texts) in guided.iter().enumerate() {
+        let expected = best_B.int64_value(&[row as i64]);
+        assert_eq!(texts[0].ids.first().map_or(1, |&id| i64::from(id)), expected, "{row}");
+    }
+}
+
+#[test]
+fn the_level_of_noise_is_told_and_none_is_as_if_nothing_were_said() {
+    let (decoder, v_ND) = (decoder(), vectors(30, 0.7));
+    let condition = |noise: Option<f64>| {
+        let noise_B = noise.map(|noise| Tensor::full([30], noise, (Kind::Float, Device::Cpu)));
+        decoder.prefix(&Condition { noise_B, ..Condition::first(&v_ND) }).unwrap()
+    };
+    let silent = condition(None);
+    assert_eq!((condition(Some(0.0)) - &silent).abs().max().double_value(&[]), 0.0);
+    let [faint, loud] = [1e-4, 1e-2].map(|noise| (condition(Some(noise)) - &silent).abs().mean(Kind::Float));
+    assert!(faint.double_value(&[]) > 0.0 && loud.double_value(&[]) > 2.0 * faint.double_value(&[]));
+    let texts = |noise| generate(&decoder, &v_ND, &GenerateOptions { noise, ..Default::default() }).unwrap();
+    assert_ne!(ids(&texts(0.0)), ids(&texts(0.03)));
+}
+
+#[test]
 fn a_source_whose_parts_do_not_fit_is_refused() {
     let (decoder, v_ND, ids_of) = (decoder(), vectors(4, 0.7), hypotheses(3));
     let refused = |source: Source<'_>| {
@@ -183,7 +238,12 @@ fn the_number_of_threads_does_not_matter() {
     for strategy in strategies() {
         let with = |threads| {
             let v_ND = v_ND.copy();
-            let options = GenerateOptions { strategy: strategy.clone(), max_tokens: 20, batch: 64 };
+            let options = GenerateOptions {
+                strategy: strategy.clone(),
+                max_tokens: 20,
+                batch: 64,
+                ..GenerateOptions::default()
+            };
             // the number is a thread's own, and other tests have theirs
             let run = move || {
                 tch::set_num_threads(threads);

@@ -126,8 +126,7 @@ impl<'a> Search<'a> {
             strategies.insert(0, Strategy::Greedy);
         }
         for strategy in strategies {
-            let options =
-                GenerateOptions { strategy, max_tokens: self.options.max_tokens, batch: self.options.batch };
+            let options = GenerateOptions { strategy, ..self.options.generate.clone() };
             let found = self.inverter.invert_from(&source, &options)?;
             for (decode, candidates) in decodes.iter().zip(found) {
                 fresh.entry(decode.text).or_default().extend(candidates);

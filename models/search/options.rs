@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::generate::Strategy;
+use crate::generate::{GenerateOptions, Strategy};
 use crate::{Error, Result};
 
 /// What is decoded from one vector, or from one hypothesis.
@@ -45,10 +45,8 @@ pub struct SearchOptions {
     pub min_p: Option<f64>,
     /// Seed of what is drawn.
     pub seed: u64,
-    /// Longest text in tokens, EOS included.
-    pub max_tokens: usize,
-    /// Rows decoded together.
-    pub batch: usize,
+    /// How all of them are decoded; its strategy is not looked at.
+    pub generate: GenerateOptions,
 }
 
 impl Default for SearchOptions {
@@ -68,8 +66,7 @@ impl Default for SearchOptions {
             top_p: None,
             min_p: None,
             seed: 0,
-            max_tokens: usize::MAX,
-            batch: 256,
+            generate: GenerateOptions::default(),
         }
     }
 }

@@ -146,7 +146,12 @@ fn neither_batch_nor_padding_matters() {
     ];
     for strategy in strategies {
         let texts = |batch| {
-            let options = GenerateOptions { strategy: strategy.clone(), max_tokens: 100, batch };
+            let options = GenerateOptions {
+                strategy: strategy.clone(),
+                max_tokens: 100,
+                batch,
+                ..GenerateOptions::default()
+            };
             generate(&decoder, &v_ND, &options).unwrap()
         };
         let ids = |texts: &[Vec<Generated>]| {
@@ -268,6 +273,8 @@ fn small() -> DecoderConfig {
         input_scale: 8f64.sqrt(),
         input_normalization: false,
         refines: false,
+        knows_noise: false,
+        guides: false,
         qkv_bias: true,
     }
 }

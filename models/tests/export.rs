@@ -62,6 +62,8 @@ fn inverter(tie_embeddings: bool, qkv_bias: bool) -> Inverter {
         input_scale: 8f64.sqrt(),
         input_normalization: qkv_bias,
         refines: qkv_bias,
+        knows_noise: qkv_bias,
+        guides: qkv_bias,
         qkv_bias,
     };
     let mut store = ParamStore::train(Device::Cpu, Kind::Float, 4);

@@ -145,7 +145,12 @@ fn the_best_ever_seen_is_returned_and_every_encoding_is_counted() {
 fn neither_batch_nor_company_changes_what_is_found() {
     let v_ND = vectors(12);
     let all = search(&Letters::new(), &options(), &v_ND, 0);
-    let small = search(&Letters::new(), &SearchOptions { batch: 5, ..options() }, &v_ND, 0);
+    let small = search(
+        &Letters::new(),
+        &SearchOptions { generate: GenerateOptions { batch: 5, ..GenerateOptions::default() }, ..options() },
+        &v_ND,
+        0,
+    );
     let texts = |found: &[Inverted]| found.iter().map(|f| (f.text.clone(), f.encodings)).collect::<Vec<_>>();
     assert_eq!(texts(&all), texts(&small));
     let later = search(&Letters::new(), &options(), &v_ND.narrow(0, 7, 5), 7);

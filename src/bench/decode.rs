@@ -142,7 +142,8 @@ fn in_f32(args: &BenchDecodeArgs, v_ND: &Tensor) -> Result<Vec<Inverted>> {
 fn options(args: &BenchDecodeArgs, batch: u32) -> GenerateOptions {
     let (width, max_tokens) = (args.beam as usize, args.max_tokens as usize);
     let strategy = if width > 1 { Strategy::Beam { width, length_penalty: 1.0 } } else { Strategy::Greedy };
-    GenerateOptions { strategy, max_tokens, batch: batch as usize * width }
+    let batch = batch as usize * width;
+    GenerateOptions { strategy, max_tokens, batch, ..GenerateOptions::default() }
 }
 
 /// The vectors of the file, which must be of the decoder's space, or random ones of length 1.

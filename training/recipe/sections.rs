@@ -36,6 +36,8 @@ pub struct Recipe {
     pub distributed: DistributedSection,
     /// How the decoder learns to refine its guesses.
     pub refinement: RefinementSection,
+    /// Noise on the vectors that it learns from.
+    pub noise: NoiseSection,
     /// The round trip at each evaluation of a training.
     pub eval: EvalSection,
     /// The run folder.
@@ -398,6 +400,26 @@ impl Default for RefinementSection {
     }
 }
 
+/// `[noise]`: noise on the vectors that the decoder learns from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NoiseSection {
+    /// Share of the vectors that noise is added to; their level is told to the decoder. Default: 0.
+    pub share: f64,
+    /// Least standard deviation of the noise in each number of a vector. Default: 1e-4.
+    pub lowest: f64,
+    /// The most; between the two its logarithm is uniform. Default: 0.03.
+    pub highest: f64,
+    /// Share of the vectors that are withheld, which guidance needs. Default: 0.
+    pub withheld: f64,
+}
+
+impl Default for NoiseSection {
+    fn default() -> Self {
+        Self { share: 0.0, lowest: 1e-4, highest: 0.03, withheld: 0.0 }
+    }
+}
+
 /// `[eval]`: the round trip at each evaluation of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -464,6 +486,8 @@ impl Recipe {
             input_scale: shape.input_scale.unwrap_or((dim as f64).sqrt()),
             input_normalization: false,
             refines: self.refinement.share > 0.0,
+            knows_noise: self.noise.share > 0.0,
+            guides: self.noise.withheld > 0.0,
             qkv_bias: false,
         }
     }

@@ -189,6 +189,17 @@ impl Recipe {
             problems.at_least_one(&format!("refinement.{field}"), number);
         }
         problems.positive("refinement.temperature", refinement.temperature);
+        let noise = &self.noise;
+        for (field, share) in [("share", noise.share), ("withheld", noise.withheld)] {
+            problems.need((0.0..=1.0).contains(&share), &format!("noise.{field}"), || {
+                format!("is {share}; a share lies within 0 and 1")
+            });
+        }
+        problems.positive("noise.lowest", noise.lowest);
+        let is_above = noise.highest.is_finite() && noise.highest >= noise.lowest;
+        problems.need(is_above, "noise.highest", || {
+            format!("is {}; it must be at least `noise.lowest` = {}", noise.highest, noise.lowest)
+        });
     }
 
     fn check_optimizer(&self, problems: &mut Problems) {

@@ -1,0 +1,148 @@
+//! Noise on the target vectors of a training, so that vectors which come from another model, or from coarse storage,
+//! still decode; and targets that are withheld, for guidance.
+#![allow(non_snake_case)]
+
+use models::Condition;
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, StandardNormal};
+use tch::{Device, Kind, Tensor};
+
+use crate::Result;
+use crate::recipe::NoiseSection;
+
+/// What a recipe says of noise, with what it is drawn from.
+#[derive(Debug, Clone)]
+pub struct Noise {
+    section: NoiseSection,
+    seed: u64,
+    /// Whether vectors have length 1, and keep it.
+    unit: bool,
+}
+
+impl Noise {
+    /// For vectors that have length 1 where `unit` says so. What is drawn follows from `seed`, the step and the text.
+    pub fn new(section: &NoiseSection, seed: u64, unit: bool) -> Self {
+        Self { section: section.clone(), seed, unit }
+    }
+
+    /// The condition of some texts (their numbers) at a step, its targets perturbed, its levels and what is withheld
+    /// said. Without noise in the recipe nothing changes.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn add(&self, condition: Condition, step: u64, texts: &[u32]) -> Result<Condition> {
+        let NoiseSection { share, withheld, .. } = self.section;
+        if share == 0.0 && withheld == 0.0 {
+            return Ok(condition);
+        }
+        let size = condition.v_BD.size();
+        let mut numbers = Vec::<f32>::try_from(condition.v_BD.f_contiguous()?.f_view([-1])?)?;
+        let (mut levels, mut hidden) = (Vec::new(), Vec::new());
+        let dim = (size[1] as usize).max(1);
+        for (row, &text) in numbers.chunks_mut(dim).zip(texts) {
+            let mut random = self.stream(step, text);
+            let level = self.level(&mut random);
+            hidden.push(uniform(&mut random) < withheld);
+            levels.push(level as f32);
+            if level > 0.0 {
+                perturb(row, level, self.unit, &mut random);
+            }
+        }
+        let v_BD = Tensor::f_from_slice(&numbers)?.f_view(size.as_slice())?;
+        let noise_B = if share > 0.0 { Some(Tensor::f_from_slice(&levels)?) } else { None };
+        let mut withheld_B = None;
+        if withheld > 0.0 {
+            let bytes: Vec<u8> = hidden.iter().map(|&is| u8::from(is)).collect();
+            withheld_B = Some(Tensor::f_from_slice(&bytes)?.f_to_kind(Kind::Bool)?);
+        }
+        Ok(Condition { v_BD: v_BD.f_to_device(Device::Cpu)?, noise_B, withheld_B, ..condition })
+    }
+
+    /// Standard deviation of the noise in each number: 0 for a clean vector, else its logarithm is uniform.
+    fn level(&self, random: &mut ChaCha8Rng) -> f64 {
+        let NoiseSection { share, lowest, highest, .. } = self.section;
+        let (is_noisy, place) = (uniform(random) < share, uniform(random));
+        if is_noisy { lowest * (highest / lowest).powf(place) } else { 0.0 }
+    }
+
+    fn stream(&self, step: u64, text: u32) -> ChaCha8Rng {
+        let mut hasher = blake3::Hasher::new();
+        for part in [self.seed, step, u64::from(text)] {
+            hasher.update(&part.to_le_bytes());
+        }
+        ChaCha8Rng::from_seed(*hasher.finalize().as_bytes())
+    }
+}
+
+fn uniform(random: &mut ChaCha8Rng) -> f64 {
+    (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn perturb(row: &mut [f32], level: f64, unit: bool, random: &mut ChaCha8Rng) {
+    for number in row.iter_mut() {
+        let noise: f64 = StandardNormal.sample(random);
+        *number += (level * noise) as f32;
+    }
+    if unit {
+        let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt().max(1e-12);
+        row.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn section() -> NoiseSection {
+        NoiseSection { share: 0.6, lowest: 1e-3, highest: 1e-1, withheld: 0.2 }
+    }
+
+    fn noisy(section: &NoiseSection, step: u64, texts: &[u32]) -> Condition {
+        let one_BD = Tensor::eye(64, (Kind::Float, Device::Cpu)).narrow(0, 0, 1);
+        let v_BD = one_BD.expand([texts.len() as i64, 64], false);
+        Noise::new(section, 7, true).add(Condition::first(&v_BD), step, texts).unwrap()
+    }
+
+    fn floats(tensor: &Tensor) -> Vec<f64> {
+        tensor.to_kind(Kind::Double).view([-1]).try_into().unwrap()
+    }
+
+    #[test]
+    fn levels_and_noise_are_what_the_recipe_says() {
+        let texts: Vec<u32> = (0..4000).collect();
+        let found = noisy(&section(), 3, &texts);
+        let levels = floats(found.noise_B.as_ref().unwrap());
+        let loud: Vec<f64> = levels.iter().copied().filter(|&level| level > 0.0).collect();
+        assert!((loud.len() as f64 / 4000.0 - 0.6).abs() < 0.03);
+        assert!(loud.iter().all(|level| (1e-3..=0.1001).contains(level)));
+        // the logarithm is uniform: half of them lie below its middle
+        assert!(
+            (loud.iter().filter(|&&level| level < 1e-2).count() as f64 / loud.len() as f64 - 0.5).abs()
+                < 0.03
+        );
+        let hidden = floats(found.withheld_B.as_ref().unwrap()).iter().sum::<f64>() / 4000.0;
+        assert!((hidden - 0.2).abs() < 0.03, "{hidden}");
+        // unit vectors stay so, clean ones stay themselves, and noise of level s turns one by about s sqrt(64)
+        let cosines = floats(&found.v_BD.select(1, 0));
+        let lengths = floats(&found.v_BD.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Double));
+        assert!(lengths.iter().all(|length| (length - 1.0).abs() < 1e-5));
+        for (cosine, level) in cosines.iter().zip(&levels) {
+            let expected = 1.0 / (1.0 + level * level * 63.0).sqrt();
+            assert!((cosine - expected).abs() < 0.3 * (level * 8.0) + 1e-6, "{cosine} {expected} {level}");
+        }
+    }
+
+    #[test]
+    fn noise_follows_from_step_and_text_alone() {
+        let all = noisy(&section(), 3, &[5, 6, 7, 8]);
+        let some = noisy(&section(), 3, &[8, 6]);
+        let rows = Tensor::from_slice(&[3i64, 1]);
+        assert_eq!(floats(&all.v_BD.index_select(0, &rows)), floats(&some.v_BD));
+        assert_ne!(floats(&noisy(&section(), 4, &[5, 6, 7, 8]).v_BD), floats(&all.v_BD));
+        let clean = noisy(&NoiseSection::default(), 3, &[5, 6]);
+        assert!(clean.noise_B.is_none() && clean.withheld_B.is_none());
+        assert!(floats(&clean.v_BD.select(1, 0)).iter().all(|&x| x == 1.0));
+    }
+}
