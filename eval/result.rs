@@ -184,13 +184,13 @@ pub struct Settings {
     /// How the decoder chose tokens, in a few words.
     pub strategy: String,
     /// How texts were searched for by encoding candidates again; `None` for one guess a text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub search: Option<SearchOptions>,
     /// Candidates encoded a text, on average; 0 without a search.
     #[serde(default)]
     pub encodings: f64,
     /// Mean of the best cosine after each round of the search, the first guesses' first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub course: Vec<f64>,
     /// Data type of the decoder's weights.
     pub dtype: String,

@@ -50,6 +50,16 @@ fn head(result: &RoundTrip) -> String {
         "texts    {n}, {}, {} on {}, {:.1} texts/s",
         settings.strategy, settings.dtype, decoder.device, settings.texts_per_s
     );
+    if settings.search.is_some() {
+        let each = 1.0 / settings.texts_per_s.max(1e-9);
+        let course: Vec<String> = settings.course.iter().map(|cosine| format!("{cosine:.4}")).collect();
+        let _ = writeln!(
+            text,
+            "search   {:.1} encodings and {each:.3} s a text; mean best cosine by round {}",
+            settings.encodings,
+            course.join(" ")
+        );
+    }
     if settings.trial {
         let _ = writeln!(text, "TRIAL    the first {n} of {} texts only", settings.available);
     }

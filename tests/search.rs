@@ -50,7 +50,7 @@ fn a_search_is_counted_bounded_and_never_worse() {
     };
     let cosine = |result: &Value| result["cosine"].as_f64().unwrap();
     let greedy = eval(&[]);
-    assert!(greedy["settings"].get("search").is_none());
+    assert!(greedy["settings"]["search"].is_null());
     assert_eq!(greedy["settings"]["encodings"], 0.0);
     let budget = eval(&["--budget", "8"]);
     let encodings = budget["settings"]["encodings"].as_f64().unwrap();

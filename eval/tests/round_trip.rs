@@ -110,7 +110,7 @@ impl Invert for Memory {
         &self.space
     }
 
-    fn invert(&self, v_ND: &Tensor, _: &GenerateOptions) -> models::Result<Vec<Inverted>> {
+    fn invert(&self, v_ND: &Tensor, _: u64, _: &GenerateOptions) -> models::Result<Vec<Inverted>> {
         let nearest =
             (v_ND.unsqueeze(1) - self.vectors_ND.unsqueeze(0)).square().sum_dim_intlist(-1, false, None);
         let nearest = Vec::<i64>::try_from(&nearest.argmin(1, false)).unwrap();
@@ -119,6 +119,8 @@ impl Invert for Memory {
             log_prob: -1.5,
             tokens: 3,
             finished: at != 0,
+            encodings: 0,
+            course: Vec::new(),
         };
         Ok(nearest.into_iter().map(inverted).collect())
     }

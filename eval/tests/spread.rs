@@ -73,16 +73,22 @@ impl Invert for Toy {
         &self.space
     }
 
-    fn invert(&self, v_ND: &Tensor, options: &GenerateOptions) -> models::Result<Vec<Inverted>> {
+    fn invert(
+        &self,
+        v_ND: &Tensor,
+        first: u64,
+        options: &GenerateOptions,
+    ) -> models::Result<Vec<Inverted>> {
         if self.fails {
             return Err(Error::Tokenize("no words".to_owned()));
         }
         let drawn = matches!(options.strategy, Strategy::Sample { .. });
         let text = |at: i64| {
             let number = |i: i64| v_ND.double_value(&[at, i]);
-            let place = if drawn { format!(" at {at}") } else { String::new() };
+            let place = if drawn { format!(" at {}", first + at as u64) } else { String::new() };
             let text = format!("{:.3} letters after {}{place}", number(0) * 7.0, number(1));
-            Inverted { text, log_prob: f64::NEG_INFINITY, tokens: at as usize, finished: true }
+            let (log_prob, tokens) = (f64::NEG_INFINITY, at as usize);
+            Inverted { text, log_prob, tokens, finished: true, encodings: 0, course: Vec::new() }
         };
         Ok((0..v_ND.size()[0]).map(text).collect())
     }
