@@ -339,7 +339,7 @@ fn the_schema_is_as_documented() {
         keys(value, key, &mut found);
     }
     assert_eq!(found, expected);
-    assert!(expected.len() > 100 && rows.len() == 17);
+    assert!(expected.len() > 100 && rows.len() == 18);
     for metric in eval::Metric::ALL {
         assert!(json[metric.name()].is_number(), "{metric}");
         assert_eq!(json["intervals"][metric.name()].as_array().unwrap().len(), 2);
