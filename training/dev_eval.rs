@@ -248,7 +248,15 @@ mod tests {
     fn samples_are_left_and_taken_back() {
         let run = tempfile::tempdir().unwrap();
         let samples = vec![("A \"red\" ball.".to_owned(), "a ball\n".to_owned()), ("x".into(), "y".into())];
-        let metrics = DevMetrics { step: 20, dev_loss: None, n: 0, round_trip: None, refined: None, samples, seconds: 0.0 };
+        let metrics = DevMetrics {
+            step: 20,
+            dev_loss: None,
+            n: 0,
+            round_trip: None,
+            refined: None,
+            samples,
+            seconds: 0.0,
+        };
         write_samples(run.path(), &metrics).unwrap();
         write_samples(run.path(), &DevMetrics { step: 30, ..metrics.clone() }).unwrap();
         write_samples(run.path(), &DevMetrics { step: 40, samples: Vec::new(), ..metrics }).unwrap();

@@ -14,7 +14,7 @@ use crate::checkpoint::{self, Best, State};
 use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
 use crate::failed_step::keep_failed_step;
-use crate::hypotheses::{Maker, Pool, RefinementState, Refresh};
+use crate::hypotheses::{Maker, Pool, RefinementState, Refresh, copy_target_networks};
 use crate::keeper::Keeper;
 use crate::loader::{Loader, Refining, Share, Supply};
 use crate::loss::LossOptions;
@@ -291,6 +291,7 @@ impl Training {
         if first {
             // what was best at first guesses alone is not what is looked for from here on
             self.state.best = None;
+            copy_target_networks(&self.model.store, self.ema.as_ref().map(Ema::averages))?;
         }
         self.pool = Arc::new(pool_of(recipe, prepared, &self.state)?);
         if let Some(keeper) = keeper {

@@ -73,12 +73,7 @@ impl Invert for Toy {
         &self.space
     }
 
-    fn invert(
-        &self,
-        v_ND: &Tensor,
-        first: u64,
-        options: &GenerateOptions,
-    ) -> models::Result<Vec<Inverted>> {
+    fn invert(&self, v_ND: &Tensor, first: u64, options: &GenerateOptions) -> models::Result<Vec<Inverted>> {
         if self.fails {
             return Err(Error::Tokenize("no words".to_owned()));
         }

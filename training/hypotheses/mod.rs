@@ -6,11 +6,13 @@
 //! issue 16). A set is a shard of pairs on disk (`set.rs`); the newest few are the pool that batches are drawn from
 //! (`pool.rs`).
 
+mod begin;
 mod maker;
 mod pool;
 mod schedule;
 mod set;
 
+pub(crate) use begin::copy_target_networks;
 pub(crate) use maker::Maker;
 pub use pool::Pool;
 pub(crate) use schedule::Refresh;
