@@ -15,6 +15,8 @@ pub struct Condition {
     /// How noisy each target is: the standard deviation of what was added to each of its numbers, (B) f32; `None` where
     /// all are clean.
     pub noise_B: Option<Tensor>,
+    /// Tokens of each text, EOS not counted, (B) f32; 0 where that is left open, `None` where it is for all.
+    pub length_B: Option<Tensor>,
     /// Rows whose target is withheld, (B) bool, as for guidance; `None` for none.
     pub withheld_B: Option<Tensor>,
 }
@@ -22,7 +24,13 @@ pub struct Condition {
 impl Condition {
     /// First guesses at vectors (B, dim).
     pub fn first(v_BD: &Tensor) -> Self {
-        Self { v_BD: v_BD.shallow_clone(), hypothesis_BD: None, noise_B: None, withheld_B: None }
+        Self {
+            v_BD: v_BD.shallow_clone(),
+            hypothesis_BD: None,
+            noise_B: None,
+            length_B: None,
+            withheld_B: None,
+        }
     }
 
     /// Refinements of hypotheses with vectors (B, dim).
@@ -70,6 +78,7 @@ impl Condition {
             v_BD: of(&self.v_BD)?,
             hypothesis_BD: optional(&self.hypothesis_BD)?,
             noise_B: optional(&self.noise_B)?,
+            length_B: optional(&self.length_B)?,
             withheld_B: optional(&self.withheld_B)?,
         })
     }

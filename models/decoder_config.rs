@@ -71,6 +71,9 @@ pub struct DecoderConfig {
     /// Whether it is told how noisy a vector is.
     #[serde(default)]
     pub knows_noise: bool,
+    /// Whether it can be told how long a text is.
+    #[serde(default)]
+    pub knows_length: bool,
     /// Whether it also writes without a vector, which guidance needs.
     #[serde(default)]
     pub guides: bool,
@@ -162,9 +165,10 @@ impl DecoderConfig {
         let out = self.prefix_tokens * self.hidden;
         let network = (self.dim + 1) * self.projector_hidden + (self.projector_hidden + 1) * out;
         let refining = if self.refines { 2 * network + self.projector_hidden } else { 0 };
-        let noise = if self.knows_noise { self.projector_hidden } else { 0 };
+        let told = i64::from(self.knows_noise) + i64::from(self.knows_length);
+        let told = told * self.projector_hidden;
         let nothing = if self.guides { out } else { 0 };
-        let projector = network + refining + noise + nothing;
+        let projector = network + refining + told + nothing;
         let (blocks, head) =
             (self.layers * block + self.hidden, if self.tie_embeddings { 0 } else { embedding });
         ParameterCounts { embedding, blocks, head, projector, total: embedding + blocks + head + projector }

@@ -16,6 +16,8 @@ pub struct Projector {
     refining: Option<Refining>,
     /// (M): how the noise enters the target's middle layer
     level_M: Option<Tensor>,
+    /// (M): how the text's length does
+    length_M: Option<Tensor>,
     /// (P, H): what stands in the place of a target that is withheld
     nothing_PH: Option<Tensor>,
     input_scale: f64,
@@ -44,6 +46,9 @@ struct Network {
 /// Noise below this level is next to none: on a vector of 1024 numbers it has a length of 0.003.
 const FAINTEST: f64 = 1e-4;
 
+/// A text of one token.
+const SHORTEST: f64 = 1.0;
+
 /// Distances are told apart down to this one: two unit vectors of cosine 1 - 5e-7.
 const NEAREST: f64 = 1e-3;
 
@@ -52,7 +57,8 @@ impl Projector {
     /// their biases, and where the configuration says so the buffers `projector.input.mean` and
     /// `projector.input.scale` (dim). A decoder that refines has the same layers again under `projector.hypothesis`
     /// and `projector.difference`, and `projector.difference.distance` (projector_hidden); one that knows noise
-    /// `projector.level` (projector_hidden), one that guides `projector.nothing` (P, H).
+    /// `projector.level` (projector_hidden), lengths `projector.length` (projector_hidden), one that guides
+    /// `projector.nothing` (P, H).
     ///
     /// # Errors
     /// A parameter name that is taken.
@@ -72,10 +78,11 @@ impl Projector {
             Ok(Some(store.tensor(name, shape, Init::Normal(scale), Group::Gain)?))
         };
         let level_M = optional(config.knows_noise, "projector.level", &[config.projector_hidden], 0.1)?;
+        let length_M = optional(config.knows_length, "projector.length", &[config.projector_hidden], 0.1)?;
         let of_prefix = [config.prefix_tokens, config.hidden];
         let nothing_PH = optional(config.guides, "projector.nothing", &of_prefix, 0.02)?;
         let (input_scale, kind) = (config.input_scale, store.compute_kind());
-        Ok(Self { target, input, refining, level_M, nothing_PH, input_scale, kind })
+        Ok(Self { target, input, refining, level_M, length_M, nothing_PH, input_scale, kind })
     }
 
     /// The prefix in the compute type: (B, P, H), or (B, 3 P, H) where there are hypotheses: target, hypothesis,
@@ -86,8 +93,8 @@ impl Projector {
     /// [`crate::Error::DoesNotGuide`] for a target that is withheld where it has nothing in its place; libtorch's own
     /// (out of memory).
     pub fn forward(&self, condition: &Condition) -> Result<Tensor> {
-        let noise_BM = self.noise(condition)?;
-        let target_BPH = self.target.forward(&self.input(&condition.v_BD)?, noise_BM.as_ref())?;
+        let told_BM = self.told(condition)?;
+        let target_BPH = self.target.forward(&self.input(&condition.v_BD)?, told_BM.as_ref())?;
         let target_BPH = self.withhold(target_BPH, condition)?;
         let Some(hypothesis_BD) = &condition.hypothesis_BD else { return Ok(target_BPH) };
         let refining = self.refining.as_ref().ok_or(crate::Error::DoesNotRefine)?;
@@ -98,12 +105,22 @@ impl Projector {
         Ok(Tensor::f_cat(&[target_BPH, hypothesis_BPH, difference_BPH], 1)?)
     }
 
-    /// What the noise adds to the target's middle layer: nothing for a clean vector, so that a plain reader of the
-    /// projector, which knows no noise, decodes clean vectors right.
-    fn noise(&self, condition: &Condition) -> Result<Option<Tensor>> {
-        let (Some(level_M), Some(noise_B)) = (&self.level_M, &condition.noise_B) else { return Ok(None) };
-        let loudness_B1 = noise_B.f_div_scalar(FAINTEST)?.f_log1p()?.f_unsqueeze(1)?;
-        Ok(Some(loudness_B1.f_to_kind(self.kind)?.f_mul(level_M)?))
+    /// What noise and length add to the target's middle layer, (B, M): nothing for a clean vector and an open length, so
+    /// that a plain reader of the projector, which knows of neither, decodes such vectors right.
+    fn told(&self, condition: &Condition) -> Result<Option<Tensor>> {
+        let all =
+            [(&self.level_M, &condition.noise_B, FAINTEST), (&self.length_M, &condition.length_B, SHORTEST)];
+        let mut told_BM: Option<Tensor> = None;
+        for (weight_M, number_B, unit) in all {
+            let (Some(weight_M), Some(number_B)) = (weight_M, number_B) else { continue };
+            let number_B1 = number_B.f_div_scalar(unit)?.f_log1p()?.f_unsqueeze(1)?.f_to_kind(self.kind)?;
+            let own_BM = number_B1.f_mul(weight_M)?;
+            told_BM = Some(match told_BM {
+                Some(other_BM) => other_BM.f_add(&own_BM)?,
+                None => own_BM,
+            });
+        }
+        Ok(told_BM)
     }
 
     fn withhold(&self, prefix_BPH: Tensor, condition: &Condition) -> Result<Tensor> {

@@ -40,6 +40,9 @@ pub(crate) struct DecodingArgs {
     /// vector is about 0.98 at 384 numbers)
     #[arg(long, value_name = "LEVEL", default_value_t = 0.0)]
     noise: f64,
+    /// Tokens of the texts, where that is known and the decoder has learnt lengths [default: left open]
+    #[arg(long, value_name = "N")]
+    length: Option<usize>,
     /// Follow the vectors more closely than the decoder would (above 1), or less (below 1)
     #[arg(long, value_name = "SCALE", default_value_t = 1.0)]
     guidance: f64,
@@ -91,7 +94,8 @@ impl DecodingArgs {
             }
         };
         let batch = self.batch as usize;
-        Ok(GenerateOptions { strategy, max_tokens, batch, noise: self.noise, guidance: self.guidance })
+        let (noise, length, guidance) = (self.noise, self.length, self.guidance);
+        Ok(GenerateOptions { strategy, max_tokens, batch, noise, length, guidance })
     }
 
     /// Whether tokens are drawn at all.

@@ -60,6 +60,7 @@ fn export(folder: &Path) -> PathBuf {
         input_normalization: false,
         refines: false,
         knows_noise: false,
+        knows_length: false,
         guides: false,
         qkv_bias: false,
     };

@@ -44,8 +44,15 @@ impl Collator {
     /// libtorch's own.
     pub fn collate_at(&self, step: u64, texts: &[u32]) -> Result<MicroBatch> {
         let rows: Vec<u32> = texts.iter().map(|&text| self.tokens.row(text)).collect();
-        let condition = Condition::first(&self.pairs.vectors(&rows));
-        self.first_guesses(texts, self.noise.add(condition, step, texts)?, rows)
+        let condition = self.noise.add(Condition::first(&self.pairs.vectors(&rows)), step, texts)?;
+        let condition =
+            self.noise.tell_lengths(condition, step, texts, &self.lengths(texts.iter().copied()))?;
+        self.first_guesses(texts, condition, rows)
+    }
+
+    /// Tokens of texts, EOS not counted.
+    fn lengths(&self, texts: impl Iterator<Item = u32>) -> Vec<usize> {
+        texts.map(|text| self.tokens.targets(text).count().saturating_sub(1)).collect()
     }
 
     fn first_guesses(&self, texts: &[u32], condition: Condition, rows: Vec<u32>) -> Result<MicroBatch> {
@@ -64,6 +71,8 @@ impl Collator {
         let rows: Vec<u32> = entries.iter().map(|&entry| self.tokens.row(pool.text(entry))).collect();
         let condition = Condition::refinement(&self.pairs.vectors(&rows), pool.vectors(entries)?);
         let condition = self.noise.add(condition, step, entries)?;
+        let lengths = self.lengths(entries.iter().map(|&entry| pool.text(entry)));
+        let condition = self.noise.tell_lengths(condition, step, entries, &lengths)?;
         let mut layout = Layout::new(self);
         for &entry in entries {
             layout.push(pool.ids(entry), pool.text(entry));

@@ -1,5 +1,5 @@
-//! Noise on the target vectors of a training, so that vectors which come from another model, or from coarse storage,
-//! still decode; and targets that are withheld, for guidance.
+//! What is done to the target vectors of a training, and told of them: noise, so that vectors which come from another
+//! model, or from coarse storage, still decode; targets that are withheld, for guidance; lengths that are told.
 #![allow(non_snake_case)]
 
 use models::Condition;
@@ -18,12 +18,36 @@ pub struct Noise {
     seed: u64,
     /// Whether vectors have length 1, and keep it.
     unit: bool,
+    /// Share of the texts whose length is told.
+    length_told: f64,
 }
 
 impl Noise {
     /// For vectors that have length 1 where `unit` says so. What is drawn follows from `seed`, the step and the text.
-    pub fn new(section: &NoiseSection, seed: u64, unit: bool) -> Self {
-        Self { section: section.clone(), seed, unit }
+    pub fn new(section: &NoiseSection, length_told: f64, seed: u64, unit: bool) -> Self {
+        Self { section: section.clone(), seed, unit, length_told }
+    }
+
+    /// Tells the lengths of some texts at a step: `lengths` are their tokens, EOS not counted.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn tell_lengths(
+        &self,
+        condition: Condition,
+        step: u64,
+        texts: &[u32],
+        lengths: &[usize],
+    ) -> Result<Condition> {
+        if self.length_told == 0.0 {
+            return Ok(condition);
+        }
+        let told = |(&text, &length): (&u32, &usize)| {
+            let is_told = uniform(&mut self.stream(LENGTHS, step, text)) < self.length_told;
+            if is_told { length as f32 } else { 0.0 }
+        };
+        let told: Vec<f32> = texts.iter().zip(lengths).map(told).collect();
+        Ok(Condition { length_B: Some(Tensor::f_from_slice(&told)?), ..condition })
     }
 
     /// The condition of some texts (their numbers) at a step, its targets perturbed, its levels and what is withheld
@@ -41,7 +65,7 @@ impl Noise {
         let (mut levels, mut hidden) = (Vec::new(), Vec::new());
         let dim = (size[1] as usize).max(1);
         for (row, &text) in numbers.chunks_mut(dim).zip(texts) {
-            let mut random = self.stream(step, text);
+            let mut random = self.stream(NOISE, step, text);
             let level = self.level(&mut random);
             hidden.push(uniform(&mut random) < withheld);
             levels.push(level as f32);
@@ -66,14 +90,18 @@ impl Noise {
         if is_noisy { lowest * (highest / lowest).powf(place) } else { 0.0 }
     }
 
-    fn stream(&self, step: u64, text: u32) -> ChaCha8Rng {
+    fn stream(&self, what: u64, step: u64, text: u32) -> ChaCha8Rng {
         let mut hasher = blake3::Hasher::new();
-        for part in [self.seed, step, u64::from(text)] {
+        for part in [what, self.seed, step, u64::from(text)] {
             hasher.update(&part.to_le_bytes());
         }
         ChaCha8Rng::from_seed(*hasher.finalize().as_bytes())
     }
 }
+
+/// What random numbers are for: each use has its own.
+const NOISE: u64 = 0;
+const LENGTHS: u64 = 1;
 
 fn uniform(random: &mut ChaCha8Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -102,7 +130,7 @@ mod tests {
     fn noisy(section: &NoiseSection, step: u64, texts: &[u32]) -> Condition {
         let one_BD = Tensor::eye(64, (Kind::Float, Device::Cpu)).narrow(0, 0, 1);
         let v_BD = one_BD.expand([texts.len() as i64, 64], false);
-        Noise::new(section, 7, true).add(Condition::first(&v_BD), step, texts).unwrap()
+        Noise::new(section, 0.0, 7, true).add(Condition::first(&v_BD), step, texts).unwrap()
     }
 
     fn floats(tensor: &Tensor) -> Vec<f64> {
@@ -132,6 +160,19 @@ mod tests {
             let expected = 1.0 / (1.0 + level * level * 63.0).sqrt();
             assert!((cosine - expected).abs() < 0.3 * (level * 8.0) + 1e-6, "{cosine} {expected} {level}");
         }
+    }
+
+    #[test]
+    fn lengths_are_told_of_the_share_asked_for() {
+        let noise = Noise::new(&NoiseSection::default(), 0.25, 7, true);
+        let texts: Vec<u32> = (0..4000).collect();
+        let lengths: Vec<usize> = (0..4000).map(|text| 3 + text % 50).collect();
+        let condition = Condition::first(&Tensor::zeros([4000, 2], (Kind::Float, Device::Cpu)));
+        let told = noise.tell_lengths(condition, 3, &texts, &lengths).unwrap();
+        let told = floats(told.length_B.as_ref().unwrap());
+        assert!(told.iter().zip(&lengths).all(|(&told, &length)| told == 0.0 || told == length as f64));
+        let share = told.iter().filter(|&&told| told > 0.0).count() as f64 / 4000.0;
+        assert!((share - 0.25).abs() < 0.03, "{share}");
     }
 
     #[test]

@@ -76,7 +76,8 @@ fn with_vocabulary(recipe: &Recipe, pairs: Arc<PairSet>, vocabulary: Vocabulary)
         });
     }
     let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most)?;
-    let noise = Noise::new(&recipe.noise, recipe.training.seed, pairs.space().normalize);
+    let noise =
+        Noise::new(&recipe.noise, recipe.training.length_told, recipe.training.seed, pairs.space().normalize);
     Ok(Prepared { pairs, vocabulary, config, train: Arc::new(train), dev: Arc::new(dev), noise })
 }
 

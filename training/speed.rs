@@ -171,6 +171,7 @@ impl Shapes {
             input_normalization: false,
             refines: false,
             knows_noise: false,
+            knows_length: false,
             guides: false,
             qkv_bias: false,
         }

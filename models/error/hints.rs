@@ -42,6 +42,7 @@ impl Error {
             Self::DoesNotRefine => "leave --refine out, or train with [refinement] share above 0",
             Self::DoesNotGuide => "leave --guidance out, or train with [noise] withheld above 0",
             Self::KnowsNoNoise => "leave --noise out, or train with [noise] share above 0",
+            Self::KnowsNoLength => "leave --length out, or train with training.length_told above 0",
             Self::SourceLength { .. } => "this is a mistake of the calling program",
             Self::VectorNotFinite { .. } => "make the vectors anew; one that is not finite has no text",
             Self::GenerateOption { .. } => return None,

@@ -206,6 +206,9 @@ pub enum Error {
     /// A level of noise was told to a decoder that does not know what it means.
     #[error("the decoder knows nothing of noise: it was trained on clean vectors alone")]
     KnowsNoNoise,
+    /// A length was told to a decoder that does not know what it means.
+    #[error("the decoder cannot be told a length: it was trained with lengths left open")]
+    KnowsNoLength,
     /// Parts of a source that are not one a vector.
     #[error("{found} {what} for {vectors} vectors")]
     SourceLength {

@@ -112,6 +112,7 @@ pub(super) fn read_config(folder: &Path) -> Result<DecoderConfig> {
         qkv_bias,
         refines,
         knows_noise: weights.contains("level"),
+        knows_length: weights.contains("length"),
         guides: weights.contains("nothing"),
     };
     if projector.hidden != config.hidden {

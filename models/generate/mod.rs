@@ -69,6 +69,9 @@ pub struct GenerateOptions {
     /// How noisy the vectors are: the standard deviation of what was added to each of their numbers; 0 for clean ones.
     #[serde(default)]
     pub noise: f64,
+    /// Tokens of the texts, EOS not counted, where that is known: the decoder is told, and mostly keeps to it.
+    #[serde(default)]
+    pub length: Option<usize>,
     /// Classifier-free guidance (Sanchez et al., arXiv 2306.17806): scores are u + g (c - u), with c those given the
     /// vector and u those without it. 1 for none; above 1 a text follows its vector more closely.
     #[serde(default = "unguided")]
@@ -82,7 +85,7 @@ fn unguided() -> f64 {
 impl Default for GenerateOptions {
     fn default() -> Self {
         let (max_tokens, batch) = (usize::MAX, 256);
-        Self { strategy: Strategy::Greedy, max_tokens, batch, noise: 0.0, guidance: unguided() }
+        Self { strategy: Strategy::Greedy, max_tokens, batch, noise: 0.0, length: None, guidance: unguided() }
     }
 }
 
@@ -200,6 +203,9 @@ fn check_options(options: &GenerateOptions) -> Result<()> {
     }
     if !(options.noise.is_finite() && options.noise >= 0.0) {
         return fail("noise", "must be 0 (clean vectors) or a positive number");
+    }
+    if options.length == Some(0) {
+        return fail("length", "must be at least 1");
     }
     if !options.guidance.is_finite() {
         return fail("guidance", "must be a finite number");

@@ -38,6 +38,9 @@ impl<'a> Source<'a> {
         if options.noise > 0.0 && !config.knows_noise {
             return Err(Error::KnowsNoNoise);
         }
+        if options.length.is_some() && !config.knows_length {
+            return Err(Error::KnowsNoLength);
+        }
         if options.guidance != 1.0 && !config.guides {
             return Err(Error::DoesNotGuide);
         }
@@ -62,9 +65,14 @@ impl<'a> Source<'a> {
         }
         let numbers = self.numbers.map_or_else(|| (0..count as u64).collect(), <[u64]>::to_vec);
         let mut condition = Condition { hypothesis_BD, ..Condition::first(&v_ND) };
+        let for_all = |number: f64| -> Result<Option<Tensor>> {
+            Ok(Some(Tensor::f_full([count as i64], number, (Kind::Float, decoder.device()))?))
+        };
         if options.noise > 0.0 {
-            let kind = (Kind::Float, decoder.device());
-            condition.noise_B = Some(Tensor::f_full([count as i64], options.noise, kind)?);
+            condition.noise_B = for_all(options.noise)?;
+        }
+        if let Some(length) = options.length {
+            condition.length_B = for_all(length as f64)?;
         }
         Ok(Checked { condition, before, numbers })
     }

@@ -27,6 +27,7 @@ fn decoder() -> Decoder {
         input_normalization: false,
         refines: true,
         knows_noise: true,
+        knows_length: true,
         guides: true,
         qkv_bias: false,
     };
@@ -202,7 +203,7 @@ fn guidance_goes_from_no_vector_to_beyond_the_vector() {
 }
 
 #[test]
-fn the_level_of_noise_is_told_and_none_is_as_if_nothing_were_said() {
+fn noise_and_length_are_told_and_none_is_as_if_nothing_were_said() {
     let (decoder, v_ND) = (decoder(), vectors(30, 0.7));
     let condition = |noise: Option<f64>| {
         let noise_B = noise.map(|noise| Tensor::full([30], noise, (Kind::Float, Device::Cpu)));
@@ -212,8 +213,14 @@ fn the_level_of_noise_is_told_and_none_is_as_if_nothing_were_said() {
     assert_eq!((condition(Some(0.0)) - &silent).abs().max().double_value(&[]), 0.0);
     let [faint, loud] = [1e-4, 1e-2].map(|noise| (condition(Some(noise)) - &silent).abs().mean(Kind::Float));
     assert!(faint.double_value(&[]) > 0.0 && loud.double_value(&[]) > 2.0 * faint.double_value(&[]));
-    let texts = |noise| generate(&decoder, &v_ND, &GenerateOptions { noise, ..Default::default() }).unwrap();
-    assert_ne!(ids(&texts(0.0)), ids(&texts(0.03)));
+    let texts = |noise, length| {
+        generate(&decoder, &v_ND, &GenerateOptions { noise, length, ..Default::default() }).unwrap()
+    };
+    let plain = texts(0.0, None);
+    assert_ne!(ids(&plain), ids(&texts(0.03, None)));
+    assert_ne!(ids(&plain), ids(&texts(0.0, Some(7))));
+    let both = texts(0.03, Some(7));
+    assert!(ids(&both) != ids(&texts(0.03, None)) && ids(&both) != ids(&texts(0.0, Some(7))));
 }
 
 #[test]

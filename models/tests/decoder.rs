@@ -274,6 +274,7 @@ fn small() -> DecoderConfig {
         input_normalization: false,
         refines: false,
         knows_noise: false,
+        knows_length: false,
         guides: false,
         qkv_bias: true,
     }

@@ -63,6 +63,7 @@ fn inverter(tie_embeddings: bool, qkv_bias: bool) -> Inverter {
         input_normalization: qkv_bias,
         refines: qkv_bias,
         knows_noise: qkv_bias,
+        knows_length: qkv_bias,
         guides: qkv_bias,
         qkv_bias,
     };

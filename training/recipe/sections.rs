@@ -239,6 +239,8 @@ pub struct TrainingSection {
     pub ema_decay: f64,
     /// Share of the target's probability spread over the vocabulary. Default: 0.
     pub label_smoothing: f64,
+    /// Share of the texts whose length in tokens is told to the decoder, so that it can be told later. Default: 0.
+    pub length_told: f64,
     /// Threads for matrix products. Default: as many as there are cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
@@ -263,6 +265,7 @@ impl Default for TrainingSection {
             clip_norm: 1.0,
             ema_decay: 0.999,
             label_smoothing: 0.0,
+            length_told: 0.0,
             threads: None,
         }
     }
@@ -487,6 +490,7 @@ impl Recipe {
             input_normalization: false,
             refines: self.refinement.share > 0.0,
             knows_noise: self.noise.share > 0.0,
+            knows_length: self.training.length_told > 0.0,
             guides: self.noise.withheld > 0.0,
             qkv_bias: false,
         }
