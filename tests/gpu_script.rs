@@ -74,6 +74,49 @@ esac
     assert!(table.contains("| decode-1 | out of time |  |  |  |  |  |  |"), "{table}");
 }
 
+/// All files of a folder with their bytes.
+fn kept(out: &Path) -> Vec<(String, Vec<u8>)> {
+    support::files(out, |_| false)
+}
+
+#[test]
+fn what_was_measured_earlier_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stella, out) = (folder.path().join("stella"), folder.path().join("out"));
+    let answer = |rate: u32| {
+        let script = format!("#!/bin/sh\necho '{{\"tokens_per_s\": {rate}, \"texts_per_s\": {rate}}}'\n");
+        fs_err::write(&stella, script).unwrap();
+        fs_err::set_permissions(&stella, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    answer(1);
+    let run = |arguments: &[&str]| {
+        script(&stella, &out, &[&["--tiny", "--gpus", "1"], arguments].concat())
+            .env("DECODER", "an export")
+            .assert()
+    };
+    run(&[]).success();
+    fs_err::create_dir_all(out.join("run-1")).unwrap();
+    fs_err::write(out.join("run-1/metrics.jsonl"), "earlier").unwrap();
+    let before = kept(&out);
+    run(&["--dry-run"]).success();
+    assert!(kept(&out) == before, "a dry run writes nothing");
+
+    answer(2);
+    // one step again, and one that is skipped now
+    script(&stella, &out, &["--tiny", "--gpus", "1", "decode-64", "decode-1", "encode"]).assert().success();
+    run(&["decode-64"]).success();
+    let steps = steps(&out);
+    let rate = |step: &str| steps[step]["found"]["texts_per_s"].as_f64();
+    assert_eq!((rate("decode-1"), rate("decode-64"), rate("decode-512")), (Some(1.0), Some(2.0), Some(1.0)));
+    assert_eq!((rate("train-tiny"), rate("processes-1")), (Some(1.0), Some(1.0)));
+    assert_eq!(fs_err::read_to_string(out.join("run-1/metrics.jsonl")).unwrap(), "earlier");
+    let lines = fs_err::read_to_string(out.join("steps.tsv")).unwrap();
+    let names: Vec<&str> = lines.lines().filter_map(|line| line.split('\t').next()).collect();
+    let at = |step: &str| names.iter().position(|name| *name == step).unwrap();
+    assert!(at("decode-1") < at("decode-64") && at("decode-64") < at("decode-512"), "{names:?}");
+    assert_eq!(names.iter().filter(|name| **name == "decode-64").count(), 1);
+}
+
 #[test]
 fn the_smallest_shapes_run_on_any_machine() {
     let folder = tempfile::tempdir().unwrap();
@@ -109,5 +152,5 @@ fn what_cannot_be_is_refused_and_a_dry_run_measures_nothing() {
     {
         assert!(said.contains(part), "{said}");
     }
-    assert!(!folder.path().join("report.md").exists());
+    assert!(kept(folder.path()).is_empty());
 }
