@@ -16,7 +16,7 @@ use crate::encoder_source::{self, EncoderArgs};
 use crate::failure::ArgumentError;
 use crate::progress::Progress;
 use crate::search_flags::SearchArgs;
-use crate::{launch, output};
+use crate::output;
 
 /// Time that processes have to find each other, models loaded, and for a batch of each.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     for path in [&args.out, &args.rows].into_iter().flatten() {
         output::require_folder(path)?;
     }
-    let device = launch::own_device(args.decoding.device)?;
+    let device = args.decoding.device;
     let inverter = Inverter::open(&args.decoder, device, args.decoding.dtype)?;
     let encoder = encoder_source::open_for(&inverter, &args.decoder, &args.encoder, device)?;
     let options = RoundTripOptions {

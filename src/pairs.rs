@@ -11,7 +11,7 @@ use torch_ext::World;
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
-use crate::{launch, output, signals};
+use crate::{output, signals};
 
 /// Time that processes have to find each other: an encoder may be loaded, or fetched, slowly.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -89,8 +89,7 @@ pub(crate) fn run(args: &PairsArgs) -> Result<()> {
 }
 
 fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
-    let mut recipe = args.load()?.recipe;
-    recipe.encoder.device = launch::own_device(recipe.encoder.device)?;
+    let recipe = args.load()?.recipe;
     let encoders = recipe.open_encoders()?;
     let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
     let mut config = recipe.pairs_config();

@@ -95,11 +95,12 @@ struct Timed {
     learning_rate: f64,
 }
 
-/// Times the steps of a recipe on its own pairs, at its full learning rate. Nothing is written.
+/// Times the steps of a recipe on its own pairs, at its full learning rate; tells where, and in which type, too. Nothing
+/// is written.
 ///
 /// # Errors
 /// What [`prepare`] refuses; libtorch's own.
-pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
+pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<(Speed, Device, Kind)> {
     let world = Arc::new(World::alone());
     let hardware = Hardware::of(recipe, &world)?;
     let prepared = prepare(recipe, None)?;
@@ -118,7 +119,7 @@ pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
     let collator = prepared.collator(&prepared.train);
     let supply = Supply { collator, options: batch_options(recipe), parts: t.accumulate, refining: None };
     let loader = Loader::start(supply, Share::WHOLE, 0, Cursors::default());
-    timed.measure(loader, options)
+    Ok((timed.measure(loader, options)?, hardware.device, hardware.kind))
 }
 
 /// Times the steps of a decoder of the given shapes on random tokens.

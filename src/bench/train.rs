@@ -116,8 +116,7 @@ pub(crate) fn run(args: &BenchTrainArgs) -> Result<()> {
     let (speed, device, kind) = match &args.recipe {
         Some(path) => {
             let recipe = training::recipe::load(path, &args.sets)?.recipe;
-            let device = recipe.training.device.resolve()?;
-            (speed::of_recipe(&recipe, options)?, device, recipe.training.dtype.resolve(device))
+            speed::of_recipe(&recipe, options)?
         }
         None => {
             let device = args.device.resolve()?;

@@ -11,12 +11,9 @@ use clap::{Args, Parser as _};
 
 use crate::cli::{Cli, Command as Verb};
 use crate::failure::ArgumentError;
-use models::DeviceChoice;
 use place::Places;
 #[cfg(target_os = "linux")]
 use rustix::process::{Pid, Signal};
-
-use torch_ext::c10d::Place;
 
 /// Tells a process which one has started it.
 const LAUNCHER: &str = "INVERSE_STELLA_LAUNCHER";
@@ -77,12 +74,6 @@ pub(crate) fn run(args: &LaunchArgs) -> Result<ExitCode> {
     tracing::info!("{places}");
     let failed = children::run(commands, Duration::from_secs(args.grace))?;
     Ok(failed.map_or(ExitCode::SUCCESS, |ended| ExitCode::from(ended.status())))
-}
-
-/// This process's own device among those of its machine, where the flag leaves it open.
-pub(crate) fn own_device(device: DeviceChoice) -> Result<DeviceChoice> {
-    let place = Place::read(|name| std::env::var(name).ok())?;
-    Ok(place.map_or(device, |place| device.of_process(place.local_rank)))
 }
 
 /// Lets a process that `launch` has started be asked to end when `launch` itself is killed.

@@ -21,6 +21,7 @@ pub struct World {
     rank: usize,
     size: usize,
     local_rank: usize,
+    local_size: usize,
     timeout: Duration,
     pub(super) joined: Option<Joined>,
 }
@@ -42,7 +43,7 @@ pub(super) struct Joined {
 impl World {
     /// This process alone.
     pub fn alone() -> Self {
-        Self { rank: 0, size: 1, local_rank: 0, timeout: Duration::MAX, joined: None }
+        Self { rank: 0, size: 1, local_rank: 0, local_size: 1, timeout: Duration::MAX, joined: None }
     }
 
     /// Joins the others that torchrun's variables tell of (see [`Place::read`]); alone where they are not set. A collective
@@ -62,8 +63,8 @@ impl World {
     /// # Errors
     /// [`Error::NotJoined`] naming the ranks that did not come, [`Error::Store`].
     pub fn join(place: &Place, timeout: Duration) -> Result<Self> {
-        let &Place { rank, size, local_rank, serves, attempt, .. } = place;
-        let alone = Self { rank, size, local_rank, timeout, joined: None };
+        let &Place { rank, size, local_rank, local_size, serves, attempt, .. } = place;
+        let alone = Self { rank, size, local_rank, local_size, timeout, joined: None };
         if size == 1 {
             return Ok(alone);
         }
@@ -108,13 +109,6 @@ impl World {
         Ok(())
     }
 
-    /// The GPU of this process, one for each on a machine; `None` where there is none. A launcher that shows each process
-    /// its own alone (`CUDA_VISIBLE_DEVICES`) is understood too.
-    pub fn gpu(&self) -> Option<Device> {
-        let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
-        (count > 0).then(|| Device::Cuda(self.local_rank % count))
-    }
-
     /// Number of this process, from 0.
     pub fn rank(&self) -> usize {
         self.rank
@@ -128,6 +122,11 @@ impl World {
     /// Number of this process on its machine.
     pub fn local_rank(&self) -> usize {
         self.local_rank
+    }
+
+    /// Number of processes on its machine.
+    pub fn local_size(&self) -> usize {
+        self.local_size
     }
 
     /// Whether this is rank 0, which writes what is written once.

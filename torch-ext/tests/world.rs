@@ -177,7 +177,6 @@ fn alone_everything_is_there_at_once() {
 
 fn collectives_alone() -> String {
     let world = World::alone();
-    assert_eq!(world.gpu(), tch::Cuda::is_available().then_some(Device::Cuda(0)));
     let sum = Tensor::from_slice(&[5.0f32]);
     world.attach_cuda(Device::Cuda(0)).unwrap();
     world.all_reduce(&sum, Reduce::Sum).unwrap();
