@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use data::pairs::{BuildProgress, PairSet, Stage};
 use models::Embed;
 use torch_ext::World;
+use training::recipe::Recipe;
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
@@ -90,6 +91,13 @@ pub(crate) fn run(args: &PairsArgs) -> Result<()> {
 
 fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
     let recipe = args.load()?.recipe;
+    // curation and encoding are waited for without a limit; this holds for the short words in between
+    let world = World::from_env(TIMEOUT)?;
+    build_together(&recipe, strict, json, &world)
+        .inspect_err(|error| world.tell_failure(&format!("{error:#}")))
+}
+
+fn build_together(recipe: &Recipe, strict: bool, json: bool, world: &World) -> Result<()> {
     let encoders = recipe.open_encoders()?;
     let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
     let mut config = recipe.pairs_config();
@@ -97,8 +105,6 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
         config.strict();
     }
     let stop = signals::stop_flag()?;
-    // curation and encoding are waited for without a limit; this holds for the short words in between
-    let world = World::from_env(TIMEOUT)?;
     let mut bar: Option<(Stage, Progress)> = None;
     let built = data::pairs::build_until(
         &config,
@@ -118,7 +124,7 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
             }
         },
         &stop,
-        &world,
+        world,
     );
     if let Some((_, bar)) = bar {
         bar.finish();
