@@ -149,13 +149,11 @@ for dtype in bf16 f32; do
     fi
 done
 
-# one process a GPU, on pairs that are there: the same recipe on 1, 2, 4, … of them
+# one process a GPU, on pairs that are there: the steps of one recipe shared by 1, 2, 4, … of them
+steps=30
+[ -z "$tiny" ] || steps=2
 for ((processes = 1; processes <= gpus; processes *= 2)); do
-    # a run folder of its own, new each time
-    run=$out/run-$processes
-    [ -n "$dry" ] || ! wanted "processes-$processes" || rm -rf "$run"
-    step "processes-$processes" "$stella" launch --processes "$processes" -- train --recipe "$recipe" \
-        --set run.dir="$run" --max-steps 60 --json
+    step "processes-$processes" "$stella" launch --processes "$processes" -- bench train --recipe "$recipe" --steps $steps --json
 done
 [ "$gpus" -gt 0 ] || skip processes 'no GPU is listed by nvidia-smi'
 

@@ -39,7 +39,9 @@ def utilization(found, ours):
     if not rate or not flops:
         return None, None
     matmul = found.get("matmul_gflops", ours.get("matmul_gflops"))
-    return rate * flops / PEAK, rate * flops / (matmul * 1e9) if matmul else None
+    # of one of the GPUs where several share the steps
+    each = rate * flops / found.get("processes", 1)
+    return each / PEAK, each / (matmul * 1e9) if matmul else None
 
 
 def cell(value, form="{:.0f}"):

@@ -146,7 +146,7 @@ pub struct FirstStep {
 pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
     check(recipe, options)?;
     let there = recipe.pairs.dir.join(MANIFEST_FILE).exists();
-    let prepared = if there { Some(prepare(recipe, None)?) } else { None };
+    let prepared = if there { Some(prepare(recipe)?) } else { None };
     let config = match &prepared {
         Some(prepared) => prepared.config.clone(),
         None => config_on_paper(recipe)?,
