@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures all that docs/gpu.md has a cell for, on a machine with GPUs (or, with --tiny, its own ways on any machine).
-# Every step ends in time, a step that fails does not stop the next, and what was printed is kept.
+# Every step ends in time, a step that fails does not stop the next, and what was printed is kept: steps that are not
+# asked for, or skipped, leave what DIR has of them.
 #
 # usage: configs/gpu.sh [--out DIR] [--minutes N] [--gpus N] [--tiny] [--dry-run] [STEP…]
 #   --out DIR      one STEP.json and STEP.log each, report.json and report.md [default: runs/gpu]
@@ -43,7 +44,7 @@ limit=$(awk "BEGIN { print int($minutes * 60 + 0.5) }")
 [ "$limit" -ge 1 ] || fail "--minutes $minutes is less than a second"
 [ -n "$gpus" ] || gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU' || true)
 [[ $gpus =~ ^[0-9]+$ ]] || fail "--gpus $gpus is no number"
-mkdir -p "$out"
+if [ -z "$dry" ]; then mkdir -p "$out" && touch "$out/steps.tsv" || fail "nothing can be written to $out"; fi
 
 wanted() { # step
     [ ${#only[@]} -gt 0 ] || return 0
@@ -52,10 +53,14 @@ wanted() { # step
     return 1
 }
 
-note() { # step, status, seconds, command…
+note() { # step, status, seconds, command…: a line of steps.tsv, in the place of an earlier one of that step
     local step=$1 status=$2 seconds=$3
     shift 3
-    printf '%s\t%s\t%s\t%s\n' "$step" "$status" "$seconds" "$*" >>"$out/steps.tsv"
+    LINE=$(printf '%s\t%s\t%s\t%s' "$step" "$status" "$seconds" "$*") awk -F'\t' '
+        BEGIN { line = ENVIRON["LINE"]; split(line, words) }
+        $1 == words[1] { if (!told++) print line; next }
+        { print }
+        END { if (!told) print line }' "$out/steps.tsv" >"$out/steps.tsv.new" && mv "$out/steps.tsv.new" "$out/steps.tsv"
     printf '%-24s %s\n' "$step" "$status" >&2
 }
 
@@ -68,7 +73,8 @@ step() { # step, command…: its output becomes STEP.json, what it says STEP.log
         return 0
     fi
     # a second signal, for what does not listen to the first
-    timeout --signal=TERM --kill-after="${KILL_AFTER:-20}" "$limit" "$@" >"$out/$step.json" 2>"$out/$step.log" </dev/null || code=$?
+    timeout --signal=TERM --kill-after="${KILL_AFTER:-20}" "$limit" "$@" >"$out/$step.json.new" 2>"$out/$step.log" </dev/null || code=$?
+    mv "$out/$step.json.new" "$out/$step.json"
     case $code in
     0) note "$step" ok $((SECONDS - begin)) "$@" ;;
     124 | 137) note "$step" 'out of time' $((SECONDS - begin)) "$@" ;;
@@ -78,7 +84,11 @@ step() { # step, command…: its output becomes STEP.json, what it says STEP.log
 
 skip() { # step, reason
     wanted "$1" || return 0
-    if [ -n "$dry" ]; then printf '%s: skipped: %s\n' "$1" "$2"; else note "$1" "skipped: $2" 0; fi
+    if [ -n "$dry" ]; then
+        printf '%s: skipped: %s\n' "$1" "$2"
+    elif ! awk -F'\t' -v step="$1" '$1 == step && $2 !~ /^skipped/ { known = 1 } END { exit !known }' "$out/steps.tsv"; then
+        note "$1" "skipped: $2" 0
+    fi
 }
 
 # Ours and the peers' on the same shapes, one after the other: dim hidden layers heads ffn vocab prefix batch length.
@@ -100,7 +110,6 @@ train() { # name, shapes…
     fi
 }
 
-: >"$out/steps.tsv"
 step doctor "$stella" doctor --json
 if command -v cargo >/dev/null 2>&1 && [ -z "$tiny" ]; then
     step parity cargo test --release --features cuda -p torch-ext -p models --test cuda --test graphed
@@ -140,13 +149,11 @@ for dtype in bf16 f32; do
     fi
 done
 
-# one process a GPU, on pairs that are there: the same recipe on 1, 2, 4, … of them
+# one process a GPU, on pairs that are there: the steps of one recipe shared by 1, 2, 4, … of them
+steps=30
+[ -z "$tiny" ] || steps=2
 for ((processes = 1; processes <= gpus; processes *= 2)); do
-    # a run folder of its own, new each time
-    run=$out/run-$processes
-    rm -rf "$run"
-    step "processes-$processes" "$stella" launch --processes "$processes" -- train --recipe "$recipe" \
-        --set run.dir="$run" --max-steps 60 --json
+    step "processes-$processes" "$stella" launch --processes "$processes" -- bench train --recipe "$recipe" --steps $steps --json
 done
 [ "$gpus" -gt 0 ] || skip processes 'no GPU is listed by nvidia-smi'
 

@@ -39,7 +39,9 @@ def utilization(found, ours):
     if not rate or not flops:
         return None, None
     matmul = found.get("matmul_gflops", ours.get("matmul_gflops"))
-    return rate * flops / PEAK, rate * flops / (matmul * 1e9) if matmul else None
+    # of one of the GPUs where several share the steps
+    each = rate * flops / found.get("processes", 1)
+    return each / PEAK, each / (matmul * 1e9) if matmul else None
 
 
 def cell(value, form="{:.0f}"):
@@ -63,15 +65,27 @@ def main():
         found = last_object(folder / f"{step}.json") if status == "ok" else {}
         ours = next((s["found"] for s in steps if s["step"] == step.rpartition("-")[0]), {})
         mfu, of_matmul = utilization(found, ours)
+        # a folder may have been filled on several days
+        date = time.strftime("%Y-%m-%d", time.localtime((folder / f"{step}.json").stat().st_mtime)) if found else None
         steps.append(
-            dict(step=step, status=status, seconds=int(seconds), command=command, mfu=mfu, of_matmul=of_matmul, found=found)
+            dict(
+                step=step,
+                status=status,
+                date=date,
+                seconds=int(seconds),
+                command=command,
+                mfu=mfu,
+                of_matmul=of_matmul,
+                found=found,
+            )
         )
     doctor = next((s["found"] for s in steps if s["step"] == "doctor"), {})
     checks = {check["name"]: check["found"] for check in doctor.get("checks", [])}
-    report = dict(date=time.strftime("%Y-%m-%d"), card=card(), peak_tflops=PEAK / 1e12, checks=checks, steps=steps)
+    dates = sorted({s["date"] for s in steps if s["date"]}) or [time.strftime("%Y-%m-%d")]
+    report = dict(date=dates[-1], card=card(), peak_tflops=PEAK / 1e12, checks=checks, steps=steps)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     lines = [
-        f"Measured on {report['date']}: {report['card']}; libtorch {checks.get('libtorch', 'not known')}.",
+        f"Measured on {', '.join(dates)}: {report['card']}; libtorch {checks.get('libtorch', 'not known')}.",
         "",
         "| step | outcome | tokens/s | texts/s | ms/step | MFU | of the matrix rate | matrix rate, TFLOP/s | seconds |",
         "|---|---|---|---|---|---|---|---|---|",

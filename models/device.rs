@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind};
+use torch_ext::c10d::Place;
 
 use crate::error::{Error, Result};
 
@@ -12,49 +13,58 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum DeviceChoice {
-    /// The first GPU where there is one, else the CPU.
+    /// As [`DeviceChoice::Gpu`] where there is one, else the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
+    /// The first GPU, or this process's own where several share a machine.
+    Gpu,
     /// The GPU of this number.
     Cuda(usize),
 }
 
 impl DeviceChoice {
-    /// The choice of one of several processes on a machine: where it is left open and there are GPUs, the GPU of the
-    /// process's own number, so that no two share one.
-    pub fn of_process(self, local_rank: usize) -> Self {
-        if self != Self::Auto || local_rank == 0 {
-            return self;
-        }
-        torch_ext::load_cuda();
-        if tch::Cuda::is_available() { Self::Cuda(local_rank) } else { self }
-    }
-
-    /// The device itself.
+    /// The device itself. Where the GPU is left open, one of several processes under torchrun's variables
+    /// ([`Place::read`]) has that of its `LOCAL_RANK`, or the only one that it sees (`CUDA_VISIBLE_DEVICES`).
     ///
     /// # Errors
-    /// [`Error::Device`] where the GPU asked for is not there.
+    /// [`Error::Device`] where the GPU asked for is not there, or a process has none of its own.
     pub fn resolve(self) -> Result<Device> {
         if self == Self::Cpu {
             return Ok(Device::Cpu);
         }
         let library = torch_ext::load_cuda();
         let found = if tch::Cuda::is_available() { tch::Cuda::device_count() } else { 0 };
-        match self {
-            Self::Cuda(n) if (n as i64) < found => Ok(Device::Cuda(n)),
-            Self::Cuda(_) => {
-                let reason = if found > 0 {
-                    format!("this machine has {found} CUDA devices")
-                } else {
-                    format!("no CUDA device is to be had ({library:?})")
-                };
-                Err(Error::Device { choice: self.to_string(), reason })
+        match (self, found) {
+            (Self::Auto, ..=0) => Ok(Device::Cpu),
+            (_, ..=0) => Err(self.missing(format!("no CUDA device is to be had ({library:?})"))),
+            (Self::Cuda(_), _) | (_, 1) => self.among(found as usize, 0, 1),
+            _ => {
+                let place = Place::read(|name| std::env::var(name).ok())?;
+                let (process, processes) = place.map_or((0, 1), |place| (place.local_rank, place.local_size));
+                self.among(found as usize, process, processes)
             }
-            _ if found > 0 => Ok(Device::Cuda(0)),
-            _ => Ok(Device::Cpu),
         }
+    }
+
+    /// The GPU of process number `process` of `processes` on a machine, which sees `found` of them, at least one.
+    fn among(self, found: usize, process: usize, processes: usize) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(n) if n < found => Ok(Device::Cuda(n)),
+            Self::Cuda(_) => Err(self.missing(format!("this machine has {found} CUDA devices"))),
+            _ if found == 1 => Ok(Device::Cuda(0)),
+            _ if process < found => Ok(Device::Cuda(process)),
+            _ => Err(self.missing(format!(
+                "there is none for process {process} of {processes} on this machine, which has {found} CUDA devices; \
+                 start at most so many, or compute on the CPU"
+            ))),
+        }
+    }
+
+    fn missing(self, reason: String) -> Error {
+        Error::Device { choice: self.to_string(), reason }
     }
 }
 
@@ -63,6 +73,7 @@ impl fmt::Display for DeviceChoice {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
+            Self::Gpu => f.write_str("cuda"),
             Self::Cuda(n) => write!(f, "cuda:{n}"),
         }
     }
@@ -76,7 +87,7 @@ impl FromStr for DeviceChoice {
         match word {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::Gpu),
             _ => number(word).map(Self::Cuda).ok_or_else(|| Error::Parse {
                 what: "device",
                 value: word.to_owned(),
@@ -193,10 +204,9 @@ mod tests {
 
     #[test]
     fn words_round_trip() {
-        for word in ["auto", "cpu", "cuda:3"] {
+        for word in ["auto", "cpu", "cuda", "cuda:3"] {
             assert_eq!(word.parse::<DeviceChoice>().unwrap().to_string(), word);
         }
-        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
         for word in ["auto", "f32", "bf16", "f16"] {
             let dtype: Dtype = serde_json::from_str(&format!("\"{word}\"")).unwrap();
             assert_eq!(serde_json::to_string(&dtype).unwrap(), format!("\"{word}\""));
@@ -212,5 +222,21 @@ mod tests {
         assert_eq!(Dtype::F16.resolve(Device::Cpu), Kind::Half);
         let missing = DeviceChoice::Cuda(4096).resolve().unwrap_err();
         assert!(missing.to_string().contains("cuda:4096"), "{missing}");
+    }
+
+    #[test]
+    fn each_process_of_a_machine_has_a_gpu_of_its_own() {
+        for choice in [DeviceChoice::Auto, DeviceChoice::Gpu] {
+            assert_eq!(choice.among(8, 0, 1).unwrap(), Device::Cuda(0));
+            assert_eq!(choice.among(4, 3, 4).unwrap(), Device::Cuda(3));
+            // a launcher that shows each process its own alone
+            assert_eq!(choice.among(1, 3, 4).unwrap(), Device::Cuda(0));
+            let refused = choice.among(2, 3, 4).unwrap_err().to_string();
+            assert!(refused.contains("process 3 of 4") && refused.contains("2 CUDA devices"), "{refused}");
+        }
+        assert_eq!(DeviceChoice::Cpu.among(4, 3, 4).unwrap(), Device::Cpu);
+        // what was asked for by its number stays
+        assert_eq!(DeviceChoice::Cuda(1).among(4, 3, 4).unwrap(), Device::Cuda(1));
+        assert!(DeviceChoice::Cuda(4).among(4, 3, 4).is_err());
     }
 }

@@ -14,9 +14,9 @@ use torch_ext::World;
 use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
 use crate::failure::ArgumentError;
+use crate::output;
 use crate::progress::Progress;
 use crate::search_flags::SearchArgs;
-use crate::{launch, output};
 
 /// Time that processes have to find each other, models loaded, and for a batch of each.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -83,7 +83,13 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     for path in [&args.out, &args.rows].into_iter().flatten() {
         output::require_folder(path)?;
     }
-    let device = launch::own_device(args.decoding.device)?;
+    // before the models are opened: those that could open them hear of one that could not
+    let world = World::from_env(TIMEOUT)?;
+    evaluate(args, &world).inspect_err(|error| world.tell_failure(&format!("{error:#}")))
+}
+
+fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
+    let device = args.decoding.device;
     let inverter = Inverter::open(&args.decoder, device, args.decoding.dtype)?;
     let encoder = encoder_source::open_for(&inverter, &args.decoder, &args.encoder, device)?;
     let options = RoundTripOptions {
@@ -101,8 +107,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
         Some(searching) => searching,
         None => &inverter,
     };
-    let world = World::from_env(TIMEOUT)?;
-    let (inverter, encoder) = (Spread::new(decoder, &world), Spread::new(&encoder, &world));
+    let (inverter, encoder) = (Spread::new(decoder, world), Spread::new(&encoder, world));
     let mut bar: Option<(String, Progress)> = None;
     let mut tell = |stage: &str, done: usize, total: usize| {
         if !world.is_first() {

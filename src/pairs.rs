@@ -8,10 +8,11 @@ use clap::{Args, Subcommand};
 use data::pairs::{BuildProgress, PairSet, Stage};
 use models::Embed;
 use torch_ext::World;
+use training::recipe::Recipe;
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
-use crate::{launch, output, signals};
+use crate::{output, signals};
 
 /// Time that processes have to find each other: an encoder may be loaded, or fetched, slowly.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -89,8 +90,14 @@ pub(crate) fn run(args: &PairsArgs) -> Result<()> {
 }
 
 fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
-    let mut recipe = args.load()?.recipe;
-    recipe.encoder.device = launch::own_device(recipe.encoder.device)?;
+    let recipe = args.load()?.recipe;
+    // curation and encoding are waited for without a limit; this holds for the short words in between
+    let world = World::from_env(TIMEOUT)?;
+    build_together(&recipe, strict, json, &world)
+        .inspect_err(|error| world.tell_failure(&format!("{error:#}")))
+}
+
+fn build_together(recipe: &Recipe, strict: bool, json: bool, world: &World) -> Result<()> {
     let encoders = recipe.open_encoders()?;
     let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
     let mut config = recipe.pairs_config();
@@ -98,8 +105,6 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
         config.strict();
     }
     let stop = signals::stop_flag()?;
-    // curation and encoding are waited for without a limit; this holds for the short words in between
-    let world = World::from_env(TIMEOUT)?;
     let mut bar: Option<(Stage, Progress)> = None;
     let built = data::pairs::build_until(
         &config,
@@ -119,7 +124,7 @@ fn build(args: &RecipeArgs, strict: bool, json: bool) -> Result<()> {
             }
         },
         &stop,
-        &world,
+        world,
     );
     if let Some((_, bar)) = bar {
         bar.finish();

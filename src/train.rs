@@ -11,7 +11,7 @@ use training::{Gpu, PlanOptions};
 
 use crate::config::RecipeArgs;
 use crate::progress::Progress;
-use crate::{output, signals};
+use crate::{launch, output, signals};
 
 /// Flags of `train`.
 #[derive(Debug, Args)]
@@ -49,6 +49,9 @@ pub(crate) struct TrainArgs {
     /// With --dry-run: share of the GPU's peak that is reached (model FLOPs utilization)
     #[arg(long, value_name = "SHARE", default_value_t = training::plan::MFU, requires = "dry_run")]
     mfu: f64,
+    /// With --dry-run: reckon the memory of one of so many processes
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "dry_run")]
+    processes: usize,
     /// Stop after this many minutes of training; the learning rate is annealed to end there
     #[arg(long, value_name = "N")]
     max_minutes: Option<f64>,
@@ -61,6 +64,11 @@ pub(crate) struct TrainArgs {
 }
 
 impl TrainArgs {
+    /// Whether several processes share the work.
+    pub(crate) fn takes_part(&self) -> bool {
+        !self.dry_run
+    }
+
     fn plan_options(&self) -> PlanOptions {
         PlanOptions {
             on_paper: self.on_paper,
@@ -68,6 +76,7 @@ impl TrainArgs {
             tokens_per_text: self.tokens_per_text,
             gpu: self.gpu,
             mfu: self.mfu,
+            processes: self.processes,
         }
     }
 }
@@ -80,6 +89,10 @@ pub(crate) fn run(args: &TrainArgs) -> Result<()> {
     sets.extend(args.max_steps.map(|steps| format!("training.max_steps={steps}")));
     let resolved = training::recipe::load(&args.recipe.recipe, &sets)?;
     if args.dry_run {
+        // one plan is enough
+        if launch::is_silent()? {
+            return Ok(());
+        }
         let plan = training::plan(&resolved.recipe, &args.plan_options())?;
         if let Some(warning) = plan.warning() {
             tracing::warn!("{warning}");

@@ -42,7 +42,8 @@ fn steps_end_in_time_and_failures_do_not_stop_the_next() {
     let answers = r#"#!/bin/sh
 case "$*" in
 doctor*) echo '{"ok": true, "checks": [{"name": "libtorch", "found": "2.11.0"}]}' ;;
-*train*) echo 'a line that is no result'
+launch*"-- bench train --recipe "*) echo "{\"tokens_per_s\": 3000, \"flops_per_token\": 989e6, \"processes\": $3}" ;;
+"bench train"*) echo 'a line that is no result'
     echo '{"tokens_per_s": 1000, "ms_per_step": 2.5, "flops_per_token": 989e6, "matmul_gflops": 1978}' ;;
 *decode*"--batch 1 "*) trap '' TERM; sleep 30 & wait; sleep 30 ;;
 *decode*"--batch 64 "*) echo 'out of memory' >&2; exit 3 ;;
@@ -64,6 +65,9 @@ esac
     assert_eq!(status("decode-512"), "ok");
     assert!(status("encode-bf16").starts_with("skipped: TEXTS"));
     assert_eq!((status("processes-1"), status("processes-2")), ("ok", "ok"));
+    let shared = &steps["processes-2"];
+    assert_eq!(shared["found"]["tokens_per_s"], 3000, "what the docs have a cell for");
+    assert!((shared["mfu"].as_f64().unwrap() - 0.0015).abs() < 1e-9, "of each GPU");
     let speed = &steps["train-tiny"];
     assert!((speed["mfu"].as_f64().unwrap() - 0.001).abs() < 1e-9);
     assert!((speed["of_matmul"].as_f64().unwrap() - 0.5).abs() < 1e-9);
@@ -72,6 +76,46 @@ esac
     assert!(table.contains("| train-tiny | ok | 1000 |  | 2.5 | 0.1% | 50.0% | 2.0 |"), "{table}");
     assert!(table.contains("| decode-512 | ok |  | 7.5 |"), "{table}");
     assert!(table.contains("| decode-1 | out of time |  |  |  |  |  |  |"), "{table}");
+}
+
+/// All files of a folder with their bytes.
+fn kept(out: &Path) -> Vec<(String, Vec<u8>)> {
+    support::files(out, |_| false)
+}
+
+#[test]
+fn what_was_measured_earlier_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let (stella, out) = (folder.path().join("stella"), folder.path().join("out"));
+    let answer = |rate: u32| {
+        let script = format!("#!/bin/sh\necho '{{\"tokens_per_s\": {rate}, \"texts_per_s\": {rate}}}'\n");
+        fs_err::write(&stella, script).unwrap();
+        fs_err::set_permissions(&stella, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    answer(1);
+    let run = |arguments: &[&str]| {
+        script(&stella, &out, &[&["--tiny", "--gpus", "1"], arguments].concat())
+            .env("DECODER", "an export")
+            .assert()
+    };
+    run(&[]).success();
+    let before = kept(&out);
+    run(&["--dry-run"]).success();
+    assert!(kept(&out) == before, "a dry run writes nothing");
+
+    answer(2);
+    // one step again, and one that is skipped now
+    script(&stella, &out, &["--tiny", "--gpus", "1", "decode-64", "decode-1", "encode"]).assert().success();
+    run(&["decode-64"]).success();
+    let steps = steps(&out);
+    let rate = |step: &str| steps[step]["found"]["texts_per_s"].as_f64();
+    assert_eq!((rate("decode-1"), rate("decode-64"), rate("decode-512")), (Some(1.0), Some(2.0), Some(1.0)));
+    assert_eq!((rate("train-tiny"), rate("processes-1")), (Some(1.0), Some(1.0)));
+    let lines = fs_err::read_to_string(out.join("steps.tsv")).unwrap();
+    let names: Vec<&str> = lines.lines().filter_map(|line| line.split('\t').next()).collect();
+    let at = |step: &str| names.iter().position(|name| *name == step).unwrap();
+    assert!(at("decode-1") < at("decode-64") && at("decode-64") < at("decode-512"), "{names:?}");
+    assert_eq!(names.iter().filter(|name| **name == "decode-64").count(), 1);
 }
 
 #[test]
@@ -105,9 +149,9 @@ fn what_cannot_be_is_refused_and_a_dry_run_measures_nothing() {
     let dry = script(nothing, folder.path(), &["--dry-run", "--gpus", "4"]).assert().success();
     let said = String::from_utf8_lossy(&dry.get_output().stdout).into_owned();
     for part in
-        ["train-1b: /nowhere/inverse-stella bench train --hidden 2048", "launch --processes 4 -- train"]
+        ["train-1b: /nowhere/inverse-stella bench train --hidden 2048", "launch --processes 4 -- bench train"]
     {
         assert!(said.contains(part), "{said}");
     }
-    assert!(!folder.path().join("report.md").exists());
+    assert!(kept(folder.path()).is_empty());
 }

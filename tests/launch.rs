@@ -26,10 +26,26 @@ fn what_cannot_be_launched_is_refused() {
         .code(2)
         .stderr(contains("\"pairs verify somewhere\" has no work to share").and(contains("hint:")));
     launch(&["--processes", "2", "--", "launch", "--processes", "2", "--", "train"]).code(2);
+    launch(&["--processes", "2", "--", "train", "--recipe", "configs/demo.toml", "--dry-run"])
+        .code(2)
+        .stderr(contains("has no work to share"));
+    launch(&["--processes", "2", "--", "bench", "train", "--steps", "1"])
+        .code(2)
+        .stderr(contains("has no work to share").and(contains("bench train --recipe")));
     // said once, and not by every process
     launch(&["--processes", "2", "--", "eval", "somewhere"])
         .code(2)
         .stderr(contains("--texts").and(contains("rank").not()));
+}
+
+#[test]
+fn of_several_processes_one_tells_the_plan() {
+    for (rank, tells) in [("0", true), ("1", false)] {
+        let plan = ["train", "--recipe", "configs/1b.toml", "--dry-run", "--on-paper"];
+        let place = [("RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1")];
+        let done = inverse_stella().args(plan).envs(place).assert().success();
+        assert_eq!(!done.get_output().stdout.is_empty(), tells, "rank {rank}");
+    }
 }
 
 #[test]

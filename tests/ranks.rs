@@ -93,6 +93,27 @@ fn an_evaluation_by_several_processes_is_that_of_one() {
 }
 
 #[test]
+fn a_measured_training_is_shared_and_told_once() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    small.done(&["pairs", "build"], &[]);
+    let sets = ["distributed.shard_optimizer=true".to_owned()];
+    let verb = ["bench", "train", "--steps", "3", "--warmup", "1", "--json"];
+    let measured = |processes: usize| -> Value {
+        serde_json::from_str(&done(launched(&small, processes, &verb, &sets))).unwrap()
+    };
+    let (alone, shared) = (measured(1), measured(2));
+    assert_eq!((&alone["processes"], &shared["processes"]), (&1.into(), &2.into()));
+    for key in ["tokens", "steps", "parameters"] {
+        assert_eq!(alone[key], shared[key], "{key}: the same steps, shared");
+    }
+    let loss = |found: &Value| found["loss"].as_f64().unwrap();
+    assert!((loss(&alone) - loss(&shared)).abs() < 1e-4 * loss(&alone), "{alone} {shared}");
+    assert!(shared["tokens_per_s"].as_f64().unwrap() > 0.0);
+    assert!(!small.path("run").exists(), "nothing is written");
+}
+
+#[test]
 fn ctrl_c_stops_all_processes_in_order() {
     let Some(encoder) = minilm() else { return };
     let small = Small::new(&encoder);

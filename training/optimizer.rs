@@ -135,7 +135,8 @@ impl AdamW {
         Ok(begun.into_iter().try_for_each(|pending| self.world.finish(pending))?)
     }
 
-    /// The whole state under its names, on rank 0; nothing on the others. All ranks must call it.
+    /// The whole state under its names, on rank 0; nothing on the others. All ranks must call it. Where it is shared, it
+    /// comes to the CPU tensor by tensor.
     ///
     /// # Errors
     /// libtorch's own, and what a collective fails with.
@@ -173,7 +174,8 @@ impl AdamW {
         }
         // the parts do not overlap: their sum joins them
         self.world.all_reduce(&whole, Reduce::Sum)?;
-        Ok(whole)
+        // all of them together may be more than the device has room for: that is why they are shared
+        Ok(if self.world.is_first() { whole.f_to_device(Device::Cpu)? } else { whole })
     }
 
     /// Reads the state back, of which this rank keeps its share; the file is one that [`AdamW::state`] was saved in,

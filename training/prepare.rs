@@ -38,36 +38,58 @@ pub struct Prepared {
 /// Texts that a BPE vocabulary is learnt from at most.
 const BPE_TEXTS: usize = 1_000_000;
 
-/// Opens the pair set, makes the vocabulary or reads that of the run which goes on in `run`, tokenizes, and shapes the decoder.
-/// `tokenizer.json`, `space.json` and `decoder.json` are left in `run`.
+/// Opens the pair set, makes a vocabulary, tokenizes, and shapes the decoder. Nothing is written.
 ///
 /// # Errors
-/// No pair set, or one without training pairs; a space, a vocabulary or a shape that does not fit what lies in `run`.
-pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
+/// No pair set, or one without training pairs; a vocabulary or a shape that cannot be.
+pub fn prepare(recipe: &Recipe) -> Result<Prepared> {
     let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
-    let vocabulary = vocabulary(recipe, &pairs, run)?;
-    let prepared = with_vocabulary(recipe, pairs, vocabulary)?;
+    let vocabulary = vocabulary(recipe, &pairs, None)?;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    with_vocabulary(recipe, pairs, vocabulary, threads)
+}
+
+/// Makes a vocabulary and leaves it in the folder `run`, if any, or reads that of the run which goes on there; gives what is
+/// in its `tokenizer.json`.
+///
+/// # Errors
+/// No pair set, or one without training pairs; a vocabulary that cannot be.
+pub fn first_vocabulary(recipe: &Recipe, run: Option<&Path>) -> Result<Vec<u8>> {
+    let pairs = PairSet::open(&recipe.pairs.dir)?;
+    Ok(vocabulary(recipe, &pairs, run)?.to_json()?)
+}
+
+/// As [`prepare`] with a vocabulary that is known, tokenizing on so many threads. `space.json` and `decoder.json` are left
+/// in `run`, or held against those that lie there.
+///
+/// # Errors
+/// As [`prepare`]; a space or a shape that does not fit what lies in `run`.
+pub fn prepare_with(
+    recipe: &Recipe,
+    vocabulary: Vocabulary,
+    run: Option<&Path>,
+    threads: usize,
+) -> Result<Prepared> {
+    let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
+    let prepared = with_vocabulary(recipe, pairs, vocabulary, threads)?;
     if let Some(run) = run {
         leave(run, &prepared.pairs, &prepared.config)?;
     }
     Ok(prepared)
 }
 
-/// The same with a vocabulary that is known.
-///
-/// # Errors
-/// As [`prepare`].
-pub fn prepare_with(recipe: &Recipe, vocabulary: Vocabulary) -> Result<Prepared> {
-    with_vocabulary(recipe, Arc::new(PairSet::open(&recipe.pairs.dir)?), vocabulary)
-}
-
-fn with_vocabulary(recipe: &Recipe, pairs: Arc<PairSet>, vocabulary: Vocabulary) -> Result<Prepared> {
+fn with_vocabulary(
+    recipe: &Recipe,
+    pairs: Arc<PairSet>,
+    vocabulary: Vocabulary,
+    threads: usize,
+) -> Result<Prepared> {
     let train_rows = pairs.indices(Split::Train)?;
     let [bos, eos, pad] = [vocabulary.bos, vocabulary.eos, vocabulary.pad].map(i64::from);
     let config = recipe.decoder_config(pairs.dim() as i64, vocabulary.size() as i64, bos, eos, pad);
     config.validate()?;
     let most = config.max_tokens as usize;
-    let train = Tokens::new(&pairs, &train_rows, &vocabulary, most)?;
+    let train = Tokens::new(&pairs, &train_rows, &vocabulary, most, threads)?;
     if train.is_empty() {
         return Err(Error::NoTrainingPairs {
             dir: recipe.pairs.dir.clone(),
@@ -75,7 +97,7 @@ fn with_vocabulary(recipe: &Recipe, pairs: Arc<PairSet>, vocabulary: Vocabulary)
             too_long: train.too_long,
         });
     }
-    let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most)?;
+    let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most, threads)?;
     let noise =
         Noise::new(&recipe.noise, recipe.training.length_told, recipe.training.seed, pairs.space().normalize);
     Ok(Prepared { pairs, vocabulary, config, train: Arc::new(train), dev: Arc::new(dev), noise })

@@ -8,32 +8,31 @@ use tch::Tensor;
 use torch_ext::{Reduce, World};
 
 use crate::checkpoint::State;
-use crate::keeper::Keeper;
-use crate::prepare::{Prepared, prepare, prepare_with};
+use crate::prepare::{Prepared, first_vocabulary, prepare_with};
 use crate::recipe::Recipe;
 use crate::{Error, Result};
 
-/// Prepares every rank with rank 0's vocabulary, once all are known to have one recipe and the same pairs.
-pub(crate) fn prepare_all(recipe: &Recipe, keeper: Option<&Keeper<'_>>, world: &World) -> Result<Prepared> {
+/// Prepares every rank with rank 0's vocabulary, once all are known to have one recipe and the same pairs. What a run keeps
+/// of it is left in the folder `run`, which rank 0 gives if any.
+pub(crate) fn prepare_all(recipe: &Recipe, run: Option<&Path>, world: &World) -> Result<Prepared> {
     let toml = recipe.to_toml()?;
     let firsts = world.broadcast_bytes(toml.clone().into_bytes())?;
     require_equal(world, "recipe", firsts == toml.as_bytes())?;
-    let prepared = match keeper {
-        Some(keeper) => {
-            let dir = keeper.run.dir();
-            let prepared = prepare(recipe, Some(dir))?;
-            world.broadcast_bytes(fs_err::read(dir.join("tokenizer.json"))?)?;
-            prepared
-        }
-        None => {
-            let json = world.broadcast_bytes(Vec::new())?;
-            prepare_with(recipe, Vocabulary::parse(&json, Path::new("tokenizer.json of rank 0"))?)?
-        }
-    };
+    // all that takes long on large corpora is waited for without a limit: the vocabulary, then everybody's tokens
+    let json = world.first_does("the vocabulary", || first_vocabulary(recipe, run))?;
+    let vocabulary = Vocabulary::parse(&json, Path::new("tokenizer.json of rank 0"))?;
+    let prepared = prepare_with(recipe, vocabulary, run, threads_of(world))?;
+    world.patient_barrier("tokenizing")?;
     let digest = prepared.pairs_digest();
     let firsts = world.broadcast_bytes(digest.clone().into_bytes())?;
     require_equal(world, "pair set", firsts == digest.as_bytes())?;
     Ok(prepared)
+}
+
+/// This process's share of the machine's cores.
+fn threads_of(world: &World) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / world.local_size()).max(1)
 }
 
 /// Refuses on all ranks what one of them has otherwise than rank 0.

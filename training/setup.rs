@@ -23,9 +23,8 @@ pub(crate) struct Hardware {
 
 impl Hardware {
     pub(crate) fn of(recipe: &Recipe, world: &World) -> Result<Self> {
-        let mut device = recipe.training.device.resolve()?;
-        if let (Device::Cuda(_), Some(own)) = (device, world.gpu()) {
-            device = own;
+        let device = recipe.training.device.resolve()?;
+        if let Device::Cuda(_) = device {
             world.attach_cuda(device)?;
         }
         if let Some(threads) = recipe.training.threads {

@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
-use torch_ext::World;
+use torch_ext::{Reduce, World};
 
 use crate::Result;
 use crate::batch::{Batch, MicroBatch};
@@ -18,9 +18,9 @@ use crate::ema::Ema;
 use crate::loader::{Loader, Share, Supply};
 use crate::loss::LossOptions;
 use crate::optimizer::{AdamW, AdamWConfig};
-use crate::prepare::prepare;
 use crate::recipe::Recipe;
-use crate::setup::{Hardware, adamw, batch_options, new_model};
+use crate::replicas::prepare_all;
+use crate::setup::{Hardware, batch_options, new_model, new_optimizer};
 use crate::step::Model;
 
 /// How long is measured.
@@ -82,10 +82,13 @@ pub struct Speed {
     pub tokens: i64,
     /// Mean loss a token of the last step.
     pub loss: f64,
+    /// Processes that shared the steps. Tokens and operations are those of all, times those of the first.
+    pub processes: usize,
 }
 
 /// A training that is only timed.
 struct Timed {
+    world: Arc<World>,
     config: DecoderConfig,
     model: Model,
     optimizer: AdamW,
@@ -95,20 +98,25 @@ struct Timed {
     learning_rate: f64,
 }
 
-/// Times the steps of a recipe on its own pairs, at its full learning rate. Nothing is written.
+/// Times the steps of a recipe on its own pairs, at its full learning rate, shared by the ranks of `world` as in a training;
+/// tells where, and in which type, too. Nothing is written.
 ///
 /// # Errors
-/// What [`prepare`] refuses; libtorch's own.
-pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
-    let world = Arc::new(World::alone());
-    let hardware = Hardware::of(recipe, &world)?;
-    let prepared = prepare(recipe, None)?;
-    let model = new_model(recipe, &prepared.config, hardware, &world)?;
+/// What [`crate::prepare::prepare`] refuses; libtorch's own, and what a collective fails with.
+pub fn of_recipe(
+    recipe: &Recipe,
+    options: SpeedOptions,
+    world: &Arc<World>,
+) -> Result<(Speed, Device, Kind)> {
+    let hardware = Hardware::of(recipe, world)?;
+    let prepared = prepare_all(recipe, None, world)?;
+    let model = new_model(recipe, &prepared.config, hardware, world)?;
     let t = &recipe.training;
     let ema = if t.ema_decay > 0.0 { Some(Ema::new(&model.store, t.ema_decay)?) } else { None };
     let timed = Timed {
         config: prepared.config.clone(),
-        optimizer: AdamW::new(adamw(recipe), &model.store)?,
+        optimizer: new_optimizer(recipe, &model.store, world)?,
+        world: Arc::clone(world),
         model,
         ema,
         loss: LossOptions { label_smoothing: t.label_smoothing, ..LossOptions::default() },
@@ -117,8 +125,9 @@ pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
     };
     let collator = prepared.collator(&prepared.train);
     let supply = Supply { collator, options: batch_options(recipe), parts: t.accumulate, refining: None };
-    let loader = Loader::start(supply, Share::WHOLE, 0, Cursors::default());
-    timed.measure(loader, options)
+    let share = Share { rank: world.rank(), of: world.size() };
+    let loader = Loader::start(supply, share, 0, Cursors::default());
+    Ok((timed.measure(loader, options)?, hardware.device, hardware.kind))
 }
 
 /// Times the steps of a decoder of the given shapes on random tokens.
@@ -133,6 +142,7 @@ pub fn of_shapes(shapes: Shapes, device: Device, kind: Kind, options: SpeedOptio
     let constants = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let timed = Timed {
         optimizer: AdamW::new(constants, &store)?,
+        world: Arc::new(World::alone()),
         model: Model::new(store, decoder)?,
         config,
         ema: None,
@@ -206,6 +216,8 @@ impl Timed {
         for step in 0..warmup {
             self.step(&loader.next_batch()?, step)?;
         }
+        // all begin at once
+        self.world.barrier()?;
         loader.take_waited();
         let (mut gradients, mut update, mut loss) = (Duration::ZERO, Duration::ZERO, f64::NAN);
         let (mut tokens, mut positions, mut flops) = (0, 0, 0.0);
@@ -221,20 +233,23 @@ impl Timed {
             flops += batch.parts.iter().map(|part| flops_of(&self.config, part)).sum::<f64>();
         }
         let seconds = started.elapsed().as_secs_f64();
+        let own = [tokens as f64, positions as f64, flops];
+        let [tokens, positions, flops] = self.world.reduce_numbers(own, Reduce::Sum)?;
         let ms = |time: f64| 1e3 * time / steps.max(1) as f64;
         Ok(Speed {
-            tokens_per_s: tokens as f64 / seconds,
+            tokens_per_s: tokens / seconds,
             ms_per_step: ms(seconds),
             gradients_ms: ms(gradients.as_secs_f64()),
             update_ms: ms(update.as_secs_f64()),
             data_wait_percent: 100.0 * loader.take_waited().as_secs_f64() / seconds,
-            padding_percent: 100.0 * (positions - tokens) as f64 / positions.max(1) as f64,
+            padding_percent: 100.0 * (positions - tokens) / positions.max(1.0),
             parameters: self.model.store.numel(),
-            flops_per_token: flops / tokens.max(1) as f64,
+            flops_per_token: flops / tokens.max(1.0),
             achieved_gflops: flops / seconds / 1e9,
             steps: steps.max(1),
-            tokens,
+            tokens: tokens as i64,
             loss,
+            processes: self.world.size(),
         })
     }
 

@@ -27,17 +27,22 @@ enum Ids {
 const CHUNK: usize = 4096;
 
 impl Tokens {
-    /// Tokenizes `rows` of a pair set. Texts of more than `max_tokens` (EOS included) are left out: a decoder that
+    /// Tokenizes `rows` of a pair set on `threads` threads. Texts of more than `max_tokens` (EOS included) are left out: a decoder that
     /// learns from cut texts writes cut texts.
     ///
     /// # Errors
     /// A text that the tokenizer refuses.
-    pub fn new(pairs: &PairSet, rows: &[u32], vocabulary: &Vocabulary, max_tokens: usize) -> Result<Self> {
+    pub fn new(
+        pairs: &PairSet,
+        rows: &[u32],
+        vocabulary: &Vocabulary,
+        max_tokens: usize,
+        threads: usize,
+    ) -> Result<Self> {
         let narrow = vocabulary.size() <= 1 << 16;
         let ids = if narrow { Ids::Narrow(Vec::new()) } else { Ids::Wide(Vec::new()) };
         let mut tokens = Self { ids, starts: vec![0], rows: Vec::new(), too_long: 0 };
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        for group in rows.chunks(CHUNK * threads) {
+        for group in rows.chunks(CHUNK * threads.max(1)) {
             for (chunk, encoded) in group.chunks(CHUNK).zip(encode(pairs, group, vocabulary)?) {
                 for (&row, ids) in chunk.iter().zip(encoded) {
                     tokens.push(row, &ids, vocabulary.eos, max_tokens);

@@ -52,9 +52,19 @@ impl Default for TrainOptions {
 /// Trains the decoder of a recipe, or goes on with it. `console` is told what the run's own records are told.
 ///
 /// # Errors
-/// What [`crate::prepare::prepare`] and [`crate::run_folder::RunFolder::open`] refuse; [`crate::Error::NonFinite`] for a loss or gradient that is no number (the
+/// What [`crate::prepare::prepare_with`] and [`crate::run_folder::RunFolder::open`] refuse; [`crate::Error::NonFinite`] for a loss or gradient that is no number (the
 /// step's data are kept); a disk that is full. The last checkpoint stays whole in every case.
 pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn MetricSink) -> Result<Outcome> {
+    let trained = train_together(resolved, options, console);
+    // what this rank refuses, the others hear in its words
+    trained.inspect_err(|error| options.world.tell_failure(&error.to_string()))
+}
+
+fn train_together(
+    resolved: &Resolved,
+    options: &TrainOptions,
+    console: &mut dyn MetricSink,
+) -> Result<Outcome> {
     let recipe = &resolved.recipe;
     let world = &options.world;
     let mut keeper =
@@ -64,7 +74,7 @@ pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn Metr
         let (device, kind) = (hardware.device_name(), hardware.kind_name());
         keeper.run.record_environment(&options.arguments, &device, &kind, world.size())?;
     }
-    let prepared = prepare_all(recipe, keeper.as_ref(), world)?;
+    let prepared = prepare_all(recipe, keeper.as_ref().map(|keeper| keeper.run.dir()), world)?;
     let mut training = Training::begin(recipe, &prepared, keeper.as_mut(), hardware, world)?;
     if let Some(keeper) = &mut keeper {
         keeper.run.record_recipe()?;
@@ -336,8 +346,11 @@ impl Training {
     /// Leaves a checkpoint. All ranks take part: each has a share of the optimizer's state.
     fn save(&mut self, recipe: &Recipe, keeper: &mut Option<Keeper<'_>>) -> Result<()> {
         let optimizer = self.optimizer.state()?;
-        let Some(keeper) = keeper else { return Ok(()) };
-        keeper.save(recipe, &self.state, &self.model.store, &optimizer, self.ema.as_ref())
+        if let Some(keeper) = keeper {
+            keeper.save(recipe, &self.state, &self.model.store, &optimizer, self.ema.as_ref())?;
+        }
+        // a large one may take rank 0 longer than a collective waits
+        Ok(self.world.patient_barrier("writing a checkpoint")?)
     }
 
     /// The last evaluation and the last checkpoint. A training that was asked to stop only saves: it will go on.

@@ -115,7 +115,16 @@ fn trips(size: usize, n: usize, strategy: &Strategy, fails: Option<usize>) -> Ve
     let member = |rank: usize| {
         let address = Address { host: "127.0.0.1".to_owned(), port };
         let network = Network::Host(address.host.clone());
-        let place = Place { rank, size, local_rank: rank, address, serves: rank == 0, attempt: 0, network };
+        let place = Place {
+            rank,
+            size,
+            local_rank: rank,
+            local_size: size,
+            address,
+            serves: rank == 0,
+            attempt: 0,
+            network,
+        };
         let world = World::join(&place, Duration::from_secs(60)).unwrap();
         let toy = Toy::new(fails == Some(rank));
         let (inverter, encoder) = (Spread::new(&toy, &world), Spread::new(&toy as &dyn Embed, &world));

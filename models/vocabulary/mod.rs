@@ -73,8 +73,16 @@ impl Vocabulary {
     /// # Errors
     /// [`Error::Io`].
     pub fn save(&self, path: &Path) -> Result<()> {
-        let json = self.tokenizer.to_string(true).map_err(tokenize_error)?;
-        files::write_atomically(path, |file| Ok(file.write_all(json.as_bytes())?))
+        let json = self.to_json()?;
+        files::write_atomically(path, |file| Ok(file.write_all(&json)?))
+    }
+
+    /// What [`Vocabulary::save`] writes.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        Ok(self.tokenizer.to_string(true).map_err(tokenize_error)?.into_bytes())
     }
 
     /// One more than the highest id: the rows that an embedding table needs.

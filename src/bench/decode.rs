@@ -10,6 +10,7 @@ use models::{DeviceChoice, Dtype, GenerateOptions, Inverted, Inverter, Strategy}
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+use super::machine::peak_gpu_bytes;
 use crate::failure::ArgumentError;
 use crate::progress::Progress;
 use crate::{output, vectors};
@@ -89,6 +90,8 @@ struct DecodeSpeed {
     device: String,
     threads: i32,
     parameters: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_gpu_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     batches: Vec<BatchSpeed>,
 }
@@ -199,6 +202,7 @@ fn tell(args: &BenchDecodeArgs, inverter: &Inverter, batches: Vec<BatchSpeed>) -
         device: models::device::device_name(decoder.device()),
         threads: tch::get_num_threads(),
         parameters: inverter.store.numel(),
+        peak_gpu_bytes: peak_gpu_bytes(decoder.device()),
         batches: if batches.len() > 1 { batches.clone() } else { Vec::new() },
         best,
     };

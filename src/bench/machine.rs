@@ -41,6 +41,12 @@ pub(crate) fn peak_resident_bytes() -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
+/// The most bytes that tensors have had on a GPU; `None` for a CPU.
+pub(crate) fn peak_gpu_bytes(device: Device) -> Option<u64> {
+    let Device::Cuda(number) = device else { return None };
+    torch_ext::cuda_memory_stats(number).map(|stats| stats.peak_allocated)
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -52,6 +58,11 @@ mod tests {
         // more than there has ever been: what another test has freed would make room for less
         let large = std::hint::black_box(vec![1u8; before as usize + (1 << 20)]);
         assert!(peak_resident_bytes().unwrap() > before.max(large.len() as u64));
+    }
+
+    #[test]
+    fn a_cpu_has_no_gpu_memory() {
+        assert_eq!(peak_gpu_bytes(Device::Cpu), None);
     }
 
     #[test]

@@ -15,6 +15,13 @@ pub(crate) struct BenchArgs {
     verb: BenchVerb,
 }
 
+impl BenchArgs {
+    /// Whether several processes share the work.
+    pub(crate) fn takes_part(&self) -> bool {
+        matches!(&self.verb, BenchVerb::Train(args) if args.takes_part())
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum BenchVerb {
     /// Vectors -> texts: texts and tokens a second, at several batches

@@ -1,15 +1,18 @@
 //! `bench train`: whole training steps, timed.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use models::{DeviceChoice, Dtype};
 use serde::Serialize;
 use tch::{Device, Kind};
+use torch_ext::World;
 use training::{Shapes, Speed, SpeedOptions, speed};
 
-use super::machine::{matmul_gflops, peak_resident_bytes};
+use super::machine::{matmul_gflops, peak_gpu_bytes, peak_resident_bytes};
 use crate::failure::ArgumentError;
 use crate::output;
 
@@ -19,9 +22,11 @@ use crate::output;
 Examples:
   inverse-stella bench train --steps 30
   inverse-stella bench train --steps 30 --dtype f32 --layers 4 --batch 128 --json
-  inverse-stella bench train --recipe configs/captions.toml --steps 50 --json")]
+  inverse-stella bench train --recipe configs/captions.toml --steps 50 --json
+  inverse-stella launch --processes 2 -- bench train --recipe configs/captions.toml")]
 pub(crate) struct BenchTrainArgs {
-    /// Train the decoder of a recipe on its pairs, in place of random tokens; nothing is written
+    /// Train the decoder of a recipe on its pairs, in place of random tokens; nothing is written. Several processes
+    /// share the steps, and one tells
     #[arg(long, value_name = "FILE.toml")]
     recipe: Option<PathBuf>,
     /// Change one value of the recipe (repeatable)
@@ -79,6 +84,13 @@ struct ShapeFlags {
     length: i64,
 }
 
+impl BenchTrainArgs {
+    /// Whether several processes share the work.
+    pub(crate) fn takes_part(&self) -> bool {
+        self.recipe.is_some()
+    }
+}
+
 fn size() -> clap::builder::RangedI64ValueParser<i64> {
     clap::value_parser!(i64).range(1..1 << 20)
 }
@@ -102,12 +114,14 @@ impl ShapeFlags {
 struct TrainSpeed {
     #[serde(flatten)]
     speed: Speed,
-    /// Of a large matrix product in the same process and format: the ceiling.
+    /// Of a large matrix product in one of the processes and the same format: the ceiling of each.
     matmul_gflops: f64,
     dtype: &'static str,
     device: String,
     threads: i32,
     peak_resident_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peak_gpu_bytes: Option<u64>,
 }
 
 /// Times training steps.
@@ -116,8 +130,14 @@ pub(crate) fn run(args: &BenchTrainArgs) -> Result<()> {
     let (speed, device, kind) = match &args.recipe {
         Some(path) => {
             let recipe = training::recipe::load(path, &args.sets)?.recipe;
-            let device = recipe.training.device.resolve()?;
-            (speed::of_recipe(&recipe, options)?, device, recipe.training.dtype.resolve(device))
+            let patience = Duration::from_secs_f64(recipe.distributed.timeout_seconds);
+            let world = Arc::new(World::from_env(patience)?);
+            let found = speed::of_recipe(&recipe, options, &world)
+                .inspect_err(|error| world.tell_failure(&error.to_string()))?;
+            if !world.is_first() {
+                return Ok(());
+            }
+            found
         }
         None => {
             let device = args.device.resolve()?;
@@ -133,6 +153,7 @@ fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
     Ok(TrainSpeed {
         speed,
         peak_resident_bytes: peak_resident_bytes(),
+        peak_gpu_bytes: peak_gpu_bytes(device),
         matmul_gflops: matmul_gflops(kind, device)?,
         dtype: models::device::kind_name(kind),
         device: models::device::device_name(device),
@@ -141,10 +162,13 @@ fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
 }
 
 fn tell(found: &TrainSpeed) -> Result<()> {
-    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, peak_resident_bytes } = found;
+    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, peak_resident_bytes, peak_gpu_bytes } =
+        found;
     output::write(|out| {
         writeln!(out, "decoder   {:.1} M parameters", speed.parameters as f64 / 1e6)?;
-        writeln!(out, "computed  {dtype} on {device} with {threads} threads")?;
+        let each =
+            if speed.processes > 1 { format!(", {} processes", speed.processes) } else { String::new() };
+        writeln!(out, "computed  {dtype} on {device} with {threads} threads{each}")?;
         writeln!(
             out,
             "speed     {:.0} tokens/s, {:.1} ms a step of {:.0} tokens ({} steps)",
@@ -160,12 +184,13 @@ fn tell(found: &TrainSpeed) -> Result<()> {
         )?;
         writeln!(
             out,
-            "products  {:.0} GFLOP/s of {matmul_gflops:.0} that a large matrix product reaches here ({:.0} %)",
-            speed.achieved_gflops,
-            100.0 * speed.achieved_gflops / matmul_gflops
+            "products  {:.0} GFLOP/s a process of {matmul_gflops:.0} that a large matrix product reaches here ({:.0} %)",
+            speed.achieved_gflops / speed.processes as f64,
+            100.0 * speed.achieved_gflops / (matmul_gflops * speed.processes as f64)
         )?;
-        let gib =
-            peak_resident_bytes.map_or("?".to_owned(), |b| format!("{:.2}", b as f64 / (1u64 << 30) as f64));
-        writeln!(out, "memory    {gib} GiB at most, loss {:.4} in the end", speed.loss)
+        let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64);
+        let here = peak_resident_bytes.map_or("?".to_owned(), gib);
+        let there = peak_gpu_bytes.map(|bytes| format!(", {} on the GPU", gib(bytes))).unwrap_or_default();
+        writeln!(out, "memory    {here} at most{there}, loss {:.4} in the end", speed.loss)
     })
 }

@@ -112,7 +112,8 @@ fn pass_on(rank: u32, said: impl Read + Send + 'static) -> JoinHandle<()> {
 
 fn wait(mut children: Vec<Child>, mut signals: Signals, grace: Duration) -> Result<Option<Ended>> {
     let mut failed: Option<(Ended, Instant)> = None;
-    let mut calls = [(grace, Signal::TERM), (grace + LAST_CALL, Signal::KILL)].into_iter().peekable();
+    let mut calls =
+        [(grace, Signal::TERM), (grace.saturating_add(LAST_CALL), Signal::KILL)].into_iter().peekable();
     loop {
         for signal in signals.pending().filter_map(Signal::from_named_raw) {
             living(&children).for_each(|child| send(child, signal));
@@ -173,6 +174,11 @@ mod tests {
     #[test]
     fn all_well_is_no_failure() {
         assert_eq!(shell(&["exit 0", "sleep 0.2"], 15).0, None);
+    }
+
+    #[test]
+    fn a_grace_without_an_end_is_one() {
+        assert_eq!(shell(&["exit 3", "exit 0"], u64::MAX).0.unwrap().status(), 3);
     }
 
     #[test]

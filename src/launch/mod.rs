@@ -11,11 +11,7 @@ use clap::{Args, Parser as _};
 
 use crate::cli::{Cli, Command as Verb};
 use crate::failure::ArgumentError;
-use models::DeviceChoice;
 use place::Places;
-#[cfg(target_os = "linux")]
-use rustix::process::{Pid, Signal};
-
 use torch_ext::c10d::Place;
 
 /// Tells a process which one has started it.
@@ -31,7 +27,7 @@ Examples:
   inverse-stella launch --processes 4 -- eval runs/captions --texts held-out.txt
   inverse-stella launch --processes 8 --nodes 2 --node-rank 0 --master-addr node-a -- train --recipe configs/captions.toml
 
-What takes part: train, pairs build, eval. torchrun starts the same processes: docs/launch.md.")]
+What takes part: train, pairs build, eval, bench train --recipe. torchrun starts the same processes: docs/launch.md.")]
 pub(crate) struct LaunchArgs {
     /// Processes on this machine; with GPUs, one for each
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -79,19 +75,27 @@ pub(crate) fn run(args: &LaunchArgs) -> Result<ExitCode> {
     Ok(failed.map_or(ExitCode::SUCCESS, |ended| ExitCode::from(ended.status())))
 }
 
-/// This process's own device among those of its machine, where the flag leaves it open.
-pub(crate) fn own_device(device: DeviceChoice) -> Result<DeviceChoice> {
-    let place = Place::read(|name| std::env::var(name).ok())?;
-    Ok(place.map_or(device, |place| device.of_process(place.local_rank)))
+/// Whether this process is one of several, and not the one that speaks for them (rank 0).
+pub(crate) fn is_silent() -> Result<bool> {
+    Ok(Place::read(|name| std::env::var(name).ok())?.is_some_and(|place| place.rank > 0))
 }
 
-/// Lets a process that `launch` has started be asked to end when `launch` itself is killed.
+/// Lets a process that `launch` has started be asked to end when `launch` itself is killed, also where that was before
+/// this process could say so.
 pub(crate) fn end_with_launcher() {
     #[cfg(target_os = "linux")]
     {
+        use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, test_kill_process};
         let launcher = std::env::var(LAUNCHER).ok().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
-        if launcher.is_some() && rustix::process::getppid() == launcher {
-            let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+        let Some(launcher) = launcher else { return };
+        let _ = set_parent_process_death_signal(Some(Signal::TERM));
+        if getppid() == Some(launcher) {
+            return;
+        }
+        // a process of a process, which has only inherited the variable
+        let _ = set_parent_process_death_signal(None);
+        if getppid() == Some(Pid::INIT) && test_kill_process(launcher).is_err() {
+            std::process::exit(1);
         }
     }
 }
@@ -105,8 +109,10 @@ fn check_command(command: &[String]) -> Result<()> {
         Err(error) => error.exit(),
     };
     let takes_part = match &cli.command {
-        Verb::Train(_) | Verb::Eval(_) => true,
+        Verb::Eval(_) => true,
+        Verb::Train(args) => args.takes_part(),
         Verb::Pairs(args) => args.takes_part(),
+        Verb::Bench(args) => args.takes_part(),
         _ => false,
     };
     if takes_part {
@@ -116,7 +122,7 @@ fn check_command(command: &[String]) -> Result<()> {
         command.iter().map(String::as_str).take_while(|word| !word.starts_with('-')).collect();
     Err(ArgumentError::with_hint(
         format!("launch: {:?} has no work to share: every process would do all of it", words.join(" ")),
-        "train, pairs build and eval share theirs; run other commands by themselves",
+        "train, pairs build, eval and bench train --recipe share theirs; run other commands by themselves",
     )
     .into())
 }

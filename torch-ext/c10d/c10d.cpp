@@ -82,6 +82,13 @@ int te_store_check(void* store, const char* key, int* there, char** error) {
   return guarded(error, [&] { *there = at_handle<Store>(store)->check({key}) ? 1 : 0; });
 }
 
+int te_store_set_first(void* store, const char* key, const uint8_t* data, size_t length, char** error) {
+  return guarded(error, [&] {
+    // what is not set is expected as an empty value
+    at_handle<Store>(store)->compareSet(key, {}, std::vector<uint8_t>(data, data + length));
+  });
+}
+
 int te_gloo_open(void* store, int rank, int size, const char* interface_name, const char* host_name, int64_t timeout_ms,
                  void** group, char** error) {
   return guarded(error, [&] {
@@ -132,6 +139,25 @@ int te_barrier(void* group, void** work, char** error) {
 
 int te_work_wait(void* work, char** error) {
   return guarded(error, [&] { at_handle<Work>(work)->wait(); });
+}
+
+int te_work_over_within(void* handle, int64_t timeout_ms, int polls, int* over, char** error) {
+  return guarded(error, [&] {
+    auto& work = at_handle<Work>(handle);
+    const auto end = std::chrono::steady_clock::now() + milliseconds(timeout_ms);
+    if (polls == 0) {
+      try {
+        work->wait(milliseconds(timeout_ms));
+      } catch (const std::exception&) {
+        // its time is over, or it has failed, which the last wait will tell
+      }
+    } else {
+      while (!work->isCompleted() && std::chrono::steady_clock::now() < end) {
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+      }
+    }
+    *over = work->isCompleted() ? 1 : 0;
+  });
 }
 
 int te_work_wait_until(void* handle, int64_t timeout_ms, char** error) {

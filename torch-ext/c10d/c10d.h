@@ -16,6 +16,8 @@ int te_store_set(void* store, const char* key, const uint8_t* data, size_t lengt
 // Waits up to the store's time-out. The bytes are given to `take` before the function returns.
 int te_store_get(void* store, const char* key, void (*take)(void*, const uint8_t*, size_t), void* context, char** error);
 int te_store_check(void* store, const char* key, int* there, char** error);
+// Sets a key that is not set; leaves one that is.
+int te_store_set_first(void* store, const char* key, const uint8_t* data, size_t length, char** error);
 
 // Gloo over `interface_name` or `host_name` (either may be null), else over the address of this machine's name.
 int te_gloo_open(void* store, int rank, int size, const char* interface_name, const char* host_name, int64_t timeout_ms,
@@ -32,5 +34,8 @@ int te_barrier(void* group, void** work, char** error);
 int te_work_wait(void* work, char** error);
 // As te_work_wait, from the CPU and at most so long: NCCL's own wait is one of the GPU, without an end.
 int te_work_wait_until(void* work, int64_t timeout_ms, char** error);
+// Whether a work is over, well or not, before so long has passed. Where `polls`, without the work's own wait, which for
+// NCCL is one of the GPU.
+int te_work_over_within(void* work, int64_t timeout_ms, int polls, int* over, char** error);
 void te_work_close(void* work);
 }

@@ -37,6 +37,13 @@ unsafe extern "C" {
     ) -> c_int;
     pub(super) fn te_store_check(store: Handle, key: *const c_char, there: *mut c_int, error: Fault)
     -> c_int;
+    pub(super) fn te_store_set_first(
+        store: Handle,
+        key: *const c_char,
+        data: *const u8,
+        length: usize,
+        error: Fault,
+    ) -> c_int;
     pub(super) fn te_gloo_open(
         store: Handle,
         rank: c_int,
@@ -73,5 +80,12 @@ unsafe extern "C" {
     pub(super) fn te_barrier(group: Handle, work: *mut Handle, error: Fault) -> c_int;
     pub(super) fn te_work_wait(work: Handle, error: Fault) -> c_int;
     pub(super) fn te_work_wait_until(work: Handle, timeout_ms: i64, error: Fault) -> c_int;
+    pub(super) fn te_work_over_within(
+        work: Handle,
+        timeout_ms: i64,
+        polls: c_int,
+        over: *mut c_int,
+        error: Fault,
+    ) -> c_int;
     pub(super) fn te_work_close(work: Handle);
 }

@@ -1,7 +1,8 @@
 //! c10d's process groups: the collectives themselves.
 
 use std::ffi::CString;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tch::{Device, Tensor};
 
@@ -10,6 +11,9 @@ use super::store::{Store, c_string};
 use crate::cuda::object::{gpu, object};
 use crate::error::{Error, Result};
 use crate::ffi::{call, raw};
+
+/// Time between two looks at others while a collective is waited for.
+const SLICE: Duration = Duration::from_millis(500);
 
 /// How the values of all ranks become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct ProcessGroup {
     handle: Handle,
     /// How long the CPU waits for a collective itself; `None` where the backend's own wait has an end.
     timeout: Option<Duration>,
+    /// Whether it is left as it is until the process ends.
+    abandoned: AtomicBool,
 }
 
 // SAFETY: a group may be called from any thread, as long as the order of calls is the same in all processes.
@@ -80,7 +86,7 @@ impl ProcessGroup {
                 fault,
             )
         })?;
-        Ok(Self { handle, timeout: None })
+        Ok(Self { handle, timeout: None, abandoned: AtomicBool::new(false) })
     }
 
     /// Joins `size` processes through NCCL, one GPU each, for tensors there. Returns when all have joined, and does not
@@ -107,7 +113,7 @@ impl ProcessGroup {
                 fault,
             )
         })?;
-        Ok(Self { handle, timeout: Some(timeout) })
+        Ok(Self { handle, timeout: Some(timeout), abandoned: AtomicBool::new(false) })
     }
 
     /// Gives up the group's connections. For NCCL at the end, when no collective is on its way: its destructor would do
@@ -115,6 +121,12 @@ impl ProcessGroup {
     pub(super) fn abort(&self) {
         // SAFETY: the handle is live. At the end nobody can do anything about an error.
         let _ = call("ProcessGroup.abort", |fault| unsafe { ffi::te_group_abort(self.handle, fault) });
+    }
+
+    /// Leaves the group open until the process ends: its destructor waits for collectives that are on their way, which
+    /// two ranks that have given up on each other would do for ever.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
     }
 
     /// Puts the reduced values of all ranks into `tensor`, which all hand in with one shape and type.
@@ -185,8 +197,10 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // SAFETY: the handle is ours and used no more.
-        unsafe { ffi::te_group_close(self.handle) }
+        if !self.abandoned.load(Ordering::Relaxed) {
+            // SAFETY: the handle is ours and used no more.
+            unsafe { ffi::te_group_close(self.handle) }
+        }
     }
 }
 
@@ -208,19 +222,38 @@ impl Work {
         self.op
     }
 
-    /// Waits until it is done.
+    /// Waits until it is done, or `watch`, which is called again and again meanwhile, gives an error.
     ///
     /// # Errors
-    /// [`Error::Torch`] where a rank does not come in time, or its connection is lost.
-    pub fn wait(self) -> Result<()> {
-        match self.timeout {
-            Some(timeout) => self.wait_at_most(timeout),
-            // SAFETY: the handle is live.
-            None => call(self.op, |fault| unsafe { ffi::te_work_wait(self.handle, fault) }),
+    /// [`Error::Torch`] where a rank does not come in time, or its connection is lost; what `watch` says.
+    pub fn wait(&self, watch: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            let left = self.timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            if let Some(left) = left.filter(|left| *left <= SLICE) {
+                return self.wait_at_most(left);
+            }
+            if self.is_over_within(SLICE)? {
+                // gives what went wrong; on a GPU, the current stream comes behind the collective
+                // SAFETY: the handle is live.
+                return call(self.op, |fault| unsafe { ffi::te_work_wait(self.handle, fault) });
+            }
+            watch()?;
         }
     }
 
-    /// As [`Work::wait`], with an end of its own.
+    /// Whether it is over, well or not, before `time` has passed.
+    fn is_over_within(&self, time: Duration) -> Result<bool> {
+        // what has an end of its own may be waited for, and give up
+        let (milliseconds, polls, mut over) = (whole_milliseconds(time), self.timeout.is_some(), 0);
+        // SAFETY: the handle and the place for the result are live.
+        call(self.op, |fault| unsafe {
+            ffi::te_work_over_within(self.handle, milliseconds, i32::from(polls), &raw mut over, fault)
+        })?;
+        Ok(over != 0)
+    }
+
+    /// Waits until it is done, for `timeout` at most.
     ///
     /// # Errors
     /// Those of [`Work::wait`].

@@ -84,7 +84,7 @@ impl Drop for Nccl {
 fn first_sum(group: &ProcessGroup, size: usize, device: Device) -> Result<()> {
     let fail = |e: tch::TchError| Error::Torch { op: "all_reduce", message: e.to_string() };
     let one = Tensor::f_ones([1], (Kind::Float, device)).map_err(fail)?;
-    group.all_reduce(&one, Reduce::Sum)?.wait()?;
+    group.all_reduce(&one, Reduce::Sum)?.wait(&mut || Ok(()))?;
     let sum = one.f_double_value(&[0]).map_err(fail)?;
     if sum == size as f64 {
         return Ok(());

@@ -16,8 +16,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const FEEL: Duration = Duration::from_secs(2);
 /// A pulse that has not beaten for so long has stopped: many beats, as all cores may be at work.
 const STOPPED: Duration = Duration::from_secs(30);
-/// How long the store is served on after a failure, for the others to hear of it.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long the store is served on after a failure, for the others to hear of it: some looks, and the seconds in which a
+/// rank finds out how the others are.
+const LINGER: Duration = Duration::from_secs(12);
 /// Set by the first rank that fails outside a collective: its number and a message.
 const FAILURE: &str = "failure";
 
@@ -58,16 +59,20 @@ impl World {
         self.barrier()
     }
 
-    /// Leaves word that this rank ends with an error, for those that wait for it or ask [`World::check_others`]. Where
-    /// this process serves the store, stays until they have left word too, or some seconds have passed.
+    /// Leaves word that this rank ends with an error, for those that wait for it, in a collective too, or ask
+    /// [`World::check_others`]. Where this process serves the store, stays until they have left word too, or some seconds
+    /// have passed. What is told first stays: a second call does nothing.
     pub fn tell_failure(&self, message: &str) {
         let Some(joined) = &self.joined else { return };
-        // the store may be gone, which says as much
-        let first = joined.store.has(FAILURE).is_ok_and(|told| !told);
-        if first {
-            let _ = joined.store.set(FAILURE, format!("{} {message}", self.rank()).as_bytes());
+        if joined.told.swap(true, Ordering::Relaxed) {
+            return;
         }
-        let _ = joined.store.set(&failed_key(self.rank()), message.as_bytes());
+        // the store may be gone, which says as much
+        let _ = joined.store.set_first(FAILURE, format!("{} {message}", self.rank()).as_bytes());
+        let _ = joined.store.set_first(&failed_key(self.rank()), format!("{message} ").as_bytes());
+        if joined.lingered.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let end = Instant::now() + LINGER;
         while joined.serves && Instant::now() < end {
             let told = |rank: usize| joined.store.has(&failed_key(rank)).unwrap_or(true);
@@ -87,6 +92,20 @@ impl World {
             Some(joined) => joined.failure(self, op, joined.waits.load(Ordering::Relaxed), Duration::ZERO),
             None => Ok(()),
         }
+    }
+}
+
+/// What is seen of the others during one wait.
+pub(super) struct Watch {
+    felt: Instant,
+    /// Of each rank its last beat, and when that was new.
+    beats: Vec<(Option<(u64, u64)>, Instant)>,
+}
+
+impl Watch {
+    /// From now on.
+    pub(super) fn start() -> Self {
+        Self { felt: Instant::now(), beats: Vec::new() }
     }
 }
 
@@ -120,6 +139,29 @@ impl Joined {
         Ok(())
     }
 
+    /// Looks out for others while a collective is waited for: an error where one has left word of a failure, or has not
+    /// beaten for [`STOPPED`]; nothing where no time for a look has come.
+    pub(super) fn watch(&self, watch: &mut Watch, size: usize) -> Result<()> {
+        if watch.felt.elapsed() < FEEL {
+            return Ok(());
+        }
+        watch.felt = Instant::now();
+        let sign = |message: String| Error::Torch { op: "a collective", message };
+        if let Some((rank, message)) = self.first_failure()? {
+            return Err(sign(format!("rank {rank}: {message}")));
+        }
+        watch.beats.resize(size, (None, watch.felt));
+        for (rank, (beat, beaten)) in watch.beats.iter_mut().enumerate() {
+            let now = pulse::beat_of(&self.store, rank)?;
+            if now != *beat {
+                (*beat, *beaten) = (now, watch.felt);
+            } else if beaten.elapsed() > STOPPED {
+                return Err(sign(format!("no sign of life from rank {rank} for {} s", STOPPED.as_secs())));
+            }
+        }
+        Ok(())
+    }
+
     fn failure(&self, world: &World, op: &'static str, number: u64, waited: Duration) -> Result<()> {
         let lost = |error: Error| {
             let message = error.to_string();
@@ -129,13 +171,19 @@ impl Joined {
                 missed(world, (op, number), vec![0], Absence::Gone, waited, message)
             }
         };
-        if !self.store.has(FAILURE).map_err(lost)? {
-            return Ok(());
+        let Some((rank, message)) = self.first_failure().map_err(lost)? else { return Ok(()) };
+        Err(missed(world, (op, number), vec![rank], Absence::Failed, waited, message))
+    }
+
+    /// Number and message of the rank that has first left word of a failure.
+    pub(super) fn first_failure(&self) -> Result<Option<(usize, String)>> {
+        if !self.store.has(FAILURE)? {
+            return Ok(None);
         }
-        let word = String::from_utf8_lossy(&self.store.get(FAILURE).map_err(lost)?).into_owned();
-        let (rank, message) = word.split_once(' ').unwrap_or(("", &word));
-        let ranks = rank.parse().ok().into_iter().collect();
-        Err(missed(world, (op, number), ranks, Absence::Failed, waited, message.to_owned()))
+        let word = String::from_utf8_lossy(&self.store.get(FAILURE)?).into_owned();
+        let parts =
+            word.split_once(' ').and_then(|(rank, message)| Some((rank.parse().ok()?, message.to_owned())));
+        Ok(parts)
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Place {
     pub size: usize,
     /// Number of this process on its machine (`LOCAL_RANK`).
     pub local_rank: usize,
+    /// Number of processes on its machine (`LOCAL_WORLD_SIZE`; as many as are known of where it is not set).
+    pub local_size: usize,
     /// Where the store is (`MASTER_ADDR`, `MASTER_PORT`).
     pub address: Address,
     /// Whether rank 0 serves the store; otherwise the launcher does (`TORCHELASTIC_USE_AGENT_STORE`).
@@ -59,10 +61,17 @@ impl Place {
             _ if ["localhost", "127.0.0.1", "::1"].contains(&host.as_str()) => Network::Host(host.clone()),
             _ => Network::Default,
         };
+        let local_rank = number(&variable, "LOCAL_RANK", Some(0))?;
+        let local_size = number(&variable, "LOCAL_WORLD_SIZE", Some(local_rank + 1))?;
+        if local_rank >= local_size {
+            let reason = format!("LOCAL_WORLD_SIZE is {local_size}: they count from 0");
+            return Err(wrong("LOCAL_RANK", &local_rank.to_string(), &reason));
+        }
         Ok(Some(Self {
             rank: rank as usize,
             size: size as usize,
-            local_rank: number(&variable, "LOCAL_RANK", Some(0))? as usize,
+            local_rank: local_rank as usize,
+            local_size: local_size as usize,
             address: Address { host, port },
             serves: rank == 0 && !by_launcher,
             attempt: number(&variable, "TORCHELASTIC_RESTART_COUNT", Some(0))?,
@@ -109,7 +118,8 @@ mod tests {
             ("MASTER_PORT", "1234"),
         ];
         let place = read(&all).unwrap().unwrap();
-        assert_eq!((place.rank, place.size, place.local_rank, place.attempt), (5, 8, 1, 0));
+        assert_eq!((place.rank, place.size, place.attempt), (5, 8, 0));
+        assert_eq!((place.local_rank, place.local_size), (1, 2));
         assert_eq!((place.address.to_string().as_str(), place.serves), ("node-a:1234", false));
         assert_eq!(place.network, Network::Default);
         let alone = read(&[("RANK", "0"), ("WORLD_SIZE", "1")]).unwrap().unwrap();
@@ -139,6 +149,14 @@ mod tests {
         assert!(refusal(&[("RANK", "one"), ("WORLD_SIZE", "2")]).contains("RANK"));
         assert!(refusal(&[("RANK", "2"), ("WORLD_SIZE", "2")]).contains("ranks go to 1"));
         assert!(refusal(&[("RANK", "0"), ("WORLD_SIZE", "2")]).contains("MASTER_ADDR"));
+        let local = [
+            ("RANK", "0"),
+            ("WORLD_SIZE", "4"),
+            ("MASTER_ADDR", "a"),
+            ("LOCAL_RANK", "2"),
+            ("LOCAL_WORLD_SIZE", "2"),
+        ];
+        assert!(refusal(&local).contains("LOCAL_WORLD_SIZE is 2"));
         let port = [("RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_PORT", "70000")];
         assert!(refusal(&port).contains("65535"));
     }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::fault::Absence;
 use super::store::Store;
 use crate::error::Result;
 
@@ -89,6 +90,24 @@ pub(super) fn look(store: &Store, size: usize) -> Result<Vec<Health>> {
             _ => Ok(Health::Gone),
         })
         .collect()
+}
+
+/// The ranks that collective `number` failed by: those that are gone before all others. Where it was waited for long, those
+/// that are late come before those that failed, with it or by it; where it was not, nobody is late yet.
+pub(super) fn blame(health: &[Health], number: u64, long: bool) -> Option<(Absence, Vec<usize>)> {
+    let absence = |found: &Health| match found {
+        Health::Gone => Some(Absence::Gone),
+        Health::Failed => Some(Absence::Failed),
+        Health::Beats { collectives } => (*collectives < number).then_some(Absence::Late),
+    };
+    let missed = |how: Absence| {
+        let ranks: Vec<usize> =
+            (0..health.len()).filter(|&rank| absence(&health[rank]) == Some(how)).collect();
+        (!ranks.is_empty()).then_some((how, ranks))
+    };
+    let [second, third] =
+        if long { [Absence::Late, Absence::Failed] } else { [Absence::Failed, Absence::Late] };
+    [Absence::Gone, second, third].into_iter().find_map(missed)
 }
 
 /// (beat, collectives) of a rank, if it has ever beaten.

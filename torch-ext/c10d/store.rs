@@ -92,6 +92,23 @@ impl Store {
         set.map_err(|error| store_error(&self.address, error))
     }
 
+    /// Sets a key where it is not set yet; of several processes that do so at once, one has its way.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an empty value, which nobody could tell from none; [`Error::Store`].
+    pub fn set_first(&self, key: &str, value: &[u8]) -> Result<()> {
+        const OP: &str = "TCPStore.compareSet";
+        if value.is_empty() {
+            return Err(Error::Argument { op: OP, message: format!("no value for {key:?}") });
+        }
+        let name = c_string(OP, key)?;
+        // SAFETY: key, bytes and handle are live.
+        let set = call(OP, |fault| unsafe {
+            ffi::te_store_set_first(self.handle, name.as_ptr(), value.as_ptr(), value.len(), fault)
+        });
+        set.map_err(|error| store_error(&self.address, error))
+    }
+
     /// The value of a key, waiting for it to be set.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! All processes of one program, seen from one of them.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 use super::fault::{Absence, RankFault};
 use super::group::{ProcessGroup, Reduce, Work};
 use super::nccl::{self, Nccl};
+use super::patience::Watch;
 use super::place::Place;
 use super::pulse::{self, Health, Pulse};
 use super::store::Store;
@@ -21,6 +22,7 @@ pub struct World {
     rank: usize,
     size: usize,
     local_rank: usize,
+    local_size: usize,
     timeout: Duration,
     pub(super) joined: Option<Joined>,
 }
@@ -37,12 +39,16 @@ pub(super) struct Joined {
     pub(super) serves: bool,
     /// Waits without a limit that this process has come to.
     pub(super) waits: AtomicU64,
+    /// Whether this process has left word of a failure.
+    pub(super) told: AtomicBool,
+    /// Whether it has served the store on for the others to hear of one.
+    pub(super) lingered: AtomicBool,
 }
 
 impl World {
     /// This process alone.
     pub fn alone() -> Self {
-        Self { rank: 0, size: 1, local_rank: 0, timeout: Duration::MAX, joined: None }
+        Self { rank: 0, size: 1, local_rank: 0, local_size: 1, timeout: Duration::MAX, joined: None }
     }
 
     /// Joins the others that torchrun's variables tell of (see [`Place::read`]); alone where they are not set. A collective
@@ -62,8 +68,8 @@ impl World {
     /// # Errors
     /// [`Error::NotJoined`] naming the ranks that did not come, [`Error::Store`].
     pub fn join(place: &Place, timeout: Duration) -> Result<Self> {
-        let &Place { rank, size, local_rank, serves, attempt, .. } = place;
-        let alone = Self { rank, size, local_rank, timeout, joined: None };
+        let &Place { rank, size, local_rank, local_size, serves, attempt, .. } = place;
+        let alone = Self { rank, size, local_rank, local_size, timeout, joined: None };
         if size == 1 {
             return Ok(alone);
         }
@@ -82,6 +88,8 @@ impl World {
                 store,
                 serves,
                 waits: AtomicU64::new(0),
+                told: AtomicBool::new(false),
+                lingered: AtomicBool::new(false),
             }),
             ..alone
         })
@@ -108,13 +116,6 @@ impl World {
         Ok(())
     }
 
-    /// The GPU of this process, one for each on a machine; `None` where there is none. A launcher that shows each process
-    /// its own alone (`CUDA_VISIBLE_DEVICES`) is understood too.
-    pub fn gpu(&self) -> Option<Device> {
-        let count = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
-        (count > 0).then(|| Device::Cuda(self.local_rank % count))
-    }
-
     /// Number of this process, from 0.
     pub fn rank(&self) -> usize {
         self.rank
@@ -128,6 +129,11 @@ impl World {
     /// Number of this process on its machine.
     pub fn local_rank(&self) -> usize {
         self.local_rank
+    }
+
+    /// Number of processes on its machine.
+    pub fn local_size(&self) -> usize {
+        self.local_size
     }
 
     /// Whether this is rank 0, which writes what is written once.
@@ -256,7 +262,7 @@ impl World {
         let (Some(joined), Some((work, number))) = (&self.joined, pending.0) else { return Ok(()) };
         let op = work.op();
         let start = Instant::now();
-        work.wait().map_err(|error| {
+        joined.wait(&work, self).map_err(|error| {
             // NCCL's group is of no use any more, and to end it may take as long as its watchdog wants
             joined.cuda.get().inspect(|nccl| nccl.abandon());
             joined.explain(self, op, number, start.elapsed(), error)
@@ -295,20 +301,35 @@ impl Joined {
         }
     }
 
+    /// Waits for a collective, and looks out meanwhile for a rank that says it has failed, or that has died where no
+    /// connection tells of it.
+    fn wait(&self, work: &Work, world: &World) -> Result<()> {
+        let mut watch = Watch::start();
+        // the collective stays on its way
+        work.wait(&mut || self.watch(&mut watch, world.size).inspect_err(|_| self.group.abandon()))
+    }
+
     /// Who is to blame for a collective that failed. Leaves word for the others, and where this process serves the store,
     /// stays until they have had time to look.
     fn explain(&self, world: &World, op: &'static str, number: u64, waited: Duration, error: Error) -> Error {
         let Error::Torch { message, .. } = error else { return error };
-        let message = message.lines().next().unwrap_or_default().to_owned();
+        let mut message = message.lines().next().unwrap_or_default().to_owned();
         let found = pulse::look(&self.store, world.size);
-        let _ = self.store.set(&pulse::failed_key(world.rank), message.as_bytes());
-        let blamed = match &found {
-            Ok(health) => blame(health, number),
+        let mut blamed = match &found {
+            Ok(health) => pulse::blame(health, number, waited >= world.timeout / 2),
             // nobody answers: the store went with its server
             Err(_) if !self.serves => Some((Absence::Gone, vec![0])),
             Err(_) => None,
         };
-        if self.serves {
+        if let Some((Absence::Failed, ranks)) = &mut blamed
+            && let Ok(Some((first, word))) = self.first_failure()
+            && ranks.contains(&first)
+        {
+            // the others failed by it, and what it said itself says more than how it was missed
+            (*ranks, message) = (vec![first], word);
+        }
+        let _ = self.store.set_first(&pulse::failed_key(world.rank), format!("{message} ").as_bytes());
+        if self.serves && !self.lingered.swap(true, Ordering::Relaxed) {
             self.linger(world);
         }
         match blamed {
@@ -336,28 +357,13 @@ impl Joined {
     }
 }
 
-/// The ranks that collective `number` failed by: those that are gone before those that are late, and both before those
-/// that only failed with it.
-fn blame(health: &[Health], number: u64) -> Option<(Absence, Vec<usize>)> {
-    let absence = |found: &Health| match found {
-        Health::Gone => Some(Absence::Gone),
-        Health::Failed => Some(Absence::Failed),
-        Health::Beats { collectives } => (*collectives < number).then_some(Absence::Late),
-    };
-    let missed = |how: Absence| {
-        let ranks: Vec<usize> =
-            (0..health.len()).filter(|&rank| absence(&health[rank]) == Some(how)).collect();
-        (!ranks.is_empty()).then_some((how, ranks))
-    };
-    [Absence::Gone, Absence::Late, Absence::Failed].into_iter().find_map(missed)
-}
-
 /// Waits until all ranks have come to the store.
 fn meet(store: &Store, size: usize, timeout: Duration) -> Result<()> {
     let start = Instant::now();
+    let mut missing: Vec<usize> = (0..size).collect();
     loop {
-        let mut missing = Vec::new();
-        for rank in 0..size {
+        let before = std::mem::take(&mut missing);
+        for rank in before {
             if !store.has(&joined_key(rank))? {
                 missing.push(rank);
             }

@@ -117,6 +117,19 @@ fn play(scenario: &str, world: &World) -> Result<String, Error> {
                 world.patient_barrier("working").inspect_err(|error| world.tell_failure(&error.to_string()));
             told.map(|()| "all went well".to_owned())
         }
+        "rank 0 refuses" | "rank 1 refuses" => {
+            if scenario.contains(&format!("rank {} refuses", world.rank())) {
+                let start = Instant::now();
+                world.tell_failure("the disk is full");
+                let first = start.elapsed();
+                world.tell_failure("and nothing else");
+                return Ok(format!("told once: {}", start.elapsed() - first < Duration::from_millis(200)));
+            }
+            let told = world
+                .all_reduce(&Tensor::from_slice(&[rank]), Reduce::Sum)
+                .inspect_err(|error| world.tell_failure(&error.to_string()));
+            told.map(|()| "all went well".to_owned())
+        }
         "the first dies at work" => world
             .first_does("planning", || -> Result<_, Error> { std::process::abort() })
             .map(|_: Vec<u8>| String::new()),
@@ -177,7 +190,6 @@ fn alone_everything_is_there_at_once() {
 
 fn collectives_alone() -> String {
     let world = World::alone();
-    assert_eq!(world.gpu(), tch::Cuda::is_available().then_some(Device::Cuda(0)));
     let sum = Tensor::from_slice(&[5.0f32]);
     world.attach_cuda(Device::Cuda(0)).unwrap();
     world.all_reduce(&sum, Reduce::Sum).unwrap();
@@ -270,6 +282,23 @@ fn a_failure_outside_a_collective_is_told_with_its_message() {
     for rank in [0, 2] {
         let wanted = "working 2: rank 1 of 3 ended with an error of its own (no paper)";
         assert!(said[rank].contains(wanted), "rank {rank}: {}", said[rank]);
+    }
+}
+
+#[test]
+fn a_rank_that_refuses_is_heard_by_those_that_wait_in_a_collective() {
+    for refuses in [0, 1] {
+        let start = Instant::now();
+        let said = run(&format!("rank {refuses} refuses"), 3, 60);
+        assert!(start.elapsed() < Duration::from_secs(30), "well before the time-out: {:?}", start.elapsed());
+        for (rank, said) in said.iter().enumerate() {
+            let wanted = if rank == refuses {
+                "told once: true".to_owned()
+            } else {
+                format!("all_reduce 1: rank {refuses} of 3 ended with an error of its own (the disk is full)")
+            };
+            assert!(said.contains(&wanted), "rank {rank}: {said}");
+        }
     }
 }
 

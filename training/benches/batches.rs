@@ -33,7 +33,7 @@ fn order(c: &mut Criterion) {
 /// Batches of an epoch, one after another.
 fn collate(c: &mut Criterion) {
     let small = Small::new();
-    let prepared = prepare(&small.recipe("bench", &[]).recipe, None).unwrap();
+    let prepared = prepare(&small.recipe("bench", &[]).recipe).unwrap();
     let collator = prepared.collator(&prepared.train);
     let lengths = prepared.train.lengths();
     let epoch = Epoch::new(&lengths, 0, BatchOptions { tokens: 4096, texts: None, seed: 1 });

@@ -47,21 +47,21 @@ impl Maker<'_> {
         let (rank, size) = (self.world.rank(), self.world.size());
         let own = &tasks[tasks.len() * rank / size..tasks.len() * (rank + 1) / size];
         let guesses = self.guesses(own, step, pool)?;
+        // texts of one rank may be longer than those of another, by more than a collective waits
+        self.world.patient_barrier("making hypotheses")?;
         let bad = |error: serde_json::Error| Error::Io(std::io::Error::other(error));
         let sent: Vec<Sent> = guesses.into_iter().map(Sent::from).collect();
         let all = self.world.gather_bytes(serde_json::to_vec(&sent).map_err(bad)?)?;
-        let mut record = Vec::new();
-        if self.world.is_first() {
+        let record = self.world.first_does("writing hypotheses", || {
             let mut guesses = Vec::new();
             for share in all {
                 let share: Vec<Sent> = serde_json::from_slice(&share).map_err(bad)?;
                 guesses.extend(share.into_iter().map(Guess::from));
             }
-            let written =
-                set::write(&self.recipe.run.dir, step, &self.prepared.hypothesis_space(), &guesses)?;
-            record = serde_json::to_vec(&written).map_err(bad)?;
-        }
-        serde_json::from_slice(&self.world.broadcast_bytes(record)?).map_err(bad)
+            let written = set::write(&self.recipe.run.dir, step, &self.prepared.hypothesis_space(), &guesses)?;
+            serde_json::to_vec(&written).map_err(bad)
+        })?;
+        serde_json::from_slice(&record).map_err(bad)
     }
 
     /// What the set is made from: it follows from the seed and the step.

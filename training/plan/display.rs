@@ -23,6 +23,14 @@ pub(super) fn notes(recipe: &Recipe, options: &PlanOptions, measured: Option<&Me
             );
         }
     }
+    if options.processes > 1 {
+        let state = if recipe.distributed.shard_optimizer { "a share of the" } else { "the whole" };
+        notes.push(format!(
+            "memory is that of one of {} processes: its share of a step, and {state} optimizer's state; time is that of one \
+             GPU",
+            options.processes
+        ));
+    }
     notes.push(format!(
         "time: FLOPs / (peak of NVIDIA's data sheet, dense x {} utilization), the utilization (MFU as in arXiv \
          2204.02311, appendix B) being an assumption, not a measurement; evaluations and the making of the vectors \

@@ -16,7 +16,7 @@ pub struct MemoryEstimate {
     pub weights: u64,
     /// Gradients in their own types, as a backward pass leaves them, and their f32 sums.
     pub gradients: u64,
-    /// Two f32 moments.
+    /// Two f32 moments, or a process's share of them.
     pub optimizer: u64,
     /// Averaged weights.
     pub averages: u64,
@@ -48,8 +48,17 @@ pub(super) struct Place {
     pub(super) kind: Kind,
 }
 
-/// Bytes of a training of the decoder `c`, with averaged weights or without.
-pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, averaged: bool) -> MemoryEstimate {
+/// What a process holds beside weights and gradients.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Held {
+    /// Averaged weights.
+    pub(super) averaged: bool,
+    /// Processes that share the optimizer's state.
+    pub(super) optimizer_of: u64,
+}
+
+/// Bytes of a training of the decoder `c` in one process.
+pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, held: Held) -> MemoryEstimate {
     let p = c.parameters();
     let [all, looked_up, head] = [p.total, p.embedding, p.head].map(|count| count as u64);
     let bytes = place.kind.elt_size_in_bytes() as u64;
@@ -57,8 +66,8 @@ pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, averaged: bool
     let weights = all * (4 + copies);
     // rows are looked up in the f32 master; the head's gradient goes into the sum at once
     let gradients = all * 4 + looked_up * 4 + (all - looked_up - head) * bytes;
-    let optimizer = all * 8;
-    let averages = if averaged { all * 4 } else { 0 };
+    let optimizer = (all * 8).div_ceil(held.optimizer_of);
+    let averages = if held.averaged { all * 4 } else { 0 };
     let activations = activations(c, place, part);
     let total = weights + gradients + optimizer + averages + activations;
     MemoryEstimate { weights, gradients, optimizer, averages, activations, total }

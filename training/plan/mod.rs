@@ -31,7 +31,7 @@ use crate::prepare::{Prepared, prepare};
 use crate::recipe::Recipe;
 use crate::setup::{Hardware, adamw, new_model};
 use crate::{Error, Result};
-use memory::{Place, memory};
+use memory::{Held, Place, memory};
 use texts::Measured;
 
 /// What a plan takes for granted.
@@ -47,6 +47,8 @@ pub struct PlanOptions {
     pub gpu: Gpu,
     /// Model FLOPs utilization. Default: [`MFU`].
     pub mfu: f64,
+    /// Processes that share the training, a GPU each; the memory is that of one of them. Default: 1.
+    pub processes: usize,
 }
 
 /// Pairs where nobody says how many.
@@ -58,7 +60,14 @@ pub const MFU: f64 = 0.4;
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { on_paper: false, pairs: None, tokens_per_text: None, gpu: Gpu::default(), mfu: MFU }
+        Self {
+            on_paper: false,
+            pairs: None,
+            tokens_per_text: None,
+            gpu: Gpu::default(),
+            mfu: MFU,
+            processes: 1,
+        }
     }
 }
 
@@ -146,17 +155,20 @@ pub struct FirstStep {
 pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
     check(recipe, options)?;
     let there = recipe.pairs.dir.join(MANIFEST_FILE).exists();
-    let prepared = if there { Some(prepare(recipe, None)?) } else { None };
+    let prepared = if there { Some(prepare(recipe)?) } else { None };
     let config = match &prepared {
         Some(prepared) => prepared.config.clone(),
         None => config_on_paper(recipe)?,
     };
-    let found = prepared.as_ref().map(|prepared| Measured::new(recipe, prepared));
+    let found = prepared.as_ref().map(|prepared| Measured::new(recipe, prepared, options));
     let measured = found.as_ref().map(|(measured, _)| measured);
 
     let on_gpu = Place { device: Device::Cuda(0), kind: Gpu::kind(recipe.training.dtype) };
-    let part = measured.map_or_else(|| texts::largest_on_paper(recipe), |measured| measured.largest);
-    let averaged = recipe.training.ema_decay > 0.0;
+    let part = measured.map_or_else(|| texts::largest_on_paper(recipe, options), |measured| measured.largest);
+    let held = Held {
+        averaged: recipe.training.ema_decay > 0.0,
+        optimizer_of: if recipe.distributed.shard_optimizer { options.processes.max(1) as u64 } else { 1 },
+    };
     let mut hardware = None;
     let mut first_step = None;
     if let (Some(prepared), Some((_, epoch)), false) = (&prepared, &found, options.on_paper) {
@@ -172,8 +184,8 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
         dim: config.dim,
         parameters: config.parameters(),
         vocabulary: config.vocab as usize,
-        memory: memory(&config, place, part, averaged),
-        fits: Gpu::ALL.map(|gpu| fit(gpu, memory(&config, on_gpu, part, averaged).total)).to_vec(),
+        memory: memory(&config, place, part, held),
+        fits: Gpu::ALL.map(|gpu| fit(gpu, memory(&config, on_gpu, part, held).total)).to_vec(),
         cost: Cost::new(recipe, texts, options.gpu, on_gpu.kind, options.mfu),
         measured: there,
         texts: measured.map(|m| m.texts),
@@ -203,6 +215,9 @@ fn check(recipe: &Recipe, options: &PlanOptions) -> Result<()> {
         let wanted =
             format!("at least 1 and at most decoder.max_tokens = {most}, since longer texts are left out");
         return refuse("the number of tokens of a text", tokens.to_string(), wanted);
+    }
+    if options.processes == 0 {
+        return refuse("the number of processes", "0".into(), "at least 1".into());
     }
     if options.pairs == Some(0) {
         return refuse("the number of pairs", "0".into(), "at least 1".into());

@@ -28,7 +28,7 @@ pub(super) struct Measured {
 
 impl Measured {
     /// Also gives the first epoch, which the plan's steps are taken from.
-    pub(super) fn new(recipe: &Recipe, prepared: &Prepared) -> (Self, Epoch) {
+    pub(super) fn new(recipe: &Recipe, prepared: &Prepared, options: &PlanOptions) -> (Self, Epoch) {
         let lengths = prepared.train.lengths();
         let epoch = Epoch::new(&lengths, 0, batch_options(recipe));
         let of_text = |&length: &u32| prepared.config.flops(f64::from(length));
@@ -39,33 +39,39 @@ impl Measured {
             steps: epoch.len(),
             padding_percent: padding_percent(&epoch, &lengths),
             flops: lengths.iter().map(of_text).fold(Flops::default(), |sum, flops| sum + flops),
-            largest: largest(recipe, &epoch, &lengths),
+            largest: largest(recipe, options, &epoch, &lengths),
         };
         (measured, epoch)
     }
 }
 
-/// The part with the most positions. A batch is cut into parts of equal numbers of texts, as the collator does it.
-fn largest(recipe: &Recipe, epoch: &Epoch, lengths: &[u32]) -> Part {
+/// Parts that a step is computed in, by all processes.
+fn parts_of(recipe: &Recipe, options: &PlanOptions) -> usize {
+    recipe.training.accumulate.max(1) * options.processes.max(1)
+}
+
+/// The part with the most positions. A batch is cut into parts of equal numbers of texts, as the collator does it; the
+/// processes' shares, which are of about as many tokens, are taken as such parts too.
+fn largest(recipe: &Recipe, options: &PlanOptions, epoch: &Epoch, lengths: &[u32]) -> Part {
     let prefix = recipe.decoder.prefix_tokens as u64;
     let part = |rows: &[u32]| {
         let longest = rows.iter().map(|&row| u64::from(lengths[row as usize])).max().unwrap_or(0);
         Part { texts: rows.len() as u64, width: prefix + longest }
     };
     let batches = (0..epoch.len()).filter_map(|number| epoch.batch(number));
-    let parts =
-        batches.flat_map(|rows| rows.chunks(rows.len().div_ceil(recipe.training.accumulate.max(1)).max(1)));
+    let count = parts_of(recipe, options);
+    let parts = batches.flat_map(|rows| rows.chunks(rows.len().div_ceil(count).max(1)));
     parts.map(part).max_by_key(|part| part.positions()).unwrap_or(Part { texts: 0, width: prefix })
 }
 
 /// The largest part of a step that a recipe allows: of the shortest texts, since each brings its prefix along. A word
 /// is a token at least.
-pub(super) fn largest_on_paper(recipe: &Recipe) -> Part {
+pub(super) fn largest_on_paper(recipe: &Recipe, options: &PlanOptions) -> Part {
     let training = &recipe.training;
     let shortest = recipe.curation.min_words.max(1) + 1;
     let texts = (training.batch_tokens / shortest).min(training.batch_texts.unwrap_or(usize::MAX)).max(1);
     Part {
-        texts: texts.div_ceil(training.accumulate.max(1)) as u64,
+        texts: texts.div_ceil(parts_of(recipe, options)) as u64,
         width: recipe.decoder.prefix_tokens as u64 + training.batch_tokens.div_ceil(texts) as u64,
     }
 }
@@ -118,7 +124,9 @@ mod tests {
         let recipe = recipe();
         let epoch = Epoch::new(&lengths, 0, batch_options(&recipe));
         // ten texts of 2 tokens in two parts, each text with its prefix
-        assert_eq!(largest(&recipe, &epoch, &lengths), Part { texts: 5, width: 6 });
+        let (alone, two) = (PlanOptions::default(), PlanOptions { processes: 2, ..PlanOptions::default() });
+        assert_eq!(largest(&recipe, &alone, &epoch, &lengths), Part { texts: 5, width: 6 });
+        assert_eq!(largest(&recipe, &two, &epoch, &lengths), Part { texts: 3, width: 6 });
     }
 
     #[test]
@@ -126,8 +134,8 @@ mod tests {
         let mut recipe = recipe();
         recipe.curation.min_words = 3;
         // 5 texts of 4 tokens in parts of 3 and 2
-        assert_eq!(largest_on_paper(&recipe), Part { texts: 3, width: 8 });
+        assert_eq!(largest_on_paper(&recipe, &PlanOptions::default()), Part { texts: 3, width: 8 });
         recipe.training.batch_texts = Some(2);
-        assert_eq!(largest_on_paper(&recipe), Part { texts: 1, width: 14 });
+        assert_eq!(largest_on_paper(&recipe, &PlanOptions::default()), Part { texts: 1, width: 14 });
     }
 }

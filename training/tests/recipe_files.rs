@@ -89,6 +89,22 @@ fn the_stella_recipes_can_be_planned_where_nothing_is_there() {
 }
 
 #[test]
+fn a_process_of_several_holds_its_share_of_step_and_optimizer() {
+    let planned = |sets: &[&str], processes: usize| {
+        let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+        let recipe = load(configs().join("1b.toml"), &sets).unwrap().recipe;
+        training::plan(&recipe, &PlanOptions { processes, on_paper: true, ..PlanOptions::default() })
+    };
+    let sharded = ["distributed.shard_optimizer=true"];
+    let memory = |sets: &[&str], processes: usize| planned(sets, processes).unwrap().memory;
+    let (alone, one, eight) = (memory(&[], 8), memory(&sharded, 1), memory(&sharded, 8));
+    assert_eq!((one.optimizer, alone.optimizer), (8 * eight.optimizer, 8 * eight.optimizer));
+    assert!(eight.activations < one.activations && eight.weights == one.weights);
+    assert!(planned(&sharded, 8).unwrap().to_string().contains("one of 8 processes"));
+    assert!(planned(&[], 0).unwrap_err().to_string().contains("at least 1"));
+}
+
+#[test]
 fn the_recipes_for_gpus_share_pairs_and_fit_on_an_h100() {
     let of = |name: &str| load(configs().join(format!("{name}.toml")), &[]).unwrap().recipe;
     let pairs = of("300m").pairs;

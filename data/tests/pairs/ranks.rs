@@ -26,6 +26,7 @@ fn build_as(
             rank,
             size,
             local_rank: rank,
+            local_size: size,
             address: Address { host: host.clone(), port },
             serves: rank == 0,
             attempt: 0,

@@ -190,3 +190,40 @@ fn ranks_of_other_recipes_or_pairs_do_not_train_together() {
         assert!(line.contains("rank 1 has another recipe than rank 0"), "{said:?}");
     }
 }
+
+#[test]
+fn what_the_first_refuses_the_others_hear_in_its_words() {
+    let small = Small::new();
+    let sets = ["training.max_steps=2"];
+    said(start(&small, "there", &sets, 1, false));
+    let start_time = Instant::now();
+    let said = said(start(&small, "there", &sets, 3, false));
+    assert!(said[0].contains("holds a run already"), "{said:?}");
+    for rank in [1, 2] {
+        let wanted = "rank 0 of 3 ended with an error of its own";
+        assert!(said[rank].contains(wanted) && said[rank].contains("holds a run already"), "{said:?}");
+    }
+    assert!(start_time.elapsed() < Duration::from_secs(40), "well before the time-out");
+}
+
+#[test]
+fn a_long_preparation_of_the_first_is_waited_for_beyond_the_time_out() {
+    let small = Small::new();
+    let sets = ["training.max_steps=4", "training.checkpoint_every=2", "distributed.timeout_seconds=5"];
+    let first = said(start(&small, "slow", &sets, 1, false));
+    assert!(first[0].starts_with("step 4"), "{first:?}");
+    // the vocabulary of a run that goes on comes from a pipe, which somebody fills at last (opened for both ways, it is
+    // not waited for where nobody reads)
+    let path = small.run("slow").join("tokenizer.json");
+    let (kept, written) = (small.path("tokenizer.json"), fs_err::read(&path).unwrap());
+    fs_err::rename(&path, &kept).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let children = start(&small, "slow", &["training.max_steps=6", sets[1], sets[2]], 2, true);
+    std::thread::sleep(Duration::from_secs(12));
+    let mut pipe = fs_err::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    fs_err::rename(&kept, &path).unwrap();
+    std::io::Write::write_all(&mut pipe, &written).unwrap();
+    drop(pipe);
+    let said = said(children);
+    assert!(said.iter().all(|line| line.starts_with("step 6")), "{said:?}");
+}

@@ -366,7 +366,7 @@ fn rows_of_all_prompts_are_learnt_from_alike() {
     let (one, several) = (Small::new(), Small::under(&prompts));
     let prepared = |small: &Small| {
         let recipe = small.recipe("prepared", &["training.eval_texts=21", "eval.texts=5"]).recipe;
-        training::prepare::prepare(&recipe, None).unwrap()
+        training::prepare::prepare(&recipe).unwrap()
     };
     let (single, triple) = (prepared(&one), prepared(&several));
     assert_eq!(triple.train.len(), 3 * single.train.len());
