@@ -284,9 +284,10 @@ mod tests {
 
     #[test]
     fn rows_without_an_order_are_refused() {
-        for (kind, bad) in [Kind::Float, Kind::BFloat16].into_iter().flat_map(|kind| {
-            [f64::NAN, f64::INFINITY].map(|bad| (kind, bad))
-        }) {
+        for (kind, bad) in [Kind::Float, Kind::BFloat16]
+            .into_iter()
+            .flat_map(|kind| [f64::NAN, f64::INFINITY].map(|bad| (kind, bad)))
+        {
             // in the vectors, and in the rest behind them
             for place in [3, 40] {
                 let (states, head) = (Tensor::randn([3, 8], F32), Tensor::randn([41, 8], F32).to_kind(kind));

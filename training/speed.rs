@@ -11,9 +11,9 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 use torch_ext::World;
 
+use crate::batch::{Batch, MicroBatch};
 use crate::batches::Cursors;
 use crate::ema::Ema;
-use crate::batch::{Batch, MicroBatch};
 use crate::loader::{Loader, Share, Supply};
 use crate::loss::LossOptions;
 use crate::optimizer::{AdamW, AdamWConfig};
@@ -272,7 +272,15 @@ mod tests {
     #[test]
     fn a_step_that_gives_no_number_has_no_speed() {
         let shapes = Shapes {
-            dim: 8, hidden: 16, layers: 1, heads: 2, ffn: 24, vocab: 50, prefix: 2, batch: 6, length: 5,
+            dim: 8,
+            hidden: 16,
+            layers: 1,
+            heads: 2,
+            ffn: 24,
+            vocab: 50,
+            prefix: 2,
+            batch: 6,
+            length: 5,
         };
         let mut timed = Timed::new(shapes, Device::Cpu, Kind::Float).unwrap();
         timed.learning_rate = f64::INFINITY;

@@ -99,10 +99,8 @@ impl Checked {
         let tokens: Vec<i64> =
             texts.iter().flat_map(|&text| self.before[text].iter().copied().chain([bos])).collect();
         // all prefixes, and behind them all tokens: each text takes its own of both
-        let all_RH = Tensor::f_cat(
-            &[prefix_BPH.f_reshape([-1, hidden])?, decoder.embed(&index(&tokens)?)?],
-            0,
-        )?;
+        let all_RH =
+            Tensor::f_cat(&[prefix_BPH.f_reshape([-1, hidden])?, decoder.embed(&index(&tokens)?)?], 0)?;
         let (mut order, mut starts) = (Vec::with_capacity(tokens.len()), vec![0]);
         let mut token = prefix * texts.len() as i64;
         for (number, &text) in texts.iter().enumerate() {
@@ -156,7 +154,8 @@ impl Beginnings {
     }
 }
 
-fn check_vectors(decoder: &Decoder, v_ND: &Tensor) -> Result<Tensor> {
+/// The vectors, in f32 on the decoder's device.
+pub(super) fn check_vectors(decoder: &Decoder, v_ND: &Tensor) -> Result<Tensor> {
     let (found, dim) = (v_ND.size(), decoder.config().dim);
     if found.len() != 2 || found[1] != dim {
         return Err(Error::VectorShape { found, dim });

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tch::{Device, Kind};
 use training::{Shapes, Speed, SpeedOptions, speed};
 
-use super::machine::{matmul_gflops, peak_resident_bytes};
+use super::machine::{PeakMemory, matmul_gflops};
 use crate::failure::ArgumentError;
 use crate::output;
 
@@ -107,7 +107,8 @@ struct TrainSpeed {
     dtype: &'static str,
     device: String,
     threads: i32,
-    peak_resident_bytes: Option<u64>,
+    #[serde(flatten)]
+    memory: PeakMemory,
 }
 
 /// Times training steps.
@@ -132,7 +133,7 @@ pub(crate) fn run(args: &BenchTrainArgs) -> Result<()> {
 fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
     Ok(TrainSpeed {
         speed,
-        peak_resident_bytes: peak_resident_bytes(),
+        memory: PeakMemory::of(device),
         matmul_gflops: matmul_gflops(kind, device)?,
         dtype: models::device::kind_name(kind),
         device: models::device::device_name(device),
@@ -141,7 +142,7 @@ fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
 }
 
 fn tell(found: &TrainSpeed) -> Result<()> {
-    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, peak_resident_bytes } = found;
+    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, memory } = found;
     output::write(|out| {
         writeln!(out, "decoder   {:.1} M parameters", speed.parameters as f64 / 1e6)?;
         writeln!(out, "computed  {dtype} on {device} with {threads} threads")?;
@@ -164,8 +165,6 @@ fn tell(found: &TrainSpeed) -> Result<()> {
             speed.achieved_gflops,
             100.0 * speed.achieved_gflops / matmul_gflops
         )?;
-        let gib =
-            peak_resident_bytes.map_or("?".to_owned(), |b| format!("{:.2}", b as f64 / (1u64 << 30) as f64));
-        writeln!(out, "memory    {gib} GiB at most, loss {:.4} in the end", speed.loss)
+        writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)
     })
 }

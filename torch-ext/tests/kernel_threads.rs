@@ -93,12 +93,14 @@ fn attention(kind: Kind) -> Vec<Tensor> {
     let qkv = leaf(&[32, length, (heads + 2 * kv_heads) * dim], kind);
     let angles = numbers(&[length, dim / 2], Kind::Float);
     let (cos, sin) = (angles.cos(), angles.sin());
-    let asked = ShortAttention { cos: &cos, sin: &sin, key_mask: None, heads, kv_heads, from: 0, causal: true };
+    let asked =
+        ShortAttention { cos: &cos, sin: &sin, key_mask: None, heads, kv_heads, from: 0, causal: true };
     with_gradients(&[short_attention(&qkv, &asked).unwrap()], &[&qkv])
 }
 
 fn loss(kind: Kind) -> Vec<Tensor> {
-    let (mut scores, targets) = (numbers(&[128, 2000], kind), Tensor::arange(128, (Kind::Int64, Device::Cpu)));
+    let (mut scores, targets) =
+        (numbers(&[128, 2000], kind), Tensor::arange(128, (Kind::Int64, Device::Cpu)));
     let losses = cross_entropy_into_gradient(&mut scores, &targets, 0.1).unwrap();
     vec![losses, scores]
 }
