@@ -130,6 +130,8 @@ fi
 for batch in 1 64 512; do
     if [ -n "$decoder" ]; then
         step "decode-$batch" "$stella" bench decode "$decoder" ${vectors:+--vectors "$vectors"} --batch "$batch" --json
+        step "decode-$batch-graphs" "$stella" bench decode "$decoder" ${vectors:+--vectors "$vectors"} --batch "$batch" \
+            --device cuda --graphs --json
         if [ -n "$vectors" ] && [ -f "$peers/generate_hf.py" ] && "$python" -c 'import transformers' 2>/dev/null; then
             step "decode-$batch-transformers" "$python" "$peers/generate_hf.py" "$decoder" "$vectors" --batch "$batch"
         fi

@@ -1,6 +1,7 @@
 //! A decoder that is ready for use, from a run, a checkpoint or an export.
 #![allow(non_snake_case)]
 
+use crate::generate::graphed::StaticRows;
 use crate::{
     Decoder, DecoderConfig, DeviceChoice, Dtype, Error, GenerateOptions, Generated, ParamStore, Result,
     Source, Space, Vocabulary, Weights, export, files, generate_from,
@@ -181,6 +182,20 @@ impl Inverter {
     pub fn invert_from(&self, source: &Source<'_>, options: &GenerateOptions) -> Result<Vec<Vec<Inverted>>> {
         let texts = generate_from(&self.decoder, source, options)?;
         texts.iter().map(|texts| texts.iter().map(|text| self.inverted(text)).collect()).collect()
+    }
+
+    /// Greedy texts of vectors (N, dim) by rows of this decoder, so many at a time as there are rows.
+    ///
+    /// # Errors
+    /// Those of [`StaticRows::decode`].
+    pub fn invert_by_rows(&self, rows: &mut StaticRows<'_>, v_ND: &Tensor) -> Result<Vec<Inverted>> {
+        let count = v_ND.size().first().copied().unwrap_or(0);
+        let mut texts = Vec::with_capacity(count as usize);
+        for start in (0..count).step_by(rows.rows() as usize) {
+            let part = v_ND.f_narrow(0, start, rows.rows().min(count - start))?;
+            texts.extend(rows.decode(&part)?);
+        }
+        texts.iter().map(|text| self.inverted(text)).collect()
     }
 
     fn inverted(&self, generated: &Generated) -> Result<Inverted> {

@@ -116,7 +116,32 @@ fn it_tells_beams_in_lines() {
 }
 
 #[test]
+fn static_rows_give_the_same_texts_and_say_that_nothing_was_recorded() {
+    // 40 vectors: 16, 16 and 8 rows; and fewer vectors than rows were asked for
+    let flags = ["--max-tokens", "10", "--dtype", "f32", "--device", "cpu", "--check-f32", "--json"];
+    let found = |more: &[&str]| -> serde_json::Value {
+        let done = bench(&[&flags, more].concat()).success();
+        serde_json::from_slice(&done.get_output().stdout).unwrap()
+    };
+    let rows = found(&["--graphs", "--batch", "16,64", "--runs", "2"]);
+    for at in rows["batches"].as_array().unwrap() {
+        assert_eq!(at["equal_to_f32_percent"], 100.0, "{rows}");
+    }
+    let usual = found(&[]);
+    assert_eq!((&rows["steps"], &usual["steps"]), (&"static".into(), &"usual".into()));
+    assert_eq!(rows["tokens"], usual["tokens"]);
+    assert_eq!(rows["peak_device_bytes"], serde_json::Value::Null);
+    assert!(rows["peak_resident_bytes"].as_u64().unwrap() > 1 << 20);
+    let told = contains("on static tensors, without graphs").and(contains("GiB at most"));
+    bench(&["--max-tokens", "10", "--device", "cpu", "--graphs"]).success().stdout(told);
+    if !tch::Cuda::is_available() {
+        bench(&["--max-tokens", "10", "--device", "cuda", "--graphs"]).failure().stderr(contains("hint:"));
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
+    bench(&["--graphs", "--beam", "2"]).code(2).stderr(contains("--beam 2").and(contains("hint:")));
     let refused = contains("--max-tokens 32: this decoder writes 1 to 12 tokens").and(contains("hint:"));
     bench(&[]).code(2).stderr(refused);
     bench(&["--max-tokens", "10", "--batch", "0"]).code(2);

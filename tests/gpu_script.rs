@@ -45,6 +45,7 @@ doctor*) echo '{"ok": true, "checks": [{"name": "libtorch", "found": "2.11.0"}]}
 launch*"-- bench train --recipe "*) echo "{\"tokens_per_s\": 3000, \"flops_per_token\": 989e6, \"processes\": $3}" ;;
 "bench train"*) echo 'a line that is no result'
     echo '{"tokens_per_s": 1000, "ms_per_step": 2.5, "flops_per_token": 989e6, "matmul_gflops": 1978}' ;;
+*decode*"--device cuda --graphs"*) echo '{"texts_per_s": 9.5, "steps": "graphs"}' ;;
 *decode*"--batch 1 "*) trap '' TERM; sleep 30 & wait; sleep 30 ;;
 *decode*"--batch 64 "*) echo 'out of memory' >&2; exit 3 ;;
 *decode*) echo '{"texts_per_s": 7.5}' ;;
@@ -75,6 +76,7 @@ esac
     let table = fs_err::read_to_string(out.join("report.md")).unwrap();
     assert!(table.contains("| train-tiny | ok | 1000 |  | 2.5 | 0.1% | 50.0% | 2.0 |"), "{table}");
     assert!(table.contains("| decode-512 | ok |  | 7.5 |"), "{table}");
+    assert!(table.contains("| decode-64-graphs | ok |  | 9.5 |"), "{table}");
     assert!(table.contains("| decode-1 | out of time |  |  |  |  |  |  |"), "{table}");
 }
 

@@ -42,6 +42,8 @@ fn speed_work_and_waiting_are_told() {
         let product =
             found["flops_per_token"].as_f64().unwrap() * found["tokens_per_s"].as_f64().unwrap() / 1e9;
         assert!((product / found["achieved_gflops"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+        assert!(found["peak_resident_bytes"].as_u64().unwrap() > 1 << 20);
+        assert_eq!(found.get("peak_device_bytes"), Some(&serde_json::Value::Null), "on a CPU");
         let loss = found["loss"].as_f64().unwrap();
         assert!((loss - 50f64.ln()).abs() < 0.5, "random tokens of 50: {loss}");
     }

@@ -1,7 +1,7 @@
 // The loops of attention over short texts, part of kernel_loops.cpp.
 #pragma once
 #include "kernel_loops.h"
-#include "loop_numbers.h"
+#include "numbers.h"
 
 namespace kernels {
 namespace {

@@ -16,7 +16,7 @@ fn main() {
         "kernel_loops.cpp",
         "kernel_loops.h",
         "attention_loops.h",
-        "loop_numbers.h",
+        "numbers.h",
         "decode_kernels.cpp",
         "decode_kernels.h",
         "c10d",

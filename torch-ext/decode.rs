@@ -103,7 +103,8 @@ const SPARE: i64 = 8;
 /// rows, (V, H).
 ///
 /// # Errors
-/// [`Error::Torch`] for shapes and types that do not fit.
+/// [`Error::Torch`] for shapes and types that do not fit, and for a row with NaN or infinity, whose tokens have no order
+/// (-inf, a token that is ruled out, may be among finite ones).
 pub fn pick(logits_RV: &Tensor, states_RH: &Tensor, head_VH: &Tensor, keep: usize) -> Result<Picked> {
     let rows = logits_RV.size().first().map_or(0, |&rows| rows as usize);
     let mut picked = Picked { tokens: vec![0; rows * keep], log_probs: vec![0.0; rows * keep] };
@@ -279,6 +280,49 @@ mod tests {
         let equal = Tensor::zeros([1, 40], F32);
         assert_eq!(pick(&equal, &equal, &equal, 3).unwrap().tokens, [0, 1, 2]);
         assert!(pick(&equal, &equal, &equal, 41).is_err());
+    }
+
+    #[test]
+    fn rows_without_an_order_are_refused() {
+        for (kind, bad) in [Kind::Float, Kind::BFloat16]
+            .into_iter()
+            .flat_map(|kind| [f64::NAN, f64::INFINITY].map(|bad| (kind, bad)))
+        {
+            // in the vectors, and in the rest behind them
+            for place in [3, 40] {
+                let (states, head) = (Tensor::randn([3, 8], F32), Tensor::randn([41, 8], F32).to_kind(kind));
+                let logits = states.matmul(&head.to_kind(Kind::Float).transpose(0, 1));
+                let _ = logits.get(1).narrow(0, place, 1).fill_(f64::NEG_INFINITY);
+                let picked = pick(&logits.to_kind(kind), &states, &head, 4).unwrap();
+                assert!(picked.log_probs.iter().all(|number| number.is_finite()), "{picked:?}");
+                let _ = logits.get(1).narrow(0, place, 1).fill_(bad);
+                let refused = pick(&logits.to_kind(kind), &states, &head, 4).unwrap_err();
+                assert!(refused.to_string().contains("row 1 hold NaN or infinity"), "{refused}");
+                assert!(refused.hint().unwrap().contains("weights"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn attention_to_nan_is_nan() {
+        let (dim, capacity) = (16, 20);
+        let (cos, sin) = (Tensor::ones([capacity, dim / 2], F32), Tensor::zeros([capacity, dim / 2], F32));
+        for kind in [Kind::Float, Kind::BFloat16] {
+            // the last position sees 18 keys: a whole vector of scores, and a rest, in each of which one is NaN
+            for broken in [2, 17] {
+                let cache = || Tensor::zeros([1, 1, capacity, dim], (kind, Device::Cpu));
+                let qkv = Tensor::ones([18, 3 * dim], (kind, Device::Cpu));
+                let _ = qkv.get(broken).narrow(0, dim, 1).fill_(f64::NAN);
+                let places = Places {
+                    slots: vec![0; 18],
+                    positions: (0..18).collect(),
+                    table: vec![0; 18 * capacity as usize],
+                };
+                let y = cached_attention(&qkv, [&cache(), &cache()], &places, 1, [&cos, &sin]).unwrap();
+                let nan_R = y.isnan().all_dim(1, false).to_kind(Kind::Int64);
+                assert_eq!(nan_R.sum(Kind::Int64).int64_value(&[]), 18 - broken, "{nan_R:?}");
+            }
+        }
     }
 
     #[test]

@@ -18,6 +18,8 @@
 
 namespace {
 
+using namespace kernels;
+
 // residual += delta (where there is one); out = residual / sqrt(mean(residual^2) + eps) * gain
 template <typename T>
 INLINE void add_norm(float* residual, const T* delta, const T* gain, float eps, T* out, int64_t rows, int64_t width) {
@@ -47,7 +49,7 @@ INLINE void add_norm(float* residual, const T* delta, const T* gain, float eps, 
     float scale = 1.0f / std::sqrt((sum(squares) + rest) / static_cast<float>(width) + eps);
     T* y = out + row * width;
     for (int64_t i = 0; i < whole; i += LANES) store(y + i, load(x + i) * scale * load(gain + i));
-    for (int64_t i = whole; i < width; ++i) narrow(y + i, x[i] * scale * widen(gain[i]));
+    for (int64_t i = whole; i < width; ++i) y[i] = narrow<T>(x[i] * scale * widen(gain[i]));
   }
 }
 
@@ -69,8 +71,8 @@ INLINE void turn(const From* from, const float* cosine, const float* sine, float
   }
   for (; i < half; ++i) {
     float a = widen(from[i]) * scale, b = widen(from[half + i]) * scale;
-    narrow(to + i, a * cosine[i] - b * sine[i]);
-    narrow(to + half + i, b * cosine[i] + a * sine[i]);
+    to[i] = narrow<To>(a * cosine[i] - b * sine[i]);
+    to[half + i] = narrow<To>(b * cosine[i] + a * sine[i]);
   }
 }
 
@@ -130,7 +132,7 @@ INLINE void attend(const Attention& a, const T* qkv, T* keys, T* values, T* out,
       for (int64_t i = whole; i < dim; ++i) {
         float y = 0;
         for (s = 0; s < count; ++s) y += widen(values[places[s] + i]) * scores[s];
-        narrow(to + i, y * share);
+        to[i] = narrow<T>(y * share);
       }
     }
   }
@@ -167,10 +169,11 @@ INLINE void highest_places(const T* x, const float* tops, int64_t width, int64_t
 }
 
 // The best `keep` of each row with their log-probabilities, best first. `spare` more than that are taken by the
-// logits as they are, and ordered by logits computed again in f32 from the state and the head's row.
+// logits as they are, and ordered by logits computed again in f32 from the state and the head's row. Returns the first
+// row with a NaN or infinity, whose tokens have no order, and goes no further; -1 where there is none.
 template <typename T>
-INLINE void pick(const T* logits, const float* states, const T* head, int64_t rows, int64_t width, int64_t hidden,
-                 int64_t keep, int64_t spare, int64_t* tokens, float* log_probs, float* tops) {
+INLINE int64_t pick(const T* logits, const float* states, const T* head, int64_t rows, int64_t width, int64_t hidden,
+                    int64_t keep, int64_t spare, int64_t* tokens, float* log_probs, float* tops) {
   constexpr int64_t BLOCK = 8 * LANES;
   const int64_t count = std::min(keep + spare, width), blocks = (width + BLOCK - 1) / BLOCK;
   std::vector<float> values(count);
@@ -207,6 +210,8 @@ INLINE void pick(const T* logits, const float* states, const T* head, int64_t ro
         values[c] = exact;
       }
     }
+    // the sum is finite only where all its exponents were below infinity, and none NaN
+    if (!std::isfinite(total)) return row;
     for (int64_t c = 0; c < count; ++c) order[c] = c;
     std::sort(order.begin(), order.end(), [&](int64_t one, int64_t other) {
       return values[one] > values[other] || (values[one] == values[other] && places[one] < places[other]);
@@ -217,6 +222,7 @@ INLINE void pick(const T* logits, const float* states, const T* head, int64_t ro
       log_probs[row * keep + c] = values[order[c]] - whole;
     }
   }
+  return -1;
 }
 
 CLONES void add_norm_f32(float* r, const float* d, const float* g, float eps, float* out, int64_t rows, int64_t width) {
@@ -233,13 +239,13 @@ CLONES void attend_bf16(const Attention& a, const bf16* qkv, bf16* k, bf16* v, b
                         int64_t* places) {
   attend(a, qkv, k, v, out, scratch, places);
 }
-CLONES void pick_f32(const float* logits, int64_t rows, int64_t width, int64_t keep, int64_t* tokens, float* log_probs,
-                     float* tops) {
-  pick<float>(logits, nullptr, nullptr, rows, width, 0, keep, 0, tokens, log_probs, tops);
+CLONES int64_t pick_f32(const float* logits, int64_t rows, int64_t width, int64_t keep, int64_t* tokens,
+                        float* log_probs, float* tops) {
+  return pick<float>(logits, nullptr, nullptr, rows, width, 0, keep, 0, tokens, log_probs, tops);
 }
-CLONES void pick_bf16(const bf16* logits, const float* states, const bf16* head, int64_t rows, int64_t width,
-                      int64_t hidden, int64_t keep, int64_t spare, int64_t* tokens, float* log_probs, float* tops) {
-  pick(logits, states, head, rows, width, hidden, keep, spare, tokens, log_probs, tops);
+CLONES int64_t pick_bf16(const bf16* logits, const float* states, const bf16* head, int64_t rows, int64_t width,
+                         int64_t hidden, int64_t keep, int64_t spare, int64_t* tokens, float* log_probs, float* tops) {
+  return pick(logits, states, head, rows, width, hidden, keep, spare, tokens, log_probs, tops);
 }
 
 // The data of a contiguous CPU tensor of a type and number of elements.
@@ -328,16 +334,18 @@ int te_pick(void* logits, void* states, void* head, int64_t keep, int64_t spare,
     const int64_t rows = all.size(0), width = all.size(1);
     TORCH_CHECK(keep >= 1 && keep <= width && spare >= 0, keep, " of ", width, " tokens");
     std::vector<float> tops(width / LANES + 1);
+    int64_t bad;
     if (is_bf16(logits)) {
       const int64_t hidden = tensor(head).numel() / width;
-      pick_bf16(data<bf16>(logits, at::kBFloat16, rows * width, "the logits"),
-                data<float>(states, at::kFloat, rows * hidden, "the states"),
-                data<bf16>(head, at::kBFloat16, width * hidden, "the head"), rows, width, hidden, keep, spare, tokens,
-                log_probs, tops.data());
+      bad = pick_bf16(data<bf16>(logits, at::kBFloat16, rows * width, "the logits"),
+                      data<float>(states, at::kFloat, rows * hidden, "the states"),
+                      data<bf16>(head, at::kBFloat16, width * hidden, "the head"), rows, width, hidden, keep, spare,
+                      tokens, log_probs, tops.data());
     } else {
-      pick_f32(data<float>(logits, at::kFloat, rows * width, "the logits"), rows, width, keep, tokens, log_probs,
-               tops.data());
+      bad = pick_f32(data<float>(logits, at::kFloat, rows * width, "the logits"), rows, width, keep, tokens, log_probs,
+                     tops.data());
     }
+    TORCH_CHECK(bad < 0, "the logits of row ", bad, " hold NaN or infinity");
   });
 }
 

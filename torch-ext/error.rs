@@ -118,6 +118,9 @@ impl Error {
             Self::Torch { message, .. } if message.contains("CUDA") || message.contains("NVIDIA") => Some(
                 "`inverse-stella doctor` tells what it sees of CUDA; --device cpu goes without".to_owned(),
             ),
+            Self::Torch { message, .. } if message.contains("NaN or infinity") => {
+                Some("the weights hold NaN or overflow: take another checkpoint, or fetch them again".to_owned())
+            }
             Self::NoCuda { reason } => Some(reason.hint().to_owned()),
             Self::NotAttached { .. } => Some("World::attach_cuda comes first, on all ranks".to_owned()),
             Self::Map { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {

@@ -1,7 +1,7 @@
 // No header with inline code but our own: the linker keeps one copy of such code, of any level.
 #include "attention_loops.h"
 #include "kernel_loops.h"
-#include "loop_numbers.h"
+#include "numbers.h"
 
 namespace kernels {
 namespace {

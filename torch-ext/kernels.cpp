@@ -13,8 +13,10 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <memory>
 #include <optional>
 
@@ -53,36 +55,50 @@ const Loops& loops_of(const at::Tensor& x) {
 }
 
 // libtorch's own OpenMP threads, found by name: an OpenMP linked by ourselves could be a second one.
-using Region = void (*)(void (*)(void*), void*, unsigned, unsigned);
-Region region() {
-  static const Region found = reinterpret_cast<Region>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-  return found;
+struct OpenMp {
+  void (*region)(void (*)(void*), void*, unsigned, unsigned);
+  int (*thread)();
+  int (*threads)();
+};
+template <typename F>
+F found(const char* name) {
+  return reinterpret_cast<F>(dlsym(RTLD_DEFAULT, name));
 }
-using Number = int (*)();
-Number thread_number() {
-  static const Number found = reinterpret_cast<Number>(dlsym(RTLD_DEFAULT, "omp_get_thread_num"));
-  return found;
+const OpenMp* open_mp() {
+  static const OpenMp all{found<decltype(OpenMp::region)>("GOMP_parallel"),
+                          found<decltype(OpenMp::thread)>("omp_get_thread_num"),
+                          found<decltype(OpenMp::threads)>("omp_get_num_threads")};
+  return all.region != nullptr && all.thread != nullptr && all.threads != nullptr ? &all : nullptr;
 }
 
-// body(begin, end) over [0, total) in one piece a thread, of `grain` at least. `body` throws nothing.
+// body(begin, end) over [0, total) in pieces of `grain` at least, one for each thread that libtorch would take. OpenMP may
+// lend fewer (OMP_THREAD_LIMIT, OMP_DYNAMIC): a thread takes every so-many-th piece. What `body` throws is thrown here.
 template <typename F>
 void parallel(int64_t total, int64_t grain, const F& body) {
   int64_t pieces = std::min<int64_t>(at::get_num_threads(), total / std::max<int64_t>(grain, 1));
-  if (pieces <= 1 || at::in_parallel_region() || region() == nullptr || thread_number() == nullptr) {
+  if (pieces <= 1 || at::in_parallel_region() || open_mp() == nullptr) {
     if (total > 0) body(int64_t{0}, total);
     return;
   }
   struct Work {
     const F* body;
     int64_t total, pieces;
-  } work{&body, total, pieces};
-  auto piece = [](void* data) {
-    const Work& w = *static_cast<Work*>(data);
-    int64_t i = thread_number()();
-    int64_t begin = w.total * i / w.pieces, end = w.total * (i + 1) / w.pieces;
-    if (i < w.pieces && begin < end) (*w.body)(begin, end);
+    std::atomic_flag failed;
+    std::exception_ptr fault;
+  } work{&body, total, pieces, ATOMIC_FLAG_INIT, nullptr};
+  auto share = [](void* data) {
+    Work& w = *static_cast<Work*>(data);
+    try {
+      for (int64_t i = open_mp()->thread(); i < w.pieces; i += open_mp()->threads()) {
+        int64_t begin = w.total * i / w.pieces, end = w.total * (i + 1) / w.pieces;
+        if (begin < end) (*w.body)(begin, end);
+      }
+    } catch (...) {
+      if (!w.failed.test_and_set()) w.fault = std::current_exception();
+    }
   };
-  region()(piece, &work, static_cast<unsigned>(pieces), 0);
+  open_mp()->region(share, &work, static_cast<unsigned>(pieces), 0);
+  if (work.fault) std::rethrow_exception(work.fault);
 }
 
 // Numbers that a thread should at least be given.

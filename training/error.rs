@@ -146,6 +146,16 @@ pub enum Error {
         /// Where texts, token ids and vectors of the step lie.
         folder: PathBuf,
     },
+    /// A timed step whose loss or gradients are no numbers: its speed says nothing.
+    #[error("timed step {step} gave a loss of {loss} and a gradient norm of {grad_norm}")]
+    TimedNonFinite {
+        /// The step, from 0, those before the clock starts included.
+        step: usize,
+        /// Mean loss.
+        loss: f64,
+        /// Norm of the gradients.
+        grad_norm: f64,
+    },
     /// A decoder that is to learn refining without an encoder at hand.
     #[error("learning to refine needs the recipe's encoder, which cannot be used here; the log says why")]
     NoEncoder,
@@ -256,6 +266,10 @@ impl Error {
             }
             Self::NonFinite { .. } => {
                 "look at the kept data, or lower optimizer.learning_rate or training.clip_norm, or raise schedule.warmup_steps; with these changed --resume goes on from the last checkpoint"
+                    .into()
+            }
+            Self::TimedNonFinite { .. } => {
+                "take --dtype f32 or bf16, or a lower optimizer.learning_rate of the recipe; if neither helps, this machine computes wrongly"
                     .into()
             }
             Self::NoEncoder => "set encoder.source to the encoder that made the pairs, or refinement.share to 0".into(),

@@ -11,7 +11,6 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 use torch_ext::{Reduce, World};
 
-use crate::Result;
 use crate::batch::{Batch, MicroBatch};
 use crate::batches::Cursors;
 use crate::ema::Ema;
@@ -22,6 +21,7 @@ use crate::recipe::Recipe;
 use crate::replicas::prepare_all;
 use crate::setup::{Hardware, batch_options, new_model, new_optimizer};
 use crate::step::Model;
+use crate::{Error, Result};
 
 /// How long is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,7 +102,7 @@ struct Timed {
 /// tells where, and in which type, too. Nothing is written.
 ///
 /// # Errors
-/// What [`crate::prepare::prepare`] refuses; libtorch's own, and what a collective fails with.
+/// What [`crate::prepare::prepare`] refuses; [`Error::TimedNonFinite`]; libtorch's own, and what a collective fails with.
 pub fn of_recipe(
     recipe: &Recipe,
     options: SpeedOptions,
@@ -133,26 +133,9 @@ pub fn of_recipe(
 /// Times the steps of a decoder of the given shapes on random tokens.
 ///
 /// # Errors
-/// Shapes that make no decoder; libtorch's own.
+/// Shapes that make no decoder; [`Error::TimedNonFinite`]; libtorch's own.
 pub fn of_shapes(shapes: Shapes, device: Device, kind: Kind, options: SpeedOptions) -> Result<Speed> {
-    let config = shapes.config();
-    config.validate()?;
-    let mut store = ParamStore::train(device, kind, 0);
-    let decoder = Decoder::new(&config, &mut store)?;
-    let constants = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    let timed = Timed {
-        optimizer: AdamW::new(constants, &store)?,
-        world: Arc::new(World::alone()),
-        model: Model::new(store, decoder)?,
-        config,
-        ema: None,
-        loss: LossOptions::default(),
-        clip_norm: Some(1.0),
-        learning_rate: 1e-3,
-    };
-    let mut random = ChaCha8Rng::seed_from_u64(0);
-    let batches = std::iter::repeat_with(move || shapes.batch(&mut random));
-    timed.measure(Loader::of(batches), options)
+    Timed::new(shapes, device, kind)?.measure(Loader::of(shapes.batches()), options)
 }
 
 impl Shapes {
@@ -187,6 +170,11 @@ impl Shapes {
         }
     }
 
+    fn batches(self) -> impl Iterator<Item = Result<Batch>> + Send + 'static {
+        let mut random = ChaCha8Rng::seed_from_u64(0);
+        std::iter::repeat_with(move || self.batch(&mut random))
+    }
+
     fn batch(&self, random: &mut ChaCha8Rng) -> Result<Batch> {
         let ids: Vec<i64> =
             (0..self.batch * self.length).map(|_| i64::from(random.next_u32()) % self.vocab).collect();
@@ -211,6 +199,25 @@ impl Shapes {
 }
 
 impl Timed {
+    /// A new decoder of the given shapes.
+    fn new(shapes: Shapes, device: Device, kind: Kind) -> Result<Self> {
+        let config = shapes.config();
+        config.validate()?;
+        let mut store = ParamStore::train(device, kind, 0);
+        let decoder = Decoder::new(&config, &mut store)?;
+        let constants = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+        Ok(Self {
+            optimizer: AdamW::new(constants, &store)?,
+            world: Arc::new(World::alone()),
+            model: Model::new(store, decoder)?,
+            config,
+            ema: None,
+            loss: LossOptions::default(),
+            clip_norm: Some(1.0),
+            learning_rate: 1e-3,
+        })
+    }
+
     fn measure(mut self, mut loader: Loader, options: SpeedOptions) -> Result<Speed> {
         let SpeedOptions { steps, warmup } = options;
         for step in 0..warmup {
@@ -258,6 +265,9 @@ impl Timed {
         let started = Instant::now();
         let found = self.model.backward(batch, self.loss)?;
         let between = started.elapsed();
+        if !found.is_finite() {
+            return Err(Error::TimedNonFinite { step, loss: found.loss, grad_norm: found.grad_norm });
+        }
         self.model.apply(&mut self.optimizer, found, self.clip_norm, self.learning_rate)?;
         if let Some(ema) = &mut self.ema {
             ema.update(step as u64 + 1)?;
@@ -270,4 +280,31 @@ impl Timed {
 fn flops_of(config: &DecoderConfig, part: &MicroBatch) -> f64 {
     let texts = part.tokens_BT.size()[0] as f64;
     texts * config.flops(part.targets() as f64 / texts.max(1.0)).training()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_gives_no_number_has_no_speed() {
+        let shapes = Shapes {
+            dim: 8,
+            hidden: 16,
+            layers: 1,
+            heads: 2,
+            ffn: 24,
+            vocab: 50,
+            prefix: 2,
+            batch: 6,
+            length: 5,
+        };
+        let mut timed = Timed::new(shapes, Device::Cpu, Kind::Float).unwrap();
+        timed.learning_rate = f64::INFINITY;
+        let options = SpeedOptions { steps: 3, warmup: 0 };
+        let refused = timed.measure(Loader::of(shapes.batches()), options).unwrap_err();
+        assert!(matches!(refused, Error::TimedNonFinite { step: 1, .. }), "{refused}");
+        assert!(refused.hint().unwrap().contains("--dtype"), "{refused}");
+    }
 }

@@ -46,6 +46,9 @@ impl Error {
             Self::SourceLength { .. } => "this is a mistake of the calling program",
             Self::VectorNotFinite { .. } => "make the vectors anew; one that is not finite has no text",
             Self::GenerateOption { .. } => return None,
+            Self::RowsOfVectors { rows, .. } => {
+                return Some(format!("give 1 to {rows} vectors at a time, or make more rows"));
+            }
             Self::NotADecoder { .. } => {
                 "a run has decoder.json, a checkpoint lies in RUN/checkpoints, an export has projector.json and config.json"
             }

@@ -227,6 +227,14 @@ pub enum Error {
         /// What it may be.
         problem: String,
     },
+    /// Vectors that do not go into the rows of static tensors.
+    #[error("{found} vectors for {rows} rows that are decoded together")]
+    RowsOfVectors {
+        /// How many vectors.
+        found: i64,
+        /// How many rows.
+        rows: i64,
+    },
     /// A folder that is no run, checkpoint or export.
     #[error("{}: neither a run, nor a checkpoint of one, nor an export", path.display())]
     NotADecoder {

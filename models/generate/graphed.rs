@@ -9,9 +9,10 @@
 //! short texts do not pay for the longest.
 #![allow(non_snake_case)]
 
+use super::source::check_vectors;
 use super::{Generated, host_f64, host_i64};
 use crate::blocks::Block;
-use crate::{Condition, Decoder, Result};
+use crate::{Condition, Decoder, Error, Result};
 use tch::{Device, Kind, Tensor};
 use torch_ext::CudaGraph;
 
@@ -51,8 +52,12 @@ impl<'a> StaticRows<'a> {
     /// Room for `rows` texts of up to `max_tokens` tokens. With `graphs`, which need a GPU, steps are recorded here.
     ///
     /// # Errors
-    /// libtorch's own (out of memory); [`torch_ext::Error::NoCuda`] for graphs where there are none.
+    /// [`Error::GenerateOption`] for less than one row, libtorch's own (out of memory); for graphs [`torch_ext::Error`]'s
+    /// `NoCuda` where there are none, and `Argument` where the decoder is on no GPU.
     pub fn new(decoder: &'a Decoder, rows: i64, max_tokens: i64, graphs: bool) -> Result<Self> {
+        if rows < 1 {
+            return Err(Error::GenerateOption { option: "rows", problem: "must be at least 1".to_owned() });
+        }
         let (c, kind, device) = (decoder.config(), decoder.kind(), decoder.device());
         let capacity = c.prefix_tokens + max_tokens.clamp(1, c.max_tokens);
         let zeros = |shape: &[i64], kind| Tensor::f_zeros(shape, (kind, device));
@@ -89,14 +94,24 @@ impl<'a> StaticRows<'a> {
         self.rows
     }
 
-    /// Decodes up to as many vectors as there are rows: (N, dim) f32 on the decoder's device, N ≥ 1, in their order.
+    /// Whether steps were recorded.
+    pub fn has_graphs(&self) -> bool {
+        !self.graphs.is_empty()
+    }
+
+    /// Decodes 1 to as many vectors as there are rows: (N, dim), any float type and device, in their order.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// [`Error::RowsOfVectors`] for none or too many, [`Error::VectorShape`] and [`Error::VectorNotFinite`] for vectors
+    /// that cannot be, libtorch's own.
     pub fn decode(&mut self, v_ND: &Tensor) -> Result<Vec<Generated>> {
         tch::no_grad(|| {
-            let texts = v_ND.size()[0].min(self.rows);
-            self.begin(v_ND)?;
+            let v_ND = check_vectors(self.decoder, v_ND)?;
+            let texts = v_ND.size()[0];
+            if texts < 1 || texts > self.rows {
+                return Err(Error::RowsOfVectors { found: texts, rows: self.rows });
+            }
+            self.begin(&v_ND)?;
             let first = self.decoder.config().prefix_tokens;
             for position in first + 1..self.capacity {
                 if (position - first) % LOOK_EVERY == 0 && self.all_ended(texts, first, position)? {

@@ -183,7 +183,8 @@ impl Beginnings {
     }
 }
 
-fn check_vectors(decoder: &Decoder, v_ND: &Tensor) -> Result<Tensor> {
+/// The vectors, in f32 on the decoder's device.
+pub(super) fn check_vectors(decoder: &Decoder, v_ND: &Tensor) -> Result<Tensor> {
     let (found, dim) = (v_ND.size(), decoder.config().dim);
     if found.len() != 2 || found[1] != dim {
         return Err(Error::VectorShape { found, dim });

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, non_snake_case)]
 
 use models::generate::graphed::StaticRows;
-use models::{Decoder, DecoderConfig, GenerateOptions, Generated, ParamStore, generate};
+use models::{Decoder, DecoderConfig, Error, GenerateOptions, Generated, ParamStore, generate};
 use tch::{Device, Kind, Tensor};
 
 /// A random decoder with grouped heads whose texts end at different lengths.
@@ -54,6 +54,26 @@ fn texts_equal_those_of_the_usual_way() {
         texts.extend(rows.decode(&v_ND.narrow(0, 16, 8)).unwrap());
         equal(&texts, &expected);
     }
+}
+
+#[test]
+fn vectors_that_do_not_fit_the_rows_are_refused() {
+    let decoder = decoder(Device::Cpu, 8);
+    let mut rows = StaticRows::new(&decoder, 2, 8, false).unwrap();
+    for count in [0, 3] {
+        let refused = rows.decode(&vectors(count, Device::Cpu)).unwrap_err();
+        assert!(matches!(refused, Error::RowsOfVectors { found, rows: 2 } if found == count), "{refused}");
+        assert!(refused.hint().unwrap().contains("1 to 2 vectors"), "{refused}");
+    }
+    let wide = Tensor::ones([1, 9], (Kind::Float, Device::Cpu));
+    assert!(matches!(rows.decode(&wide), Err(Error::VectorShape { dim: 8, .. })));
+    let broken = Tensor::full([1, 8], f64::NAN, (Kind::Float, Device::Cpu));
+    assert!(matches!(rows.decode(&broken), Err(Error::VectorNotFinite { index: 0 })));
+    assert!(matches!(
+        StaticRows::new(&decoder, 0, 8, false),
+        Err(Error::GenerateOption { option: "rows", .. })
+    ));
+    assert_eq!(rows.decode(&vectors(2, Device::Cpu)).unwrap().len(), 2);
 }
 
 #[test]

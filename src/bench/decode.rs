@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
+use models::generate::graphed::StaticRows;
 use models::{DeviceChoice, Dtype, GenerateOptions, Inverted, Inverter, Strategy};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::machine::peak_gpu_bytes;
+use super::machine::PeakMemory;
 use crate::failure::ArgumentError;
 use crate::progress::Progress;
 use crate::{output, vectors};
@@ -24,7 +25,8 @@ const WARM_UP: i64 = 64;
 Examples:
   inverse-stella bench decode captions-decoder
   inverse-stella bench decode captions-decoder --vectors vectors.npy --batch 16,64,256 --check-f32
-  inverse-stella bench decode captions-decoder --vectors vectors.npy --beam 4 --dtype f32 --json")]
+  inverse-stella bench decode captions-decoder --vectors vectors.npy --beam 4 --dtype f32 --json
+  inverse-stella bench decode captions-decoder --batch 1,64 --device cuda --graphs")]
 pub(crate) struct BenchDecodeArgs {
     /// A run, a checkpoint or an export
     #[arg(value_name = "DECODER")]
@@ -45,6 +47,9 @@ pub(crate) struct BenchDecodeArgs {
     /// Beam search with this many hypotheses a text (1 = greedy)
     #[arg(long, value_name = "WIDTH", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     beam: u32,
+    /// Greedy on tensors that stay in place, each step a CUDA graph; on a CPU the same steps, nothing recorded
+    #[arg(long)]
+    graphs: bool,
     /// auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
@@ -85,19 +90,62 @@ struct DecodeSpeed {
     best: BatchSpeed,
     n: usize,
     beams: u32,
+    /// How steps were computed: `usual`, or with `--graphs` `graphs` on a GPU and `static` on a CPU.
+    steps: &'static str,
     max_tokens: u32,
     dtype: &'static str,
     device: String,
     threads: i32,
     parameters: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peak_gpu_bytes: Option<u64>,
+    #[serde(flatten)]
+    memory: PeakMemory,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     batches: Vec<BatchSpeed>,
 }
 
+/// Who decodes at one batch.
+enum Way<'a> {
+    Usual(GenerateOptions),
+    Rows(Box<StaticRows<'a>>),
+}
+
+impl<'a> Way<'a> {
+    /// Warmed up, and with its graphs recorded.
+    fn new(args: &BenchDecodeArgs, inverter: &'a Inverter, batch: u32, v_ND: &Tensor) -> Result<Self> {
+        let count = v_ND.size()[0];
+        let mut way = if args.graphs {
+            let record = inverter.decoder.device().is_cuda();
+            let rows = i64::from(batch).min(count);
+            Self::Rows(Box::new(StaticRows::new(&inverter.decoder, rows, args.max_tokens.into(), record)?))
+        } else {
+            Self::Usual(options(args, batch))
+        };
+        way.decode(inverter, &v_ND.f_narrow(0, 0, count.min(WARM_UP))?)?;
+        Ok(way)
+    }
+
+    fn decode(&mut self, inverter: &Inverter, v_ND: &Tensor) -> Result<Vec<Inverted>> {
+        Ok(match self {
+            Self::Usual(options) => inverter.invert(v_ND, options)?,
+            Self::Rows(rows) => inverter.invert_by_rows(rows, v_ND)?,
+        })
+    }
+
+    fn steps(&self) -> &'static str {
+        match self {
+            Self::Usual(_) => "usual",
+            Self::Rows(rows) if rows.has_graphs() => "graphs",
+            Self::Rows(_) => "static",
+        }
+    }
+}
+
 /// Times the decoder.
 pub(crate) fn run(args: &BenchDecodeArgs) -> Result<()> {
+    if args.graphs && args.beam > 1 {
+        let what = format!("--graphs decodes greedily, not with --beam {}", args.beam);
+        return Err(ArgumentError::with_hint(what, "leave out one of the two").into());
+    }
     let inverter = Inverter::open(&args.decoder, args.device, args.dtype)?;
     let longest = inverter.config.max_tokens;
     if i64::from(args.max_tokens) > longest {
@@ -105,26 +153,10 @@ pub(crate) fn run(args: &BenchDecodeArgs) -> Result<()> {
         return Err(ArgumentError::with_hint(what, format!("give --max-tokens {longest} or less")).into());
     }
     let v_ND = given_or_random(args, &inverter)?;
-    let mut best_of: Vec<(f64, Vec<Inverted>)> = vec![(f64::INFINITY, Vec::new()); args.batch.len()];
-    let rows = v_ND.size()[0];
-    let total = rows as u64 * args.batch.len() as u64 * u64::from(args.runs);
-    let mut progress = Progress::start("decoding", "texts", Some(total));
-    for run in 0..args.runs {
-        for (place, &batch) in args.batch.iter().enumerate() {
-            let options = options(args, batch);
-            if run == 0 {
-                inverter.invert(&v_ND.f_narrow(0, 0, rows.min(WARM_UP))?, &options)?;
-            }
-            let started = Instant::now();
-            let texts = inverter.invert(&v_ND, &options)?;
-            let seconds = started.elapsed().as_secs_f64();
-            if seconds < best_of[place].0 {
-                best_of[place] = (seconds, texts);
-            }
-            progress.at(rows as u64 * (u64::from(run) * args.batch.len() as u64 + place as u64 + 1), "");
-        }
-    }
-    progress.finish();
+    let way_of = |&batch: &u32| Way::new(args, &inverter, batch, &v_ND);
+    let mut ways: Vec<Way<'_>> = args.batch.iter().map(way_of).collect::<Result<_>>()?;
+    let best_of = timed(args, &inverter, &mut ways, &v_ND)?;
+    let memory = PeakMemory::of(inverter.decoder.device());
     let f32_texts = if args.check_f32 { Some(in_f32(args, &v_ND)?) } else { None };
     let batches: Vec<BatchSpeed> = args
         .batch
@@ -132,7 +164,35 @@ pub(crate) fn run(args: &BenchDecodeArgs) -> Result<()> {
         .zip(&best_of)
         .map(|(&batch, (seconds, texts))| measured(batch, *seconds, texts, f32_texts.as_deref()))
         .collect();
-    tell(args, &inverter, batches)
+    tell(args, &inverter, ways.first().map_or("usual", Way::steps), memory, batches)
+}
+
+/// The fastest of the runs of each way, in seconds, and its texts.
+fn timed(
+    args: &BenchDecodeArgs,
+    inverter: &Inverter,
+    ways: &mut [Way<'_>],
+    v_ND: &Tensor,
+) -> Result<Vec<(f64, Vec<Inverted>)>> {
+    let mut best_of: Vec<(f64, Vec<Inverted>)> = vec![(f64::INFINITY, Vec::new()); ways.len()];
+    let rows = v_ND.size()[0] as u64;
+    let mut done = 0;
+    let total = rows * ways.len() as u64 * u64::from(args.runs);
+    let mut progress = Progress::start("decoding", "texts", Some(total));
+    for _ in 0..args.runs {
+        for (way, best) in ways.iter_mut().zip(&mut best_of) {
+            let started = Instant::now();
+            let texts = way.decode(inverter, v_ND)?;
+            let seconds = started.elapsed().as_secs_f64();
+            if seconds < best.0 {
+                *best = (seconds, texts);
+            }
+            done += rows;
+            progress.at(done, "");
+        }
+    }
+    progress.finish();
+    Ok(best_of)
 }
 
 /// In f32 at the first batch.
@@ -190,19 +250,26 @@ fn measured(batch: u32, seconds: f64, texts: &[Inverted], f32_texts: Option<&[In
     }
 }
 
-fn tell(args: &BenchDecodeArgs, inverter: &Inverter, batches: Vec<BatchSpeed>) -> Result<()> {
+fn tell(
+    args: &BenchDecodeArgs,
+    inverter: &Inverter,
+    steps: &'static str,
+    memory: PeakMemory,
+    batches: Vec<BatchSpeed>,
+) -> Result<()> {
     let faster = |a: &&BatchSpeed, b: &&BatchSpeed| a.texts_per_s.total_cmp(&b.texts_per_s);
     let Some(best) = batches.iter().max_by(faster).cloned() else { return Ok(()) };
     let decoder = &inverter.decoder;
     let speed = DecodeSpeed {
         n: (best.texts_per_s * best.seconds).round() as usize,
         beams: args.beam,
+        steps,
         max_tokens: args.max_tokens,
         dtype: models::device::kind_name(decoder.kind()),
         device: models::device::device_name(decoder.device()),
         threads: tch::get_num_threads(),
         parameters: inverter.store.numel(),
-        peak_gpu_bytes: peak_gpu_bytes(decoder.device()),
+        memory,
         batches: if batches.len() > 1 { batches.clone() } else { Vec::new() },
         best,
     };
@@ -213,6 +280,13 @@ fn tell(args: &BenchDecodeArgs, inverter: &Inverter, batches: Vec<BatchSpeed>) -
     output::write(|out| {
         writeln!(out, "decoder   {} ({} parameters)", args.decoder.display(), speed.parameters)?;
         writeln!(out, "computed  {dtype} on {device} with {threads} threads")?;
+        match steps {
+            "graphs" => writeln!(out, "steps     CUDA graphs")?,
+            "static" => {
+                writeln!(out, "steps     on static tensors, without graphs: the decoder is on the CPU")?
+            }
+            _ => {}
+        }
         let how = if args.beam > 1 { format!("{} beams", args.beam) } else { "greedy".to_owned() };
         writeln!(
             out,
@@ -237,6 +311,6 @@ fn tell(args: &BenchDecodeArgs, inverter: &Inverter, batches: Vec<BatchSpeed>) -
         if batches.len() > 1 {
             writeln!(out, "best      batch {}", speed.best.batch)?;
         }
-        Ok(())
+        writeln!(out, "memory    {memory}")
     })
 }

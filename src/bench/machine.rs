@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
 /// Side of the matrices in [`matmul_gflops`].
@@ -41,10 +42,39 @@ pub(crate) fn peak_resident_bytes() -> Option<u64> {
     Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
-/// The most bytes that tensors have had on a GPU; `None` for a CPU.
-pub(crate) fn peak_gpu_bytes(device: Device) -> Option<u64> {
-    let Device::Cuda(number) = device else { return None };
-    torch_ext::cuda_memory_stats(number).map(|stats| stats.peak_allocated)
+/// The most memory so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct PeakMemory {
+    /// Of the process, mapped files included: [`peak_resident_bytes`].
+    peak_resident_bytes: Option<u64>,
+    /// In tensors on the device, by libtorch's allocator; `None` on a CPU, whose tensors are resident.
+    peak_device_bytes: Option<u64>,
+}
+
+impl PeakMemory {
+    /// Up to now, on the machine and on `device`.
+    pub(crate) fn of(device: Device) -> Self {
+        let peak_device_bytes = match device {
+            Device::Cuda(index) => torch_ext::cuda_memory_stats(index).map(|stats| stats.peak_allocated),
+            _ => None,
+        };
+        Self { peak_resident_bytes: peak_resident_bytes(), peak_device_bytes }
+    }
+}
+
+impl std::fmt::Display for PeakMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.peak_resident_bytes {
+            Some(bytes) => write!(f, "{:.2} GiB at most", gib(bytes))?,
+            None => write!(f, "? GiB at most")?,
+        }
+        self.peak_device_bytes
+            .map_or(Ok(()), |bytes| write!(f, ", {:.2} GiB in tensors on the device", gib(bytes)))
+    }
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
 }
 
 #[cfg(test)]
@@ -61,8 +91,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_has_no_gpu_memory() {
-        assert_eq!(peak_gpu_bytes(Device::Cpu), None);
+    fn memory_of_a_device_is_told_beside_that_of_the_process() {
+        let here = PeakMemory::of(Device::Cpu);
+        assert!(here.peak_resident_bytes.unwrap() > 1 << 20);
+        assert_eq!(here.peak_device_bytes, None);
+        let made = PeakMemory { peak_resident_bytes: Some(3 << 29), peak_device_bytes: Some(5 << 30) };
+        assert_eq!(made.to_string(), "1.50 GiB at most, 5.00 GiB in tensors on the device");
+        let there = PeakMemory::of(Device::Cuda(0));
+        assert_eq!(there.peak_device_bytes.is_some(), tch::Cuda::is_available());
     }
 
     #[test]

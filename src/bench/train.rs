@@ -12,7 +12,7 @@ use tch::{Device, Kind};
 use torch_ext::World;
 use training::{Shapes, Speed, SpeedOptions, speed};
 
-use super::machine::{matmul_gflops, peak_gpu_bytes, peak_resident_bytes};
+use super::machine::{PeakMemory, matmul_gflops};
 use crate::failure::ArgumentError;
 use crate::output;
 
@@ -119,9 +119,8 @@ struct TrainSpeed {
     dtype: &'static str,
     device: String,
     threads: i32,
-    peak_resident_bytes: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peak_gpu_bytes: Option<u64>,
+    #[serde(flatten)]
+    memory: PeakMemory,
 }
 
 /// Times training steps.
@@ -152,8 +151,7 @@ pub(crate) fn run(args: &BenchTrainArgs) -> Result<()> {
 fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
     Ok(TrainSpeed {
         speed,
-        peak_resident_bytes: peak_resident_bytes(),
-        peak_gpu_bytes: peak_gpu_bytes(device),
+        memory: PeakMemory::of(device),
         matmul_gflops: matmul_gflops(kind, device)?,
         dtype: models::device::kind_name(kind),
         device: models::device::device_name(device),
@@ -162,8 +160,7 @@ fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
 }
 
 fn tell(found: &TrainSpeed) -> Result<()> {
-    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, peak_resident_bytes, peak_gpu_bytes } =
-        found;
+    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, memory } = found;
     output::write(|out| {
         writeln!(out, "decoder   {:.1} M parameters", speed.parameters as f64 / 1e6)?;
         let each =
@@ -188,9 +185,6 @@ fn tell(found: &TrainSpeed) -> Result<()> {
             speed.achieved_gflops / speed.processes as f64,
             100.0 * speed.achieved_gflops / (matmul_gflops * speed.processes as f64)
         )?;
-        let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64);
-        let here = peak_resident_bytes.map_or("?".to_owned(), gib);
-        let there = peak_gpu_bytes.map(|bytes| format!(", {} on the GPU", gib(bytes))).unwrap_or_default();
-        writeln!(out, "memory    {here} at most{there}, loss {:.4} in the end", speed.loss)
+        writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)
     })
 }

@@ -58,7 +58,8 @@ impl Maker<'_> {
                 let share: Vec<Sent> = serde_json::from_slice(&share).map_err(bad)?;
                 guesses.extend(share.into_iter().map(Guess::from));
             }
-            let written = set::write(&self.recipe.run.dir, step, &self.prepared.hypothesis_space(), &guesses)?;
+            let written =
+                set::write(&self.recipe.run.dir, step, &self.prepared.hypothesis_space(), &guesses)?;
             serde_json::to_vec(&written).map_err(bad)
         })?;
         serde_json::from_slice(&record).map_err(bad)
