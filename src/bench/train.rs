@@ -184,8 +184,9 @@ fn tell(found: &TrainSpeed) -> Result<()> {
         )?;
         writeln!(
             out,
-            "products  {:.0} GFLOP/s a process of {matmul_gflops:.0} that a large matrix product reaches here ({:.0} %)",
-            speed.achieved_gflops / speed.processes as f64,
+            "products  {:.0} GFLOP/s of {:.0} that large matrix products reach here ({:.0} %)",
+            speed.achieved_gflops,
+            matmul_gflops * speed.processes as f64,
             100.0 * speed.achieved_gflops / (matmul_gflops * speed.processes as f64)
         )?;
         let gib = |bytes: u64| format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64);
