@@ -181,8 +181,9 @@ fn tell(found: &TrainSpeed) -> Result<()> {
         )?;
         writeln!(
             out,
-            "products  {:.0} GFLOP/s a process of {matmul_gflops:.0} that a large matrix product reaches here ({:.0} %)",
-            speed.achieved_gflops / speed.processes as f64,
+            "products  {:.0} GFLOP/s of {:.0} that large matrix products reach here ({:.0} %)",
+            speed.achieved_gflops,
+            matmul_gflops * speed.processes as f64,
             100.0 * speed.achieved_gflops / (matmul_gflops * speed.processes as f64)
         )?;
         writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)
