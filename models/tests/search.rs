@@ -135,7 +135,7 @@ fn the_best_ever_seen_is_returned_and_every_encoding_is_counted() {
     let all: Vec<Inverted> =
         seen.iter().map(|text| Inverted { text: text.clone(), ..found.clone() }).collect();
     let best = cosines(&all, &v_ND.expand([seen.len() as i64, -1], false)).into_iter().fold(-1.0, f64::max);
-    assert!((cosines(&[found.clone()], &v_ND)[0] - best).abs() < 1e-6);
+    assert!((cosines(std::slice::from_ref(&found), &v_ND)[0] - best).abs() < 1e-6);
     assert!((found.course.last().unwrap() - best).abs() < 1e-6);
     assert!(found.course.is_sorted(), "{:?}", found.course);
     assert_eq!(found.course.len(), 5);
