@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod causal_config;
 pub mod decoder;
 pub mod decoder_config;
 pub mod device;
@@ -20,6 +21,7 @@ mod norm;
 pub mod params;
 #[cfg(test)]
 mod parity;
+pub mod pretrained;
 pub mod projector;
 mod rope;
 mod save_tensors;
@@ -28,6 +30,7 @@ mod swiglu;
 pub mod vocabulary;
 pub mod weights;
 
+pub use causal_config::CausalConfig;
 pub use decoder::Decoder;
 pub use decoder_config::DecoderConfig;
 pub use device::{DeviceChoice, Dtype};
@@ -39,6 +42,7 @@ pub use flops::Flops;
 pub use generate::{GenerateOptions, Generated, Strategy, generate};
 pub use inverter::{Inverted, Inverter, Origin, OriginKind};
 pub use params::ParamStore;
+pub use pretrained::{Pretrained, StartedFrom};
 pub use save_tensors::save_tensors;
 pub use space::{Attention, Pooling, Prompt, Space, SpecialTokens};
 pub use vocabulary::Vocabulary;

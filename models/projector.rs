@@ -6,6 +6,9 @@ use crate::decoder_config::{Activation, DecoderConfig};
 use crate::params::{Group, Init, ParamStore};
 use tch::{Kind, Tensor};
 
+/// Parameters of the layer that the prefix embeddings come out of.
+pub(crate) const OUTPUT: [&str; 2] = ["projector.fc2.weight", "projector.fc2.bias"];
+
 /// Two linear layers with an activation between: (B, dim) -> (B, P, H).
 #[derive(Debug)]
 pub struct Projector {
