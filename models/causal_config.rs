@@ -148,13 +148,13 @@ impl Spec {
     }
 }
 
-fn unsupported<T>(
-    path: &Path,
-    what: &'static str,
-    name: &str,
-    supported: &[&'static str],
-) -> Result<T> {
-    Err(Error::Unsupported { path: path.to_owned(), what, name: name.to_owned(), supported: supported.to_vec() })
+fn unsupported<T>(path: &Path, what: &'static str, name: &str, supported: &[&'static str]) -> Result<T> {
+    Err(Error::Unsupported {
+        path: path.to_owned(),
+        what,
+        name: name.to_owned(),
+        supported: supported.to_vec(),
+    })
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use data::Split;
 use data::pairs::PairSet;
-use models::vocabulary::{cut_from_encoder, train_bpe};
-use models::{DecoderConfig, Vocabulary};
+use models::vocabulary::{cut_from_encoder, cut_from_pretrained, train_bpe};
+use models::{DecoderConfig, Pretrained, StartedFrom, Vocabulary};
 use rand::SeedableRng as _;
 use rand::seq::SliceRandom as _;
 use rand_chacha::ChaCha8Rng;
@@ -26,6 +26,8 @@ pub struct Prepared {
     pub vocabulary: Vocabulary,
     /// Shape of the decoder.
     pub config: DecoderConfig,
+    /// What its weights begin with, where the recipe says so; `None` for a run that goes on, which has them.
+    pub pretrained: Option<Pretrained>,
     /// Tokens of the training texts.
     pub train: Arc<Tokens>,
     /// Tokens of the dev texts that are evaluated on, in random order, a text's rows under several prompts together.
@@ -42,27 +44,66 @@ const BPE_TEXTS: usize = 1_000_000;
 /// No pair set, or one without training pairs; a space, a vocabulary or a shape that does not fit what lies in `run`.
 pub fn prepare(recipe: &Recipe, run: Option<&Path>) -> Result<Prepared> {
     let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
-    let vocabulary = vocabulary(recipe, &pairs, run)?;
-    let prepared = with_vocabulary(recipe, pairs, vocabulary)?;
+    let begun = run.filter(|run| is_begun(run));
+    let pretrained = pretrained(recipe, begun.is_some())?;
+    let vocabulary = vocabulary(recipe, &pairs, run, pretrained.as_ref())?;
+    let config = match begun.filter(|_| recipe.decoder.start_from.is_some()) {
+        Some(run) => models::files::read_json(&run.join("decoder.json"))?,
+        None => config(recipe, &pairs, &vocabulary, pretrained.as_ref())?,
+    };
+    let prepared = tokenized(recipe, pairs, vocabulary, config, pretrained)?;
     if let Some(run) = run {
-        leave(run, &prepared.pairs, &prepared.config)?;
+        leave(run, &prepared)?;
     }
     Ok(prepared)
 }
 
-/// The same with a vocabulary that is known.
+/// The same with a vocabulary and a shape that are known, those of a run that `goes_on` or of one that begins.
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn prepare_with(recipe: &Recipe, vocabulary: Vocabulary) -> Result<Prepared> {
-    with_vocabulary(recipe, Arc::new(PairSet::open(&recipe.pairs.dir)?), vocabulary)
+pub fn prepare_with(
+    recipe: &Recipe,
+    vocabulary: Vocabulary,
+    config: DecoderConfig,
+    goes_on: bool,
+) -> Result<Prepared> {
+    let pairs = Arc::new(PairSet::open(&recipe.pairs.dir)?);
+    tokenized(recipe, pairs, vocabulary, config, pretrained(recipe, goes_on)?)
 }
 
-fn with_vocabulary(recipe: &Recipe, pairs: Arc<PairSet>, vocabulary: Vocabulary) -> Result<Prepared> {
-    let train_rows = pairs.indices(Split::Train)?;
+/// The model that the recipe starts from. A run that goes on has all of it in its folder.
+fn pretrained(recipe: &Recipe, goes_on: bool) -> Result<Option<Pretrained>> {
+    let source = recipe.decoder.start_from.as_ref().filter(|_| !goes_on);
+    Ok(source.map(|source| Pretrained::open(source)).transpose()?)
+}
+
+fn config(
+    recipe: &Recipe,
+    pairs: &PairSet,
+    vocabulary: &Vocabulary,
+    pretrained: Option<&Pretrained>,
+) -> Result<DecoderConfig> {
     let [bos, eos, pad] = [vocabulary.bos, vocabulary.eos, vocabulary.pad].map(i64::from);
-    let config = recipe.decoder_config(pairs.dim() as i64, vocabulary.size() as i64, bos, eos, pad);
-    config.validate()?;
+    let (dim, size) = (pairs.dim() as i64, vocabulary.size() as i64);
+    let Some(model) = pretrained else {
+        let config = recipe.decoder_config(dim, size, bos, eos, pad);
+        config.validate()?;
+        return Ok(config);
+    };
+    // whole, the table keeps rows behind its last token
+    let rows = if recipe.tokenizer.cut { size } else { model.config().vocab };
+    recipe.decoder_config_of(model.config(), dim, rows, [bos, eos, pad])
+}
+
+fn tokenized(
+    recipe: &Recipe,
+    pairs: Arc<PairSet>,
+    vocabulary: Vocabulary,
+    config: DecoderConfig,
+    pretrained: Option<Pretrained>,
+) -> Result<Prepared> {
+    let train_rows = pairs.indices(Split::Train)?;
     let most = config.max_tokens as usize;
     let train = Tokens::new(&pairs, &train_rows, &vocabulary, most)?;
     if train.is_empty() {
@@ -73,7 +114,7 @@ fn with_vocabulary(recipe: &Recipe, pairs: Arc<PairSet>, vocabulary: Vocabulary)
         });
     }
     let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most)?;
-    Ok(Prepared { pairs, vocabulary, config, train: Arc::new(train), dev: Arc::new(dev) })
+    Ok(Prepared { pairs, vocabulary, config, pretrained, train: Arc::new(train), dev: Arc::new(dev) })
 }
 
 impl Prepared {
@@ -109,7 +150,12 @@ fn dev_rows(recipe: &Recipe, pairs: &PairSet) -> Result<Vec<u32>> {
     Ok(rows)
 }
 
-fn vocabulary(recipe: &Recipe, pairs: &PairSet, run: Option<&Path>) -> Result<Vocabulary> {
+fn vocabulary(
+    recipe: &Recipe,
+    pairs: &PairSet,
+    run: Option<&Path>,
+    pretrained: Option<&Pretrained>,
+) -> Result<Vocabulary> {
     let saved = run.map(|run| run.join("tokenizer.json"));
     // one that lies there without a checkpoint is of a training that never began, maybe of another recipe
     let goes_on = run.is_some_and(is_begun);
@@ -120,16 +166,18 @@ fn vocabulary(recipe: &Recipe, pairs: &PairSet, run: Option<&Path>) -> Result<Vo
     let rows = pairs.indices_under(Split::Train, &pairs.space().prompt)?;
     // an even sample where the corpus is larger than what is learnt from
     let stride = rows.len().div_ceil(BPE_TEXTS).max(1);
-    let vocabulary = match recipe.tokenizer.kind {
-        TokenizerKind::Bpe => {
+    let texts = || rows.iter().map(|&row| pairs.text(row as usize).to_owned());
+    let vocabulary = match (pretrained, recipe.tokenizer.kind) {
+        (Some(model), _) if recipe.tokenizer.cut => cut_from_pretrained(model.vocabulary()?, texts())?,
+        (Some(model), _) => model.vocabulary()?.clone(),
+        (None, TokenizerKind::Bpe) => {
             let texts: Vec<String> =
                 rows.iter().step_by(stride).map(|&row| pairs.text(row as usize).to_owned()).collect();
             train_bpe(texts.into_iter(), recipe.tokenizer.vocab)?
         }
-        TokenizerKind::Encoder => {
+        (None, TokenizerKind::Encoder) => {
             let encoder = recipe.open_encoder()?;
-            let texts = rows.iter().map(|&row| pairs.text(row as usize).to_owned());
-            cut_from_encoder(models::Embed::tokenizer(&encoder), texts)?
+            cut_from_encoder(models::Embed::tokenizer(&encoder), texts())?
         }
     };
     if let Some(path) = saved {
@@ -138,8 +186,10 @@ fn vocabulary(recipe: &Recipe, pairs: &PairSet, run: Option<&Path>) -> Result<Vo
     Ok(vocabulary)
 }
 
-/// Leaves the space and the decoder's shape in the run folder, or checks that they are those that lie there.
-fn leave(run: &Path, pairs: &PairSet, config: &DecoderConfig) -> Result<()> {
+/// Leaves the space, the decoder's shape and what it starts from in the run folder, or checks that they are those that
+/// lie there.
+fn leave(run: &Path, prepared: &Prepared) -> Result<()> {
+    let Prepared { pairs, config, pretrained, .. } = prepared;
     let (space, decoder) = (run.join("space.json"), run.join("decoder.json"));
     if is_begun(run) {
         pairs.space().require_same(&models::Space::read(&space)?, "the pair set", "the run")?;
@@ -150,5 +200,12 @@ fn leave(run: &Path, pairs: &PairSet, config: &DecoderConfig) -> Result<()> {
         return Ok(());
     }
     pairs.space().write(&space)?;
+    let started_from = run.join(StartedFrom::FILE);
+    match pretrained {
+        Some(model) => models::files::write_json(&started_from, &model.started_from()?)?,
+        // of a training that never began
+        None if started_from.exists() => fs_err::remove_file(&started_from)?,
+        None => {}
+    }
     Ok(models::files::write_json(&decoder, config)?)
 }

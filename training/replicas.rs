@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use models::Vocabulary;
+use models::{DecoderConfig, Vocabulary};
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use torch_ext::{Reduce, World};
 
-use crate::checkpoint::State;
+use crate::checkpoint::{State, is_begun};
 use crate::keeper::Keeper;
 use crate::prepare::{Prepared, prepare, prepare_with};
 use crate::recipe::Recipe;
@@ -21,19 +21,36 @@ pub(crate) fn prepare_all(recipe: &Recipe, keeper: Option<&Keeper<'_>>, world: &
     let prepared = match keeper {
         Some(keeper) => {
             let dir = keeper.run.dir();
+            let goes_on = is_begun(dir);
             let prepared = prepare(recipe, Some(dir))?;
             world.broadcast_bytes(fs_err::read(dir.join("tokenizer.json"))?)?;
+            world.broadcast_bytes(fs_err::read(dir.join("decoder.json"))?)?;
+            world.broadcast_bytes(vec![u8::from(goes_on)])?;
             prepared
         }
         None => {
             let json = world.broadcast_bytes(Vec::new())?;
-            prepare_with(recipe, Vocabulary::parse(&json, Path::new("tokenizer.json of rank 0"))?)?
+            let vocabulary = Vocabulary::parse(&json, Path::new("tokenizer.json of rank 0"))?;
+            let json = world.broadcast_bytes(Vec::new())?;
+            let config: DecoderConfig =
+                models::files::parse_json(Path::new("decoder.json of rank 0"), &json)?;
+            let goes_on = world.broadcast_bytes(Vec::new())? == [1];
+            prepare_with(recipe, vocabulary, config, goes_on)?
         }
     };
+    require_one_start(&prepared, world)?;
     let digest = prepared.pairs_digest();
     let firsts = world.broadcast_bytes(digest.clone().into_bytes())?;
     require_equal(world, "pair set", firsts == digest.as_bytes())?;
     Ok(prepared)
+}
+
+/// Each rank reads the pre-trained model by itself; it must be the same one.
+fn require_one_start(prepared: &Prepared, world: &World) -> Result<()> {
+    let Some(model) = prepared.pretrained.as_ref().filter(|_| world.size() > 1) else { return Ok(()) };
+    let digest = model.started_from()?.weights_digest;
+    let firsts = world.broadcast_bytes(digest.clone().into_bytes())?;
+    require_equal(world, "pre-trained model", firsts == digest.as_bytes())
 }
 
 /// Refuses on all ranks what one of them has otherwise than rank 0.

@@ -1,7 +1,7 @@
 //! The JSON files of an export: what transformers and vLLM read, and `projector.json`.
 
-use crate::decoder_config::Activation;
 use crate::causal_config::CausalConfig;
+use crate::decoder_config::Activation;
 use crate::{DecoderConfig, Error, Result, Vocabulary, Weights, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

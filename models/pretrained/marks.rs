@@ -28,7 +28,9 @@ struct Named {
 
 /// The model's vocabulary, from its `tokenizer.json` at `path` and what other files say about its special tokens.
 pub(super) fn vocabulary(repository: &Repository, path: &Path) -> Result<Vocabulary> {
-    let read = |file: &str| repository.find(file)?.map_or_else(|| Ok(Ids::default()), |path| files::read_json(&path));
+    let read = |file: &str| {
+        repository.find(file)?.map_or_else(|| Ok(Ids::default()), |path| files::read_json(&path))
+    };
     let files = [read("generation_config.json")?, read("config.json")?];
     let named: Named = match repository.find("tokenizer_config.json")? {
         Some(path) => files::read_json(&path)?,
@@ -62,7 +64,8 @@ fn choose(tokenizer: &Tokenizer, ids: &[Ids; 2], named: &Named) -> Option<Marks>
         tokenizer.token_to_id(token).map(|_| token.to_owned())
     };
     let eos = by_id(|ids| &ids.eos_token_id).or_else(|| by_name(&named.eos_token))?;
-    let bos = by_name(&named.bos_token).or_else(|| by_id(|ids| &ids.bos_token_id)).unwrap_or_else(|| eos.clone());
+    let bos =
+        by_name(&named.bos_token).or_else(|| by_id(|ids| &ids.bos_token_id)).unwrap_or_else(|| eos.clone());
     let own_pad = by_name(&named.pad_token).or_else(|| by_id(|ids| &ids.pad_token_id));
     let pad = own_pad
         .into_iter()
@@ -89,8 +92,12 @@ mod tests {
     use serde_json::json;
 
     fn tokenizer(special: &[&str]) -> Tokenizer {
-        let vocab: serde_json::Map<_, _> =
-            special.iter().chain(&["a"]).zip(0..).map(|(token, id)| ((*token).to_owned(), json!(id))).collect();
+        let vocab: serde_json::Map<_, _> = special
+            .iter()
+            .chain(&["a"])
+            .zip(0..)
+            .map(|(token, id)| ((*token).to_owned(), json!(id)))
+            .collect();
         let added: Vec<Value> = special
             .iter()
             .zip(0..)

@@ -57,8 +57,9 @@ impl Pretrained {
     /// As there.
     pub fn open_with(source: &str, settings: &HubSettings) -> Result<Self> {
         let repository = Repository::open_with(source, settings)?;
-        let config =
-            CausalConfig::read(&repository.require("config.json", "it has the shape of the language model")?)?;
+        let config = CausalConfig::read(
+            &repository.require("config.json", "it has the shape of the language model")?,
+        )?;
         Ok(Self { repository, config, vocabulary: OnceCell::new(), weights: OnceCell::new() })
     }
 
@@ -79,7 +80,12 @@ impl Pretrained {
         let vocabulary = marks::vocabulary(&self.repository, &path)?;
         if vocabulary.size() as i64 > self.config.vocab {
             let id = vocabulary.size() as u32 - 1;
-            return Err(Error::TokenizerFit { path, token: vocabulary.token(id), id, rows: self.config.vocab });
+            return Err(Error::TokenizerFit {
+                path,
+                token: vocabulary.token(id),
+                id,
+                rows: self.config.vocab,
+            });
         }
         Ok(self.vocabulary.get_or_init(|| vocabulary))
     }

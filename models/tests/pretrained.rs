@@ -12,7 +12,9 @@ use loopback::{COMMIT, Hub};
 use models::hub::HubSettings;
 use models::pretrained::{prefix_factor, scale_prefix};
 use models::vocabulary::{Marks, cut_from_pretrained};
-use models::{CausalConfig, Decoder, DecoderConfig, Error, ParamStore, Pretrained, Vocabulary, Weights, save_tensors};
+use models::{
+    CausalConfig, Decoder, DecoderConfig, Error, ParamStore, Pretrained, Vocabulary, Weights, save_tensors,
+};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -119,7 +121,10 @@ fn texts_become_the_tokens_of_transformers_and_texts_again() {
         for text in golden(name)["texts"].as_array().unwrap() {
             let (text, ids) = (text["text"].as_str().unwrap(), tensor(&text["ids"], Kind::Int64));
             let ours = vocabulary.encode(text).unwrap();
-            assert_eq!(ours.iter().map(|&id| id.into()).collect::<Vec<i64>>(), Vec::<i64>::try_from(ids).unwrap());
+            assert_eq!(
+                ours.iter().map(|&id| id.into()).collect::<Vec<i64>>(),
+                Vec::<i64>::try_from(ids).unwrap()
+            );
             assert_eq!(vocabulary.decode(&ours).unwrap(), text);
         }
         // the run's copy is the same vocabulary, by its file alone
@@ -230,7 +235,8 @@ fn tensors_that_do_not_fit_are_all_named_and_nothing_is_changed() {
         .collect();
     drop(weights);
     tensors.retain(|(name, _)| name != "model.layers.1.self_attn.q_proj.bias");
-    tensors.iter_mut().find(|(name, _)| name == "model.norm.weight").unwrap().1 = Tensor::zeros([5], (Kind::Float, CPU));
+    tensors.iter_mut().find(|(name, _)| name == "model.norm.weight").unwrap().1 =
+        Tensor::zeros([5], (Kind::Float, CPU));
     tensors.push(("stranger".into(), Tensor::zeros([1], (Kind::Float, CPU))));
     save_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
 
@@ -266,7 +272,8 @@ fn files_that_are_missing_or_do_not_fit_are_named() {
     let error = open(changed.path()).unwrap().vocabulary().err().unwrap();
     assert!(matches!(error, Error::TokenizerFit { rows: 250, .. }), "{error}");
 
-    fs_err::write(at("config.json"), config.replace("\"eos_token_id\": 2", "\"eos_token_id\": null")).unwrap();
+    fs_err::write(at("config.json"), config.replace("\"eos_token_id\": 2", "\"eos_token_id\": null"))
+        .unwrap();
     fs_err::remove_file(at("generation_config.json")).unwrap();
     fs_err::remove_file(at("tokenizer_config.json")).unwrap();
     let error = open(changed.path()).unwrap().vocabulary().err().unwrap().to_string();

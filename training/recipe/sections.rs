@@ -183,7 +183,7 @@ pub struct DecoderSection {
     pub start_from: Option<String>,
     /// Keys that are said although `start_from` decides them; they must agree with it.
     #[serde(skip)]
-    pub(super) said: BTreeSet<String>,
+    pub said: BTreeSet<String>,
 }
 
 impl Default for DecoderSection {

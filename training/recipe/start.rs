@@ -13,7 +13,15 @@ use crate::{Error, Result};
 
 /// Keys of `[decoder]` that the pre-trained model's `config.json` decides.
 const SHAPE: [&str; 9] = [
-    "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "tie_embeddings", "rope_theta", "rms_norm_eps",
+    "hidden",
+    "layers",
+    "heads",
+    "kv_heads",
+    "head_dim",
+    "ffn",
+    "tie_embeddings",
+    "rope_theta",
+    "rms_norm_eps",
 ];
 /// Keys of `[tokenizer]` that have no meaning beside its `tokenizer.json`.
 const TOKENS: [&str; 2] = ["kind", "vocab"];
@@ -40,7 +48,8 @@ pub(super) fn take_over(recipe: &mut Recipe, root: &Node, files: &[PathBuf]) {
     };
     let start = height("decoder", "start_from").unwrap_or(0);
     let is_said = |(section, key): &(&str, &str)| height(section, key).is_some_and(|said| said >= start);
-    recipe.decoder.said = decided().filter(is_said).map(|(section, key)| format!("{section}.{key}")).collect();
+    recipe.decoder.said =
+        decided().filter(is_said).map(|(section, key)| format!("{section}.{key}")).collect();
     let said = recipe.decoder.said.clone();
     if let Ok(Value::Table(mut table)) = Value::try_from(&recipe.decoder) {
         table.retain(|key, _| is_kept(&said, "decoder", key));

@@ -73,9 +73,15 @@ impl Recipe {
     fn own_shape(&self) -> Self {
         let mut recipe = self.clone();
         if self.decoder.start_from.is_some() {
-            let DecoderSection { prefix_tokens, projector_hidden, max_tokens, input_scale, .. } = self.decoder;
-            recipe.decoder =
-                DecoderSection { prefix_tokens, projector_hidden, max_tokens, input_scale, ..Default::default() };
+            let DecoderSection { prefix_tokens, projector_hidden, max_tokens, input_scale, .. } =
+                self.decoder;
+            recipe.decoder = DecoderSection {
+                prefix_tokens,
+                projector_hidden,
+                max_tokens,
+                input_scale,
+                ..Default::default()
+            };
         }
         recipe
     }
