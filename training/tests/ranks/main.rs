@@ -153,7 +153,7 @@ fn processes_start_from_one_pretrained_model() {
     let sets = [format!("decoder.start_from={models}/qwen2"), "tokenizer.cut=true".to_owned()];
     let sets = sets.each_ref().map(String::as_str);
     let one = curve(&small, "one", &sets, 1, false);
-    assert!(one.losses[39].1 < 0.7 * one.losses[0].1, "it learns: {:?}", one.losses);
+    assert!(one.losses[39].1 < 0.8 * one.losses[0].1, "it learns: {:?}", one.losses);
     let farthest = one.farthest(&curve(&small, "two", &sets, 2, false));
     assert!(farthest < 1e-5, "{farthest}");
 
