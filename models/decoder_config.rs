@@ -146,12 +146,6 @@ impl DecoderConfig {
                 return fail(field, format!("is {id}; it must lie in 0..{} (vocab)", self.vocab));
             }
         }
-        if self.eos_token_id == self.bos_token_id || self.eos_token_id == self.pad_token_id {
-            return fail(
-                "eos_token_id",
-                format!("is {}; it must differ from bos and pad", self.eos_token_id),
-            );
-        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod causal_config;
 pub mod condition;
 pub mod decoder;
 pub mod decoder_config;
@@ -21,6 +22,7 @@ mod norm;
 pub mod params;
 #[cfg(test)]
 mod parity;
+pub mod pretrained;
 pub mod projector;
 mod rope;
 mod save_tensors;
@@ -30,6 +32,7 @@ mod swiglu;
 pub mod vocabulary;
 pub mod weights;
 
+pub use causal_config::CausalConfig;
 pub use condition::Condition;
 pub use decoder::Decoder;
 pub use decoder_config::DecoderConfig;
@@ -42,6 +45,7 @@ pub use flops::Flops;
 pub use generate::{GenerateOptions, Generated, Hypotheses, Source, Strategy, generate, generate_from};
 pub use inverter::{Inverted, Inverter, Origin, OriginKind};
 pub use params::ParamStore;
+pub use pretrained::{Pretrained, StartedFrom};
 pub use save_tensors::save_tensors;
 pub use search::{Decodes, Search, SearchOptions};
 pub use space::{Attention, Pooling, Prompt, Space, SpecialTokens};

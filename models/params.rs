@@ -318,7 +318,8 @@ impl ParamStore {
     /// As [`ParamStore::load`].
     pub fn load_prefixed(&mut self, files: &[(&str, &Weights)]) -> Result<()> {
         let targets = tch::no_grad(|| self.named_tensors());
-        let found = find(&targets, files, matches!(self.mode, Mode::Train { .. }))?;
+        let wanted: Vec<_> = targets.iter().map(|(name, target)| (name.clone(), target.size())).collect();
+        let found = find(&wanted, files, matches!(self.mode, Mode::Train { .. }), |_| false)?;
         tch::no_grad(|| -> Result<()> {
             for ((_, mut target), (weights, name)) in targets.into_iter().zip(found) {
                 let source = weights.get(&name, &target.size())?;
@@ -330,22 +331,24 @@ impl ParamStore {
     }
 }
 
-/// The file, and the name in it, of every tensor that is to be loaded. `precise`: as f32 alone.
-fn find<'a>(
-    targets: &[(String, Tensor)],
+/// The file, and the name in it, of every tensor that is to be loaded, by name and shape. `precise`: as f32 alone.
+/// `passed_over`: whether a tensor of the files that the model has no place for does no harm.
+pub(crate) fn find<'a>(
+    targets: &[(String, Vec<i64>)],
     files: &[(&str, &'a Weights)],
     precise: bool,
+    passed_over: impl Fn(&str) -> bool,
 ) -> Result<Vec<(&'a Weights, String)>> {
     let (mut found, mut problems) = (Vec::new(), Vec::new());
-    for (name, target) in targets {
+    for (name, wanted) in targets {
         let holder = files.iter().find_map(|(prefix, weights)| {
             let inner = name.strip_prefix(prefix)?;
             weights.shape(inner).map(|shape| (*weights, inner, shape))
         });
         match holder {
             None => problems.push(format!("`{name}` is missing")),
-            Some((_, _, shape)) if shape != target.size() => {
-                problems.push(format!("`{name}` has shape {shape:?} instead of {:?}", target.size()));
+            Some((_, _, shape)) if shape != *wanted => {
+                problems.push(format!("`{name}` has shape {shape:?} instead of {wanted:?}"));
             }
             Some((weights, inner, _)) => match weights.kind(inner) {
                 Some(Kind::Float) => found.push((weights, inner.to_owned())),
@@ -362,7 +365,7 @@ fn find<'a>(
     let wanted: HashSet<&str> = targets.iter().map(|(name, _)| name.as_str()).collect();
     let names =
         files.iter().flat_map(|(prefix, weights)| weights.names().map(move |n| format!("{prefix}{n}")));
-    let extra = names.filter(|name| !wanted.contains(name.as_str()));
+    let extra = names.filter(|name| !wanted.contains(name.as_str()) && !passed_over(name));
     problems.extend(extra.map(|name| format!("`{name}` is not part of the model")));
     if problems.is_empty() {
         return Ok(found);

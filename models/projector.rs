@@ -7,6 +7,12 @@ use crate::decoder_config::{Activation, DecoderConfig};
 use crate::params::{Group, Init, ParamStore};
 use tch::{Kind, Tensor};
 
+/// Whether prefix embeddings come out of a parameter: a last layer's, or the stand-in for a target.
+pub(crate) fn is_output(parameter: &str) -> bool {
+    let rest = parameter.strip_prefix("projector.").unwrap_or_default();
+    rest.ends_with("fc2.weight") || rest.ends_with("fc2.bias") || rest == "nothing"
+}
+
 /// Condition -> prefix: (B, dim) -> (B, P, H) for a first guess, (B, 3 P, H) for a refinement.
 #[derive(Debug)]
 pub struct Projector {

@@ -13,6 +13,7 @@ use torch_ext::MappedFile;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::{Repository, join};
 
 /// The tensors of one safetensors file, or of all the shards that a `*.safetensors.index.json` lists. Nothing is read
 /// before it is used; tensors are views of the mapped file.
@@ -59,6 +60,29 @@ impl Weights {
             weights.add_shard(path)?;
         }
         Ok(weights)
+    }
+
+    /// Opens the weights in a folder of a repository: one file or an index with its shards, fetched if need be.
+    ///
+    /// # Errors
+    /// [`Error::MissingFile`], [`Error::PickledWeights`], [`Error::Hub`], and as [`open`](Self::open).
+    pub fn of_repository(repository: &Repository, folder: &str) -> Result<Self> {
+        if let Some(path) = repository.find(&join(folder, "model.safetensors"))? {
+            return Self::open(path);
+        }
+        if let Some(index) = repository.find(&join(folder, "model.safetensors.index.json"))? {
+            for shard in index_files(&index)? {
+                repository.require(&join(folder, &shard), "the index of the weights lists it")?;
+            }
+            return Self::open(index);
+        }
+        let pickle = join(folder, "pytorch_model.bin");
+        // by name: the file itself would be fetched only to be refused. Without a list, the error is the other one
+        if repository.list().is_ok_and(|files| files.contains(&pickle)) {
+            return Err(Error::PickledWeights { folder: repository.place(), file: pickle });
+        }
+        let why = "it holds the weights (files of other formats are not read)";
+        repository.require(&join(folder, "model.safetensors"), why).and_then(Self::open)
     }
 
     fn add_shard(&mut self, path: &Path) -> Result<()> {

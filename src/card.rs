@@ -3,26 +3,51 @@
 use std::fmt::Write as _;
 
 use eval::{Metric, RoundTrip};
-use models::{DecoderConfig, Prompt, Space};
+use models::{DecoderConfig, Prompt, Space, StartedFrom};
 
-/// The card as Markdown. `measured` is the run's evaluation, where there is one.
+/// The card as Markdown. `started_from` is the pre-trained model, and `measured` the run's evaluation, where there is one.
 pub(crate) fn card(
     name: &str,
     config: &DecoderConfig,
     space: &Space,
+    started_from: Option<&StartedFrom>,
     measured: Option<&RoundTrip>,
 ) -> String {
+    let family = if config.qkv_bias { "Qwen2" } else { "Llama" };
     let mut card = format!(
-        "---\nlibrary_name: transformers\ntags:\n- embedding-inversion\n- inverse-stella\n---\n\n# {name}\n\n\
+        "---\nlibrary_name: transformers\n{}tags:\n- embedding-inversion\n- inverse-stella\n---\n\n# {name}\n\n\
          Reads a vector of {} numbers back as text. A two-layer projector turns the vector into {} input embeddings; \
-         behind them a plain Llama decoder ({} layers, hidden size {}, {} tokens) writes the text, {} tokens at most.\n\n",
-        config.dim, config.prefix_tokens, config.layers, config.hidden, config.vocab, config.max_tokens
+         behind them a plain {family} decoder ({} layers, hidden size {}, {} tokens) writes the text, {} tokens at most.\n\n",
+        base_model(started_from),
+        config.dim,
+        config.prefix_tokens,
+        config.layers,
+        config.hidden,
+        config.vocab,
+        config.max_tokens
     );
+    write_start(&mut card, started_from);
     write_space(&mut card, space);
     card.push_str(&USAGE.replace("MAX_TOKENS", &config.max_tokens.to_string()));
     write_results(&mut card, measured);
     card.push_str(LIMITS);
     card
+}
+
+/// The hub's key for it, where the model is of a hub.
+fn base_model(started_from: Option<&StartedFrom>) -> String {
+    let of_hub = started_from.filter(|from| from.model.contains('/'));
+    of_hub.map(|from| format!("base_model: {}\n", from.model)).unwrap_or_default()
+}
+
+fn write_start(card: &mut String, started_from: Option<&StartedFrom>) {
+    let Some(StartedFrom { model, revision, architecture, weights_digest }) = started_from else { return };
+    let revision = revision.as_ref().map(|revision| format!(", revision `{revision}`")).unwrap_or_default();
+    let _ = write!(
+        card,
+        "Its training started from the pre-trained {architecture} `{model}`{revision} (weights `{weights_digest}`), whose \
+         licence holds for it too; the projector started from random numbers.\n\n"
+    );
 }
 
 fn write_space(card: &mut String, space: &Space) {
@@ -131,6 +156,30 @@ re-encoded text says how far to trust it. Names, numbers and negations are what 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_card_names_what_the_decoder_was_started_from() {
+        let from = |model: &str, revision: Option<&str>| StartedFrom {
+            model: model.into(),
+            revision: revision.map(str::to_owned),
+            architecture: "LlamaForCausalLM".into(),
+            weights_digest: "blake3:77".into(),
+        };
+        let written = |from: Option<&StartedFrom>| {
+            let mut card = base_model(from);
+            write_start(&mut card, from);
+            card
+        };
+        assert_eq!(written(None), "");
+        let card = written(Some(&from("org/small", Some("0123"))));
+        let named = [
+            "base_model: org/small\n",
+            "LlamaForCausalLM `org/small`, revision `0123` (weights `blake3:77`)",
+        ];
+        assert!(named.iter().all(|part| card.contains(part)), "{card}");
+        let card = written(Some(&from("folder", None)));
+        assert!(card.contains("`folder` (weights") && !card.contains("base_model"), "{card}");
+    }
 
     #[test]
     fn the_card_names_every_prompt() {

@@ -9,7 +9,7 @@ use data::Split;
 use data::pairs::PairSet;
 use eval::RoundTrip;
 use fs_err as fs;
-use models::{DeviceChoice, Dtype, ExportOptions, Inverter};
+use models::{DeviceChoice, Dtype, ExportOptions, Inverter, StartedFrom};
 use tch::{Device, Kind, Tensor};
 use training::Recipe;
 
@@ -59,7 +59,12 @@ pub(crate) fn run(args: &ExportArgs) -> Result<()> {
     let name =
         args.out.file_name().map_or_else(|| "decoder".into(), |name| name.to_string_lossy().into_owned());
     let measured = measured(&args.run, &inverter);
-    let readme = card::card(&name, &inverter.config, &inverter.space, measured.as_ref());
+    let started_from = match run_recipe::run_folder(&args.run) {
+        Some(run) => StartedFrom::of_run(run)?,
+        None => None,
+    };
+    let readme =
+        card::card(&name, &inverter.config, &inverter.space, started_from.as_ref(), measured.as_ref());
     let options = ExportOptions { dtype: args.dtype, golden_ND: &golden_ND, readme: &readme };
     models::write_export(&inverter, &args.out, &options)?;
     let exported = Exported {

@@ -124,6 +124,20 @@ pub enum Error {
         /// Where the pair set would be.
         dir: PathBuf,
     },
+    /// A recipe that says otherwise of the decoder's shape than the pre-trained model that it starts from.
+    #[error("`decoder.{key}` is {said}, but {name} in {} is {found}", path.display())]
+    OtherShape {
+        /// The key of the recipe.
+        key: &'static str,
+        /// Its value.
+        said: String,
+        /// The model's `config.json`.
+        path: PathBuf,
+        /// The key there.
+        name: &'static str,
+        /// Its value.
+        found: String,
+    },
     /// An assumption of a plan that cannot be.
     #[error("{what} is {value}; it must be {wanted}")]
     Assumption {
@@ -263,6 +277,9 @@ impl Error {
             Self::UnknownDim { .. } => {
                 "make the pairs (`inverse-stella pairs build`), or plan with --set encoder.dim=N: 384 for all-MiniLM-L6-v2, 1024 for STELLA"
                     .into()
+            }
+            Self::OtherShape { key, .. } => {
+                format!("leave decoder.{key} out: with decoder.start_from the shape is the pre-trained model's")
             }
             Self::NonFinite { .. } => {
                 "look at the kept data, or lower optimizer.learning_rate or training.clip_norm, or raise schedule.warmup_steps; with these changed --resume goes on from the last checkpoint"

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use models::Vocabulary;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use torch_ext::{Reduce, World};
 
 use crate::checkpoint::State;
-use crate::prepare::{Prepared, first_vocabulary, prepare_with};
+use crate::prepare::{Beginning, Prepared, beginning, prepare_with};
 use crate::recipe::Recipe;
 use crate::{Error, Result};
 
@@ -19,10 +18,14 @@ pub(crate) fn prepare_all(recipe: &Recipe, run: Option<&Path>, world: &World) ->
     let firsts = world.broadcast_bytes(toml.clone().into_bytes())?;
     require_equal(world, "recipe", firsts == toml.as_bytes())?;
     // all that takes long on large corpora is waited for without a limit: the vocabulary, then everybody's tokens
-    let json = world.first_does("the vocabulary", || first_vocabulary(recipe, run))?;
-    let vocabulary = Vocabulary::parse(&json, Path::new("tokenizer.json of rank 0"))?;
-    let prepared = prepare_with(recipe, vocabulary, run, threads_of(world))?;
+    let first = world.first_does("the vocabulary", || {
+        serde_json::to_vec(&beginning(recipe, run)?).map_err(|error| Error::Io(std::io::Error::other(error)))
+    })?;
+    let beginning: Beginning =
+        serde_json::from_slice(&first).map_err(|error| Error::Io(std::io::Error::other(error)))?;
+    let prepared = prepare_with(recipe, beginning, run, threads_of(world))?;
     world.patient_barrier("tokenizing")?;
+    require_one_start(&prepared, world)?;
     let digest = prepared.pairs_digest();
     let firsts = world.broadcast_bytes(digest.clone().into_bytes())?;
     require_equal(world, "pair set", firsts == digest.as_bytes())?;
@@ -33,6 +36,14 @@ pub(crate) fn prepare_all(recipe: &Recipe, run: Option<&Path>, world: &World) ->
 fn threads_of(world: &World) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores / world.local_size()).max(1)
+}
+
+/// Each rank reads the pre-trained model by itself; it must be the same one.
+fn require_one_start(prepared: &Prepared, world: &World) -> Result<()> {
+    let Some(model) = prepared.pretrained.as_ref().filter(|_| world.size() > 1) else { return Ok(()) };
+    let digest = model.started_from()?.weights_digest;
+    let firsts = world.broadcast_bytes(digest.clone().into_bytes())?;
+    require_equal(world, "pre-trained model", firsts == digest.as_bytes())
 }
 
 /// Refuses on all ranks what one of them has otherwise than rank 0.

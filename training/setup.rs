@@ -1,15 +1,18 @@
 //! What a recipe's settings are to the parts of a training: hardware, fresh weights, optimizer, batches, end, schedule.
+#![allow(non_snake_case)] // shapes in names: B vectors, D numbers
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use models::{Decoder, DecoderConfig, ParamStore};
+use models::pretrained::{prefix_factor, scale_prefix};
+use models::{Decoder, ParamStore, Pretrained};
 use tch::{Device, Kind};
-use torch_ext::World;
+use torch_ext::{Reduce, World};
 
 use crate::Result;
 use crate::batches::BatchOptions;
 use crate::optimizer::{AdamW, AdamWConfig};
+use crate::prepare::Prepared;
 use crate::recipe::{Recipe, ScheduleKind};
 use crate::schedule::{Budget, Decay, Schedule};
 use crate::step::Model;
@@ -42,18 +45,42 @@ impl Hardware {
     }
 }
 
-/// A decoder with its initial weights, which follow from the seed.
+/// A decoder with its initial weights, which follow from the seed and the pre-trained model where there is one.
 pub(crate) fn new_model(
     recipe: &Recipe,
-    config: &DecoderConfig,
+    prepared: &Prepared,
     hardware: Hardware,
     world: &Arc<World>,
 ) -> Result<Model> {
     tch::manual_seed(recipe.training.seed as i64);
     let mut store = ParamStore::train(hardware.device, hardware.kind, recipe.training.seed);
-    let decoder = Decoder::new(config, &mut store)?;
+    let decoder = Decoder::new(&prepared.config, &mut store)?;
+    if let Some(model) = &prepared.pretrained {
+        start_from(model, prepared, &decoder, &mut store, world)?;
+    }
     let bucket_bytes = recipe.distributed.bucket_mib * f64::from(1 << 20);
     Model::among(Arc::clone(world), store, decoder, bucket_bytes as usize)
+}
+
+/// Vectors that the size of a new prefix is measured by.
+const MEASURED: usize = 256;
+
+/// Takes over a pre-trained model, and makes the prefix that the new projector gives for training vectors as large as
+/// its token embeddings.
+fn start_from(
+    model: &Pretrained,
+    prepared: &Prepared,
+    decoder: &Decoder,
+    store: &mut ParamStore,
+    world: &World,
+) -> Result<()> {
+    model.load(store, &prepared.vocabulary)?;
+    let texts = prepared.train.len().min(MEASURED) as u32;
+    let rows: Vec<u32> = (0..texts).map(|text| prepared.train.row(text)).collect();
+    let v_BD = prepared.pairs.vectors(&rows).f_to_device(store.device())?;
+    // one factor for all ranks, whose sums may be rounded otherwise
+    let [factor] = world.reduce_numbers([prefix_factor(decoder, &v_BD)?], Reduce::Max)?;
+    Ok(scale_prefix(store, factor)?)
 }
 
 /// Its optimizer: whole, or this rank's share.

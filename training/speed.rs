@@ -110,7 +110,7 @@ pub fn of_recipe(
 ) -> Result<(Speed, Device, Kind)> {
     let hardware = Hardware::of(recipe, world)?;
     let prepared = prepare_all(recipe, None, world)?;
-    let model = new_model(recipe, &prepared.config, hardware, world)?;
+    let model = new_model(recipe, &prepared, hardware, world)?;
     let t = &recipe.training;
     let ema = if t.ema_decay > 0.0 { Some(Ema::new(&model.store, t.ema_decay)?) } else { None };
     let timed = Timed {

@@ -123,7 +123,7 @@ impl Training {
         hardware: Hardware,
         world: &Arc<World>,
     ) -> Result<Self> {
-        let mut model = new_model(recipe, &prepared.config, hardware, world)?;
+        let mut model = new_model(recipe, prepared, hardware, world)?;
         let mut optimizer = new_optimizer(recipe, &model.store, world)?;
         let mut ema = None;
         if recipe.training.ema_decay > 0.0 {

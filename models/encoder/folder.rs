@@ -10,7 +10,7 @@ use super::architecture::Architecture;
 use super::prompts::Prompts;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::hub::Repository;
+use crate::hub::{Repository, join};
 use crate::space::Pooling;
 use crate::weights::{self, Weights};
 
@@ -177,10 +177,10 @@ impl ModelFolder {
     /// # Errors
     /// Weights that are missing, damaged or pickled.
     pub(super) fn open_weights(&self, repository: &Repository) -> Result<ModelWeights> {
-        let dense = self.dense.iter().map(|dense| open_weights(repository, &dense.name));
+        let dense = self.dense.iter().map(|dense| Weights::of_repository(repository, &dense.name));
         Ok(ModelWeights {
             dense: dense.collect::<Result<_>>()?,
-            transformer: Rc::new(open_weights(repository, &self.transformer)?),
+            transformer: Rc::new(Weights::of_repository(repository, &self.transformer)?),
         })
     }
 
@@ -303,30 +303,6 @@ fn numbered(module: &str) -> Option<(&str, usize)> {
     Some((stem, number.parse().ok()?))
 }
 
-fn open_weights(repository: &Repository, folder: &str) -> Result<Weights> {
-    if let Some(path) = repository.find(&join(folder, "model.safetensors"))? {
-        return Weights::open(path);
-    }
-    if let Some(index) = repository.find(&join(folder, "model.safetensors.index.json"))? {
-        for shard in weights::index_files(&index)? {
-            repository.require(&join(folder, &shard), "the index of the weights lists it")?;
-        }
-        return Weights::open(index);
-    }
-    let pickle = join(folder, "pytorch_model.bin");
-    // by name: the file itself would be fetched only to be refused. Without a list, the error is the other one
-    if repository.list().is_ok_and(|files| files.contains(&pickle)) {
-        return Err(Error::PickledWeights { folder: repository.place(), file: pickle });
-    }
-    let why = "it holds the weights (files of other formats are not read)";
-    repository.require(&join(folder, "model.safetensors"), why).and_then(Weights::open)
-}
-
 fn optional<T: serde::de::DeserializeOwned + Default>(repository: &Repository, file: &str) -> Result<T> {
     repository.find(file)?.map_or_else(|| Ok(T::default()), |path| files::read_json(&path))
-}
-
-fn join(folder: &str, file: &str) -> String {
-    let folder = folder.trim_end_matches('/');
-    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
 }

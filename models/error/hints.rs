@@ -26,8 +26,10 @@ impl Error {
             Self::Unsupported { what: "attention", .. } => {
                 "leave the attention out to take the encoder's own"
             }
-            Self::Unsupported { .. } => "choose an encoder made of supported parts",
-            Self::MissingFile { .. } => "point at a whole sentence-transformers folder",
+            Self::Unsupported { .. } => "choose a model made of supported parts",
+            Self::MissingFile { .. } => {
+                "point at a whole model folder: of sentence-transformers for an encoder, of transformers for decoder.start_from"
+            }
             Self::PickledWeights { .. } => {
                 "take a revision with model.safetensors, or convert: load it in Python once and call save_pretrained(DIR, safe_serialization=True)"
             }

@@ -1,8 +1,8 @@
 //! The JSON files of an export: what transformers and vLLM read, and `projector.json`.
 
+use crate::causal_config::CausalConfig;
 use crate::decoder_config::Activation;
-use crate::vocabulary::{BOS, EOS, PAD};
-use crate::{DecoderConfig, Error, Result, Weights, files};
+use crate::{DecoderConfig, Error, Result, Vocabulary, Weights, files};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -27,36 +27,6 @@ fn one() -> f64 {
     1.0
 }
 
-/// The keys of `config.json` that matter here; transformers writes many more.
-#[derive(Debug, Deserialize)]
-struct ModelSpec {
-    architectures: Vec<String>,
-    hidden_size: i64,
-    intermediate_size: i64,
-    num_hidden_layers: i64,
-    num_attention_heads: i64,
-    num_key_value_heads: Option<i64>,
-    head_dim: Option<i64>,
-    vocab_size: i64,
-    max_position_embeddings: i64,
-    rms_norm_eps: f64,
-    /// transformers 5
-    rope_parameters: Option<RopeSpec>,
-    /// transformers 4
-    rope_theta: Option<f64>,
-    rope_scaling: Option<RopeSpec>,
-    hidden_act: String,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct RopeSpec {
-    rope_theta: Option<f64>,
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-}
-
 #[derive(Debug, Default, Deserialize)]
 struct GenerationSpec {
     max_new_tokens: Option<i64>,
@@ -64,52 +34,37 @@ struct GenerationSpec {
 
 /// The decoder's shape, from the files of an export.
 pub(super) fn read_config(folder: &Path) -> Result<DecoderConfig> {
-    let path = folder.join("config.json");
-    let model: ModelSpec = files::read_json(&path)?;
+    let model = CausalConfig::read(&folder.join("config.json"))?;
     let projector: ProjectorSpec = files::read_json(&folder.join("projector.json"))?;
-    let qkv_bias = match model.architectures.first().map(String::as_str) {
-        Some("LlamaForCausalLM") => false,
-        Some("Qwen2ForCausalLM") => true,
-        other => return unsupported(&path, "architecture", other, &["LlamaForCausalLM", "Qwen2ForCausalLM"]),
-    };
-    if model.hidden_act != "silu" {
-        return unsupported(&path, "activation", Some(&model.hidden_act), &["silu"]);
-    }
-    let ropes = [&model.rope_parameters, &model.rope_scaling];
-    let mut kinds = ropes.into_iter().flatten().filter_map(|rope| rope.rope_type.as_deref());
-    if let Some(kind) = kinds.find(|kind| *kind != "default") {
-        return unsupported(&path, "rope_type", Some(kind), &["default"]);
-    }
-    let in_parameters = model.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
     let weights = Weights::open(folder.join("projector.safetensors"))?;
     let middle = weights.shape("fc1.bias").and_then(|shape| shape.first().copied()).unwrap_or(1);
     let generation = folder.join("generation_config.json");
     let generation: GenerationSpec =
         if generation.exists() { files::read_json(&generation)? } else { Default::default() };
     let refines = weights.contains("hypothesis.fc1.weight");
-    let room = model.max_position_embeddings - projector.prefix_tokens - 1;
+    let room = model.positions - projector.prefix_tokens - 1;
     let config = DecoderConfig {
         dim: projector.dim,
-        hidden: model.hidden_size,
-        layers: model.num_hidden_layers,
-        heads: model.num_attention_heads,
-        kv_heads: model.num_key_value_heads.unwrap_or(model.num_attention_heads),
-        head_dim: model.head_dim.unwrap_or(model.hidden_size / model.num_attention_heads.max(1)),
-        ffn: model.intermediate_size,
-        vocab: model.vocab_size,
+        hidden: model.hidden,
+        layers: model.layers,
+        heads: model.heads,
+        kv_heads: model.kv_heads,
+        head_dim: model.head_dim,
+        ffn: model.ffn,
+        vocab: model.vocab,
         prefix_tokens: projector.prefix_tokens,
         projector_hidden: middle,
         max_tokens: generation.max_new_tokens.unwrap_or(room),
-        rope_theta: in_parameters.or(model.rope_theta).unwrap_or(10_000.0),
+        rope_theta: model.rope_theta,
         rms_norm_eps: model.rms_norm_eps,
-        tie_embeddings: model.tie_word_embeddings,
+        tie_embeddings: model.tie_embeddings,
         bos_token_id: projector.bos_token_id,
         eos_token_id: projector.eos_token_id,
         pad_token_id: projector.pad_token_id,
         activation: projector.activation,
         input_scale: projector.input_scale,
         input_normalization: weights.contains("input.mean"),
-        qkv_bias,
+        qkv_bias: model.qkv_bias,
         refines,
         knows_noise: weights.contains("level"),
         knows_length: weights.contains("length"),
@@ -127,18 +82,13 @@ pub(super) fn read_config(folder: &Path) -> Result<DecoderConfig> {
     Ok(config)
 }
 
-fn unsupported<T>(
-    path: &Path,
-    what: &'static str,
-    name: Option<&str>,
-    supported: &[&'static str],
-) -> Result<T> {
-    let name = name.unwrap_or("none").to_owned();
-    Err(Error::Unsupported { path: path.to_owned(), what, name, supported: supported.to_vec() })
-}
-
 /// Writes config.json, generation_config.json, tokenizer_config.json and projector.json.
-pub(super) fn write_config(folder: &Path, config: &DecoderConfig, dtype: Kind) -> Result<()> {
+pub(super) fn write_config(
+    folder: &Path,
+    config: &DecoderConfig,
+    vocabulary: &Vocabulary,
+    dtype: Kind,
+) -> Result<()> {
     files::write_json(&folder.join("config.json"), &model_json(config, dtype))?;
     let (bos, eos, pad) = (config.bos_token_id, config.eos_token_id, config.pad_token_id);
     let generation = json!({
@@ -148,7 +98,8 @@ pub(super) fn write_config(folder: &Path, config: &DecoderConfig, dtype: Kind) -
     files::write_json(&folder.join("generation_config.json"), &generation)?;
     let tokenizer = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": BOS, "eos_token": EOS, "pad_token": PAD,
+        "bos_token": vocabulary.token(vocabulary.bos), "eos_token": vocabulary.token(vocabulary.eos),
+        "pad_token": vocabulary.token(vocabulary.pad),
         "clean_up_tokenization_spaces": false,
         "model_max_length": config.max_tokens,
     });

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor};
 
 /// What stands before the projector's tensor names in a checkpoint, and not in an export.
-const PROJECTOR: &str = "projector.";
+pub(crate) const PROJECTOR: &str = "projector.";
 
 /// What goes into an export besides the decoder.
 #[derive(Debug)]
@@ -111,7 +111,7 @@ fn write_files(inverter: &Inverter, folder: &Path, dtype: Kind, options: &Export
     let metadata = BTreeMap::new();
     save_tensors(&folder.join("model.safetensors"), &model, &metadata)?;
     save_tensors(&folder.join("projector.safetensors"), &projector, &metadata)?;
-    format::write_config(folder, &inverter.config, dtype)?;
+    format::write_config(folder, &inverter.config, &inverter.vocabulary, dtype)?;
     inverter.vocabulary.save(&folder.join("tokenizer.json"))?;
     inverter.space.write(&folder.join("space.json"))?;
     files::write_atomically(&folder.join("README.md"), |file| {

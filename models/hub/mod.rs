@@ -23,6 +23,7 @@ mod settings;
 pub use listing::RepositoryFile;
 pub use progress::{FetchProgress, FetchState, ProgressHandler, on_progress};
 pub use repository::Repository;
+pub(crate) use repository::join;
 pub use settings::HubSettings;
 
 /// What a repository holds.

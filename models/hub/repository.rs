@@ -164,6 +164,12 @@ impl Repository {
     }
 }
 
+/// The path of a file in a folder of a repository; the empty folder is the repository itself.
+pub(crate) fn join(folder: &str, file: &str) -> String {
+    let folder = folder.trim_end_matches('/');
+    if folder.is_empty() { file.to_owned() } else { format!("{folder}/{file}") }
+}
+
 /// The hub's rule for organisation and repository names.
 fn is_hub_word(word: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');

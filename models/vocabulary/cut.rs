@@ -1,11 +1,11 @@
-//! The encoder's tokenizer, cut to the tokens that a corpus uses and renumbered.
+//! The tokenizer of an encoder or of a pre-trained model, cut to the tokens that a corpus uses and renumbered.
 //!
 //! The cut works on the JSON form: its format is documented and stable, the library's structures are not open.
 
 use super::{BOS, EOS, PAD, Vocabulary, tokenize_error};
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use tokenizers::Tokenizer;
 
@@ -23,7 +23,7 @@ pub fn cut_from_encoder(tokenizer: &Tokenizer, texts: impl Iterator<Item = Strin
     let unknown = match kind.as_str() {
         "WordPiece" => cut_word_piece(&mut root["model"], used),
         "BPE" => {
-            cut_bpe(&mut root["model"], used);
+            cut_bpe(&mut root["model"], used, &[BOS, EOS, PAD], &[]);
             None
         }
         _ => {
@@ -45,7 +45,41 @@ pub fn cut_from_encoder(tokenizer: &Tokenizer, texts: impl Iterator<Item = Strin
     Vocabulary::parse(root.to_string().as_bytes(), path)
 }
 
-fn added_token(token: &str, id: u64) -> Value {
+/// The vocabulary of a pre-trained model (a BPE), cut to the tokens that occur in the texts, those they are merged from,
+/// and the bytes, so that any text can be written that could be before. Its own marks stay, and come first.
+///
+/// # Errors
+/// [`Error::Unsupported`] for another kind of tokenizer, [`Error::Tokenize`].
+pub fn cut_from_pretrained(whole: &Vocabulary, texts: impl Iterator<Item = String>) -> Result<Vocabulary> {
+    let path = Path::new("the pre-trained model's tokenizer");
+    let json = whole.tokenizer().to_string(false).map_err(tokenize_error)?;
+    let mut root: Value = serde_json::from_str(&json).map_err(|error| Error::Tokenize(error.to_string()))?;
+    let kind = root["model"]["type"].as_str().unwrap_or("unknown").to_owned();
+    if kind != "BPE" {
+        let (what, supported) = ("tokenizer", vec!["BPE"]);
+        return Err(Error::Unsupported { path: path.to_owned(), what, name: kind, supported });
+    }
+    let mut used = used_tokens(whole.tokenizer(), texts)?;
+    let is_byte = |token: &&String| token.starts_with("<0x") && token.len() == 6;
+    used.extend(ordered(&root["model"]).iter().filter(is_byte).cloned());
+    used.extend(root["model"]["unk_token"].as_str().map(str::to_owned));
+    let mut added = root["added_tokens"].as_array().cloned().unwrap_or_default();
+    let marks = whole.marks();
+    let is_kept = |token: &str| marks.each().contains(&token) || used.contains(token);
+    added.retain(|token| token["content"].as_str().is_some_and(is_kept));
+    let contents: Vec<String> =
+        added.iter().filter_map(|token| token["content"].as_str().map(str::to_owned)).collect();
+    cut_bpe(&mut root["model"], used, &marks.each(), &contents);
+    let vocab = root["model"]["vocab"].clone();
+    for token in &mut added {
+        token["id"] = vocab[token["content"].as_str().unwrap_or_default()].clone();
+    }
+    root["added_tokens"] = Value::Array(added);
+    marks.put(&mut root, |token| vocab[token].as_u64().unwrap_or(0));
+    Vocabulary::parse(root.to_string().as_bytes(), path)
+}
+
+pub(super) fn added_token(token: &str, id: u64) -> Value {
     json!({
         "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
         "normalized": false, "special": true
@@ -73,10 +107,9 @@ fn ordered(model: &Value) -> Vec<String> {
 }
 
 /// Special tokens first, then the kept ones in their old order.
-fn renumber(old: &[String], keep: impl Fn(&str) -> bool) -> Map<String, Value> {
-    let special = [BOS, EOS, PAD];
+fn renumber(old: &[String], special: &[&str], keep: impl Fn(&str) -> bool) -> Map<String, Value> {
     let kept = old.iter().map(String::as_str).filter(|token| !special.contains(token) && keep(token));
-    special.into_iter().chain(kept).zip(0u64..).map(|(token, id)| (token.to_owned(), id.into())).collect()
+    special.iter().copied().chain(kept).zip(0u64..).map(|(token, id)| (token.to_owned(), id.into())).collect()
 }
 
 /// Keeps the used pieces, the single characters they consist of (so that a new word of known characters can be
@@ -92,23 +125,25 @@ fn cut_word_piece(model: &mut Value, used: BTreeSet<String>) -> Option<(String, 
         }
         keep.insert(piece);
     }
-    let vocab = renumber(&ordered(model), |token| keep.contains(token));
+    let vocab = renumber(&ordered(model), &[BOS, EOS, PAD], |token| keep.contains(token));
     let id = vocab.get(&unknown).and_then(Value::as_u64);
     model["vocab"] = Value::Object(vocab);
     id.map(|id| (unknown, id))
 }
 
 /// Keeps the used tokens, all single-character tokens (the bytes), what the used tokens are merged from, and the merges
-/// whose parts and result are kept: then the texts are split as before.
-fn cut_bpe(model: &mut Value, used: BTreeSet<String>) {
-    let old = ordered(model);
+/// whose parts and result are kept: then the texts are split as before. `added` are tokens beside the model's own.
+fn cut_bpe(model: &mut Value, used: BTreeSet<String>, special: &[&str], added: &[String]) {
+    let mut old = ordered(model);
     let merges: Vec<(String, String)> =
         model["merges"].as_array().into_iter().flatten().filter_map(merge_pair).collect();
     let ranks: HashMap<(&str, &str), usize> =
         merges.iter().enumerate().map(|(rank, (a, b))| ((a.as_str(), b.as_str()), rank)).collect();
     let mut keep: BTreeSet<String> = old.iter().filter(|token| token.chars().count() == 1).cloned().collect();
     for token in used {
-        keep.extend(derivation(&token, &ranks));
+        if !added.contains(&token) {
+            keep.extend(derivation(&token, &ranks));
+        }
         keep.insert(token);
     }
     let kept_merges: Vec<Value> = merges
@@ -116,7 +151,9 @@ fn cut_bpe(model: &mut Value, used: BTreeSet<String>) {
         .filter(|(a, b)| keep.contains(a) && keep.contains(b) && keep.contains(&format!("{a}{b}")))
         .map(|(a, b)| json!([a, b]))
         .collect();
-    model["vocab"] = Value::Object(renumber(&old, |token| keep.contains(token)));
+    let known: HashSet<String> = old.iter().cloned().collect();
+    old.extend(added.iter().filter(|token| !known.contains(*token)).cloned());
+    model["vocab"] = Value::Object(renumber(&old, special, |token| keep.contains(token)));
     model["merges"] = Value::Array(kept_merges);
 }
 

@@ -1,15 +1,21 @@
-//! The decoder's tokens: a byte-level BPE trained on the corpus, or the encoder's own tokens cut to the corpus.
+//! The decoder's tokens: a byte-level BPE trained on the corpus, the encoder's own tokens cut to the corpus, or those of
+//! a pre-trained model, whole or cut.
+//!
+//! Which tokens begin, end and fill a text is in `tokenizer.json` itself: in the template of its post-processor and its
+//! padding, else by the names [`BOS`], [`EOS`] and [`PAD`].
 
 mod cut;
+mod special;
 
 use crate::{DecoderConfig, Error, Result, files};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer, TokenizerImpl};
+use tokenizers::{AddedToken, PaddingParams, Tokenizer, TokenizerImpl};
 
-pub use cut::cut_from_encoder;
+pub use cut::{cut_from_encoder, cut_from_pretrained};
+pub use special::Marks;
 
 /// Text of the token before every text.
 pub const BOS: &str = "<bos>";
@@ -22,6 +28,8 @@ pub const PAD: &str = "<pad>";
 #[derive(Debug, Clone)]
 pub struct Vocabulary {
     tokenizer: Tokenizer,
+    /// Of the file, where it has one: what is encoded here is not padded.
+    padding: Option<PaddingParams>,
     /// Id of the token before every text.
     pub bos: u32,
     /// Id of the token after every text.
@@ -33,22 +41,24 @@ pub struct Vocabulary {
 
 impl Vocabulary {
     fn new(mut tokenizer: Tokenizer, path: &Path) -> Result<Self> {
+        let padding = tokenizer.get_padding().cloned();
+        let names = special::of_template(&tokenizer).unwrap_or_else(Marks::own);
         let id = |token: &str| {
             tokenizer.token_to_id(token).ok_or_else(|| Error::Tokenizer {
                 path: path.to_owned(),
                 reason: format!("it has no token {token}, which a decoder needs"),
             })
         };
-        let (bos, eos, pad) = (id(BOS)?, id(EOS)?, id(PAD)?);
+        let (bos, eos, pad) = (id(&names.bos)?, id(&names.eos)?, id(&names.pad)?);
         let size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1);
         // "<eos>" inside a text is text, not the end of it
         tokenizer.set_encode_special_tokens(true);
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(tokenize_error)?;
-        Ok(Self { tokenizer, bos, eos, pad, size })
+        Ok(Self { tokenizer, padding, bos, eos, pad, size })
     }
 
-    /// Opens a `tokenizer.json` that has the tokens [`BOS`], [`EOS`] and [`PAD`].
+    /// Opens a `tokenizer.json` that says which tokens begin, end and fill a text.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Tokenizer`].
@@ -68,6 +78,24 @@ impl Vocabulary {
         Self::new(Tokenizer::from_bytes(bytes).map_err(bad)?, path)
     }
 
+    /// The vocabulary of a pre-trained model: its `tokenizer.json`, in which `marks` become the tokens that begin, end and
+    /// fill a text.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`].
+    pub fn of_pretrained(bytes: &[u8], path: &Path, marks: &Marks) -> Result<Self> {
+        let bad = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
+        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| bad(error.to_string()))?;
+        let mut root = serde_json::from_slice(bytes).map_err(|error| bad(error.to_string()))?;
+        marks.put(&mut root, |token| tokenizer.token_to_id(token).unwrap_or(0).into());
+        Self::parse(root.to_string().as_bytes(), path)
+    }
+
+    /// The tokens that begin, end and fill a text.
+    pub fn marks(&self) -> Marks {
+        Marks { bos: self.token(self.bos), eos: self.token(self.eos), pad: self.token(self.pad) }
+    }
+
     /// Writes `tokenizer.json`, atomically.
     ///
     /// # Errors
@@ -82,7 +110,9 @@ impl Vocabulary {
     /// # Errors
     /// [`Error::Tokenizer`].
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        Ok(self.tokenizer.to_string(true).map_err(tokenize_error)?.into_bytes())
+        let mut whole = self.tokenizer.clone();
+        whole.with_padding(self.padding.clone());
+        Ok(whole.to_string(true).map_err(tokenize_error)?.into_bytes())
     }
 
     /// One more than the highest id: the rows that an embedding table needs.
@@ -93,6 +123,11 @@ impl Vocabulary {
     /// The tokenizer under it.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// The text of one token; empty for an id that it does not have.
+    pub fn token(&self, id: u32) -> String {
+        self.tokenizer.id_to_token(id).unwrap_or_default()
     }
 
     /// Token ids of a text, without BOS and EOS.
@@ -124,16 +159,17 @@ impl Vocabulary {
     pub fn require_fit(&self, config: &DecoderConfig, path: &Path) -> Result<()> {
         if self.size as i64 > config.vocab {
             let id = self.size as u32 - 1;
-            let token = self.tokenizer.id_to_token(id).unwrap_or_default();
+            let token = self.token(id);
             return Err(Error::TokenizerFit { path: path.to_owned(), token, id, rows: config.vocab });
         }
         let pairs = [
-            (BOS, self.bos, config.bos_token_id),
-            (EOS, self.eos, config.eos_token_id),
-            (PAD, self.pad, config.pad_token_id),
+            (self.bos, config.bos_token_id),
+            (self.eos, config.eos_token_id),
+            (self.pad, config.pad_token_id),
         ];
-        for (token, here, there) in pairs {
+        for (here, there) in pairs {
             if i64::from(here) != there {
+                let token = self.token(here);
                 let reason = format!("token {token} has id {here}, the decoder was made for {there}");
                 return Err(Error::Tokenizer { path: path.to_owned(), reason });
             }

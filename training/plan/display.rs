@@ -17,7 +17,12 @@ pub(super) fn notes(recipe: &Recipe, options: &PlanOptions, measured: Option<&Me
              and memory is that of a step of the shortest texts",
             recipe.pairs.dir.display()
         ));
-        if recipe.tokenizer.kind == TokenizerKind::Encoder {
+        if recipe.tokenizer.cut {
+            notes.push(
+                "on paper the cut of the tokens is not known: all of the pre-trained model's are counted"
+                    .into(),
+            );
+        } else if recipe.tokenizer.kind == TokenizerKind::Encoder {
             notes.push(
                 "on paper the encoder's own tokens are not known: their number is taken to be tokenizer.vocab".into(),
             );

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use data::pairs::manifest::MANIFEST_FILE;
-use models::DecoderConfig;
 use models::decoder_config::ParameterCounts;
+use models::{DecoderConfig, Pretrained};
 use serde::Serialize;
 use tch::Device;
 use torch_ext::World;
@@ -134,7 +134,7 @@ pub struct Fit {
 /// One real step from the initial weights.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct FirstStep {
-    /// Mean loss a target token; about ln(vocabulary) when all is well.
+    /// Mean loss a target token; about ln(vocabulary) when all is well, less from a pre-trained model.
     pub loss: f64,
     /// Norm of the gradients.
     pub grad_norm: f64,
@@ -236,6 +236,11 @@ fn check(recipe: &Recipe, options: &PlanOptions) -> Result<()> {
 fn config_on_paper(recipe: &Recipe) -> Result<DecoderConfig> {
     let unknown = || Error::UnknownDim { dir: recipe.pairs.dir.clone() };
     let dim = recipe.encoder.dim.ok_or_else(unknown)?;
+    if let Some(source) = &recipe.decoder.start_from {
+        // the small file alone: no tokenizer, no weights
+        let model = Pretrained::open(source)?;
+        return recipe.decoder_config_of(model.config(), dim as i64, model.config().vocab, [1, 2, 0]);
+    }
     let vocab = recipe.tokenizer.vocab;
     let config = recipe.decoder_config(dim as i64, vocab as i64, 1, 2, 0);
     config.validate()?;
@@ -248,7 +253,7 @@ fn take_first_step(
     epoch: &Epoch,
     hardware: Hardware,
 ) -> Result<FirstStep> {
-    let mut model = new_model(recipe, &prepared.config, hardware, &Arc::new(World::alone()))?;
+    let mut model = new_model(recipe, prepared, hardware, &Arc::new(World::alone()))?;
     let mut optimizer = AdamW::new(adamw(recipe), &model.store)?;
     let collator = prepared.collator(&prepared.train);
     let mut first: Option<FirstStep> = None;

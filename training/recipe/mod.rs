@@ -14,6 +14,7 @@ mod resolve;
 mod sections;
 mod set;
 mod show;
+mod start;
 mod suggest;
 mod validate;
 

@@ -13,6 +13,7 @@ use super::node_de::NodeDe;
 use super::overlay;
 use super::sections::Recipe;
 use super::set::Set;
+use super::start;
 use super::suggest::nearest;
 use crate::{Error, Result};
 
@@ -66,8 +67,9 @@ pub fn load(path: impl AsRef<Path>, sets: &[String]) -> Result<Resolved> {
     let refused = |problems| Error::Recipe { path: path.to_owned(), problems };
     let mut recipe = typed(root.clone()).map_err(refused)?;
     recipe.fill_names(path);
+    start::take_over(&mut recipe, &root, &files);
 
-    let values = toml::Table::try_from(&recipe)?;
+    let values = start::values(&recipe)?;
     let mut origins = BTreeMap::new();
     trace(&mut Vec::new(), &Value::Table(values.clone()), Some(&root), &mut origins);
     let mut problems = recipe.validate();

@@ -1,5 +1,6 @@
 //! The typed recipe: one struct a section, one field a key. `configs/base.toml` is the same for readers.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use data::pairs::{BuildConfig, Storage};
@@ -125,11 +126,13 @@ pub struct TokenizerSection {
     pub kind: TokenizerKind,
     /// Most tokens in the vocabulary of `bpe`; a small corpus gives fewer. Default: 50000.
     pub vocab: usize,
+    /// Whether the tokens of `decoder.start_from` are cut to those that the training pairs use. Default: false.
+    pub cut: bool,
 }
 
 impl Default for TokenizerSection {
     fn default() -> Self {
-        Self { kind: TokenizerKind::Bpe, vocab: 50_000 }
+        Self { kind: TokenizerKind::Bpe, vocab: 50_000, cut: false }
     }
 }
 
@@ -178,6 +181,13 @@ pub struct DecoderSection {
     /// numbers of a unit vector variance 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_scale: Option<f64>,
+    /// A pre-trained Llama or Qwen2 whose blocks, embedding, head and tokens the decoder begins with: a folder, or a hub
+    /// name with an optional `@revision`. Default: none, all weights are random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<String>,
+    /// Keys that are said although `start_from` decides them; they must agree with it.
+    #[serde(skip)]
+    pub said: BTreeSet<String>,
 }
 
 impl Default for DecoderSection {
@@ -196,6 +206,8 @@ impl Default for DecoderSection {
             rope_theta: 10_000.0,
             rms_norm_eps: 1e-5,
             input_scale: None,
+            start_from: None,
+            said: BTreeSet::new(),
         }
     }
 }

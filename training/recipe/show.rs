@@ -16,7 +16,7 @@ impl Recipe {
     /// # Errors
     /// A path that is no UTF-8, which TOML cannot hold.
     pub fn to_toml(&self) -> Result<String> {
-        Ok(lines(&Table::try_from(self)?, |_| None))
+        Ok(lines(&super::start::values(self)?, |_| None))
     }
 }
 

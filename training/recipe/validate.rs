@@ -49,10 +49,11 @@ impl Recipe {
         let mut problems = Problems::default();
         self.check_texts(&mut problems);
         check_decoder(&self.decoder, &mut problems);
+        self.check_start(&mut problems);
         if problems.0.iter().all(|problem| !problem.key.starts_with("decoder.")) {
             // the decoder's own check has the last word; the vocabulary and the vectors are not known yet
             let vocab = i64::try_from(self.tokenizer.vocab).unwrap_or(i64::MAX);
-            let config = self.decoder_config(1, vocab.max(8), 1, 2, 0);
+            let config = self.own_shape().decoder_config(1, vocab.max(8), 1, 2, 0);
             match config.validate() {
                 Err(models::Error::DecoderConfig { field, problem }) if field != "vocab" => {
                     problems.add(format!("decoder.{field}"), problem);
@@ -66,6 +67,40 @@ impl Recipe {
         self.check_training(&mut problems);
         self.check_optimizer(&mut problems);
         problems.0
+    }
+
+    /// With the default shape where a pre-trained model decides it: its own is checked once it is read.
+    fn own_shape(&self) -> Self {
+        let mut recipe = self.clone();
+        if self.decoder.start_from.is_some() {
+            let DecoderSection { prefix_tokens, projector_hidden, max_tokens, input_scale, .. } =
+                self.decoder;
+            recipe.decoder = DecoderSection {
+                prefix_tokens,
+                projector_hidden,
+                max_tokens,
+                input_scale,
+                ..Default::default()
+            };
+        }
+        recipe
+    }
+
+    fn check_start(&self, problems: &mut Problems) {
+        let Some(source) = &self.decoder.start_from else {
+            problems.need(!self.tokenizer.cut, "tokenizer.cut", || {
+                "is true; only the tokens of `decoder.start_from` are cut, and that is not said".to_owned()
+            });
+            return;
+        };
+        problems.need(!source.trim().is_empty(), "decoder.start_from", || {
+            "is empty; a folder or a hub name, or leave it out".to_owned()
+        });
+        for key in ["tokenizer.kind", "tokenizer.vocab"] {
+            problems.need(!self.decoder.said.contains(key), key, || {
+                "is said beside `decoder.start_from`, whose tokens the decoder has; leave it out".to_owned()
+            });
+        }
     }
 
     fn check_texts(&self, problems: &mut Problems) {
@@ -293,7 +328,7 @@ fn check_decoder(decoder: &DecoderSection, problems: &mut Problems) {
                 .add(format!("decoder.{key}"), format!("is {value}; it must be at least 1 and below 2^31"));
         }
     }
-    if sound && decoder.head_dim.is_none() {
+    if sound && decoder.head_dim.is_none() && decoder.start_from.is_none() {
         let DecoderSection { hidden, heads, .. } = decoder;
         problems.need(hidden % heads == 0, "decoder.heads", || {
             format!(

@@ -1,5 +1,5 @@
 //! A decoder whose vectors say nothing learns from its hypotheses alone: from their tokens, and from their vectors.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, non_snake_case)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, non_snake_case)]
 
 use models::{Condition, Decoder, DecoderConfig, ParamStore};
 use rand::{Rng as _, SeedableRng as _};

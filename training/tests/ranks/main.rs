@@ -147,6 +147,23 @@ fn the_losses_are_those_of_one_process() {
 }
 
 #[test]
+fn processes_start_from_one_pretrained_model() {
+    let small = Small::new();
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/golden/pretrained");
+    let sets = [format!("decoder.start_from={models}/qwen2"), "tokenizer.cut=true".to_owned()];
+    let sets = sets.each_ref().map(String::as_str);
+    let one = curve(&small, "one", &sets, 1, false);
+    assert!(one.losses[39].1 < 0.8 * one.losses[0].1, "it learns: {:?}", one.losses);
+    let farthest = one.farthest(&curve(&small, "two", &sets, 2, false));
+    assert!(farthest < 1e-5, "{farthest}");
+
+    let other = format!("decoder.start_from={models}/llama");
+    let run = format!("run.dir={}", small.run("differing").display());
+    let said = said(start_each(&small, &[format!("{run}\n{}", sets[0]), format!("{run}\n{other}")], false));
+    assert!(said.iter().all(|line| line.contains("another recipe")), "{said:?}");
+}
+
+#[test]
 fn a_sharded_optimizer_changes_nothing() {
     let small = Small::new();
     let whole = curve(&small, "whole", &[], 2, false);
