@@ -82,6 +82,7 @@ pub(crate) fn is_silent() -> Result<bool> {
 
 /// Lets a process that `launch` has started be asked to end when `launch` itself is killed, also where that was before
 /// this process could say so.
+#[allow(clippy::exit, reason = "nobody is left to tell an error to, and nothing has begun")]
 pub(crate) fn end_with_launcher() {
     #[cfg(target_os = "linux")]
     {
