@@ -15,6 +15,7 @@ mod keeper;
 pub mod loader;
 pub mod loss;
 pub mod metric_sink;
+mod normalization;
 pub mod optimizer;
 mod pace;
 pub mod plan;

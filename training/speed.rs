@@ -16,10 +16,11 @@ use crate::batches::Cursor;
 use crate::ema::Ema;
 use crate::loader::{Batch, Loader, MicroBatch, Share};
 use crate::loss::LossOptions;
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::normalization::fit_input;
+use crate::optimizer::{AdamWConfig, Optimizer, OptimizerConfig};
 use crate::prepare::prepare;
 use crate::recipe::Recipe;
-use crate::setup::{Hardware, adamw, batch_options, new_model};
+use crate::setup::{Hardware, batch_options, new_model, new_optimizer};
 use crate::step::Model;
 
 /// How long is measured.
@@ -63,7 +64,7 @@ pub struct Speed {
     pub ms_per_step: f64,
     /// Loss and gradients.
     pub gradients_ms: f64,
-    /// Clipping, AdamW, compute copies and running averages.
+    /// Clipping, the optimizer, compute copies and running averages.
     pub update_ms: f64,
     /// Share of the time in which the step waited for the loader.
     pub data_wait_percent: f64,
@@ -87,7 +88,7 @@ pub struct Speed {
 struct Timed {
     config: DecoderConfig,
     model: Model,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     ema: Option<Ema>,
     loss: LossOptions,
     clip_norm: Option<f64>,
@@ -103,11 +104,12 @@ pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
     let hardware = Hardware::of(recipe, &world)?;
     let prepared = prepare(recipe, None)?;
     let model = new_model(recipe, &prepared.config, hardware, &world)?;
+    fit_input(recipe, &prepared, &model.store)?;
     let t = &recipe.training;
     let ema = if t.ema_decay > 0.0 { Some(Ema::new(&model.store, t.ema_decay)?) } else { None };
     let timed = Timed {
         config: prepared.config.clone(),
-        optimizer: AdamW::new(adamw(recipe), &model.store)?,
+        optimizer: new_optimizer(recipe, &model.store, &world)?,
         model,
         ema,
         loss: LossOptions { label_smoothing: t.label_smoothing, ..LossOptions::default() },
@@ -129,9 +131,9 @@ pub fn of_shapes(shapes: Shapes, device: Device, kind: Kind, options: SpeedOptio
     config.validate()?;
     let mut store = ParamStore::train(device, kind, 0);
     let decoder = Decoder::new(&config, &mut store)?;
-    let constants = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let timed = Timed {
-        optimizer: AdamW::new(constants, &store)?,
+        optimizer: Optimizer::new(OptimizerConfig { adamw, muon: None }, &store)?,
         model: Model::new(store, decoder)?,
         config,
         ema: None,

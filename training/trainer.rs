@@ -19,7 +19,8 @@ use crate::keeper::Keeper;
 use crate::loader::{Batch, Loader, Share};
 use crate::loss::LossOptions;
 use crate::metric_sink::{self, Event, MetricSink};
-use crate::optimizer::AdamW;
+use crate::normalization::fit_input;
+use crate::optimizer::Optimizer;
 use crate::pace::Pace;
 use crate::prepare::Prepared;
 use crate::recipe::{Recipe, Resolved};
@@ -153,7 +154,7 @@ pub fn train(resolved: &Resolved, options: &TrainOptions, console: &mut dyn Metr
 struct Training {
     world: Arc<World>,
     model: Model,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     ema: Option<Ema>,
     state: State,
     dev: DevEval,
@@ -176,8 +177,9 @@ impl Training {
         }
         let own = keeper.as_deref().map(|keeper| starting_point(keeper, prepared)).transpose()?;
         let Start { mut state, checkpoint } = Start::share(own, world)?;
-        if let Some(path) = &checkpoint {
-            checkpoint::load(path, &mut model.store, &mut optimizer, ema.as_mut())?;
+        match &checkpoint {
+            Some(path) => checkpoint::load(path, &mut model.store, &mut optimizer, ema.as_mut())?,
+            None => fit_input(recipe, prepared, &model.store)?,
         }
         if let Some(keeper) = &mut keeper {
             if checkpoint.is_some() {
@@ -188,6 +190,7 @@ impl Training {
             keeper.start_metrics(state.step)?;
         }
         let dev = DevEval::new(recipe, prepared, hardware.device, hardware.kind, world)?;
+        dev.set_buffers(&model.store)?;
         // what rank 0 took back is so on all
         let own = keeper.is_some().then_some(Start { state, checkpoint });
         let state = Start::share(own, world)?.state;

@@ -48,8 +48,17 @@ pub(super) struct Place {
     pub(super) kind: Kind,
 }
 
-/// Bytes of a training of the decoder `c`, with averaged weights or without.
-pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, averaged: bool) -> MemoryEstimate {
+/// What a training keeps beside weights and gradients.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kept {
+    /// Whether weights are averaged.
+    pub(super) averages: bool,
+    /// Whether matrices have Muon's one number in place of AdamW's two.
+    pub(super) muon: bool,
+}
+
+/// Bytes of a training of the decoder `c`.
+pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, kept: Kept) -> MemoryEstimate {
     let p = c.parameters();
     let [all, looked_up, head] = [p.total, p.embedding, p.head].map(|count| count as u64);
     let bytes = place.kind.elt_size_in_bytes() as u64;
@@ -57,8 +66,10 @@ pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, averaged: bool
     let weights = all * (4 + copies);
     // rows are looked up in the f32 master; the head's gradient goes into the sum at once
     let gradients = all * 4 + looked_up * 4 + (all - looked_up - head) * bytes;
-    let optimizer = all * 8;
-    let averages = if averaged { all * 4 } else { 0 };
+    // norms and biases among them keep two, which are next to nothing
+    let by_muon = if kept.muon { (p.blocks + p.projector) as u64 } else { 0 };
+    let optimizer = all * 8 - by_muon * 4;
+    let averages = if kept.averages { all * 4 } else { 0 };
     let activations = activations(c, place, part);
     let total = weights + gradients + optimizer + averages + activations;
     MemoryEstimate { weights, gradients, optimizer, averages, activations, total }

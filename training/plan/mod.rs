@@ -25,12 +25,12 @@ pub use memory::MemoryEstimate;
 use crate::batches::Epoch;
 use crate::loader::Batch;
 use crate::loss::LossOptions;
-use crate::optimizer::AdamW;
+use crate::normalization::fit_input;
 use crate::prepare::{Prepared, prepare};
-use crate::recipe::Recipe;
-use crate::setup::{Hardware, adamw, new_model};
+use crate::recipe::{OptimizerKind, Recipe};
+use crate::setup::{Hardware, new_model, new_optimizer};
 use crate::{Error, Result};
-use memory::{Place, memory};
+use memory::{Kept, Place, memory};
 use texts::Measured;
 
 /// What a plan takes for granted.
@@ -155,7 +155,10 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
 
     let on_gpu = Place { device: Device::Cuda(0), kind: Gpu::kind(recipe.training.dtype) };
     let part = measured.map_or_else(|| texts::largest_on_paper(recipe), |measured| measured.largest);
-    let averaged = recipe.training.ema_decay > 0.0;
+    let kept = Kept {
+        averages: recipe.training.ema_decay > 0.0,
+        muon: recipe.optimizer.kind == OptimizerKind::Muon,
+    };
     let mut hardware = None;
     let mut first_step = None;
     if let (Some(prepared), Some((_, epoch)), false) = (&prepared, &found, options.on_paper) {
@@ -171,8 +174,8 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
         dim: config.dim,
         parameters: config.parameters(),
         vocabulary: config.vocab as usize,
-        memory: memory(&config, place, part, averaged),
-        fits: Gpu::ALL.map(|gpu| fit(gpu, memory(&config, on_gpu, part, averaged).total)).to_vec(),
+        memory: memory(&config, place, part, kept),
+        fits: Gpu::ALL.map(|gpu| fit(gpu, memory(&config, on_gpu, part, kept).total)).to_vec(),
         cost: Cost::new(recipe, texts, options.gpu, on_gpu.kind, options.mfu),
         measured: there,
         texts: measured.map(|m| m.texts),
@@ -232,8 +235,10 @@ fn take_first_step(
     epoch: &Epoch,
     hardware: Hardware,
 ) -> Result<FirstStep> {
-    let mut model = new_model(recipe, &prepared.config, hardware, &Arc::new(World::alone()))?;
-    let mut optimizer = AdamW::new(adamw(recipe), &model.store)?;
+    let world = Arc::new(World::alone());
+    let mut model = new_model(recipe, &prepared.config, hardware, &world)?;
+    fit_input(recipe, prepared, &model.store)?;
+    let mut optimizer = new_optimizer(recipe, &model.store, &world)?;
     let collator = prepared.collator(&prepared.train);
     let mut first: Option<FirstStep> = None;
     for number in 0..2 {

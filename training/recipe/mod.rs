@@ -20,7 +20,7 @@ mod validate;
 pub use node::Origin;
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{
-    DecoderSection, DistributedSection, EncoderSection, EvalSection, OptimizerKind, OptimizerSection,
-    PairsSection, Recipe, RunSection, ScheduleKind, ScheduleSection, TokenizerKind, TokenizerSection,
-    TrainingSection,
+    DecoderSection, DistributedSection, EncoderSection, EvalSection, InputNormalization, OptimizerKind,
+    OptimizerSection, PairsSection, Recipe, RunSection, ScheduleKind, ScheduleSection, TokenizerKind,
+    TokenizerSection, TrainingSection,
 };
