@@ -20,7 +20,7 @@ const LEAST_NORM: f64 = 1e-7;
 pub fn orthogonalize(matrices: &Tensor, iterations: usize, kind: Kind) -> Result<Tensor> {
     let size = matrices.size();
     let is_tall = size[1] > size[2];
-    let norms = matrices.f_frobenius_norm([1, 2].as_slice(), true)?.f_clamp_min(LEAST_NORM)?;
+    let norms = matrices.f_norm_scalaropt_dim(2.0, [1, 2].as_slice(), true)?.f_clamp_min(LEAST_NORM)?;
     let mut x = matrices.f_div(&norms)?.f_to_kind(kind)?;
     let [a, b, c] = COEFFICIENTS;
     for _ in 0..iterations {

@@ -28,8 +28,10 @@ fn a_normalised_decoder_is_the_same_in_training_run_and_export() {
     let small = Small::new();
     for how in ["standard", "robust"] {
         let set = format!("decoder.input_normalization={how}");
-        let recipe =
-            small.recipe(how, &["training.max_steps=40", "eval.texts=0", "training.eval_texts=9999", &set]);
+        // enough to write other texts for other vectors
+        let learns = ["training.max_steps=150", "optimizer.learning_rate=1e-2", "decoder.hidden=32"];
+        let looks = ["training.eval_every=0", "training.eval_texts=9999", "eval.texts=0", &set];
+        let recipe = small.recipe(how, &[learns.as_slice(), &looks].concat());
         let mut dev_loss = None;
         let mut sink = |event: &Event| {
             if let Event::Dev(metrics) = event {
