@@ -251,6 +251,23 @@ impl ParamStore {
         &self.buffers
     }
 
+    /// Puts values into a buffer.
+    ///
+    /// # Errors
+    /// [`Error::TensorsDiffer`] for a buffer that the store lacks or that has another shape.
+    pub fn set_buffer(&self, name: &str, values: &Tensor) -> Result<()> {
+        let problem = match self.buffers.iter().find(|(own, _)| own == name) {
+            Some((_, buffer)) if buffer.size() == values.size() => {
+                return Ok(buffer.shallow_clone().f_copy_(values)?);
+            }
+            Some((_, buffer)) => {
+                format!("`{name}` has shape {:?} instead of {:?}", values.size(), buffer.size())
+            }
+            None => format!("`{name}` is not part of the model"),
+        };
+        Err(Error::TensorsDiffer { path: "memory".into(), problems: vec![problem] })
+    }
+
     /// Number of trained elements.
     pub fn numel(&self) -> i64 {
         self.params.iter().map(Param::numel).sum()

@@ -16,7 +16,7 @@ use tch::{Kind, Tensor};
 use crate::batches::Cursor;
 use crate::ema::Ema;
 use crate::hypotheses::RefinementState;
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::retention::to_delete;
 use crate::{Error, Result};
 
@@ -127,7 +127,7 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint and makes it the latest. One of the same step is replaced. `optimizer` is its whole
-    /// [`AdamW::state`].
+    /// [`Optimizer::state`].
     ///
     /// # Errors
     /// [`Error::Checkpoint`] around what the disk says; the earlier checkpoints are untouched.
@@ -356,7 +356,12 @@ pub(crate) fn tensor_of(
 ///
 /// # Errors
 /// Tensors that are missing, superfluous or of another shape, by name.
-pub fn load(path: &Path, store: &mut ParamStore, optimizer: &mut AdamW, ema: Option<&mut Ema>) -> Result<()> {
+pub fn load(
+    path: &Path,
+    store: &mut ParamStore,
+    optimizer: &mut Optimizer,
+    ema: Option<&mut Ema>,
+) -> Result<()> {
     store.load(&Weights::open(path.join("model.safetensors"))?)?;
     optimizer.load(&path.join("optimizer.safetensors"))?;
     if let Some(ema) = ema {

@@ -103,6 +103,15 @@ impl DevEval {
         Ok(Self { inverter, parts, rows, texts, encoder, options, world: Arc::clone(world) })
     }
 
+    /// Takes over what the decoder in `store` has that is not trained.
+    ///
+    /// # Errors
+    /// Those of another decoder.
+    pub fn set_buffers(&self, store: &ParamStore) -> Result<()> {
+        let own = &self.inverter.store;
+        Ok(store.buffers().iter().try_for_each(|(name, buffer)| own.set_buffer(name, buffer))?)
+    }
+
     /// Takes over the weights of `step`, f32 tensors, one a parameter and in their order.
     ///
     /// # Errors

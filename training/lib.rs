@@ -19,6 +19,7 @@ pub mod loader;
 pub mod loss;
 pub mod metric_sink;
 pub mod noise;
+mod normalization;
 pub mod optimizer;
 pub mod outcome;
 mod pace;

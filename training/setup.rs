@@ -11,9 +11,10 @@ use torch_ext::{Reduce, World};
 
 use crate::Result;
 use crate::batches::BatchOptions;
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::normalization::fit_input;
+use crate::optimizer::{AdamWConfig, MuonConfig, Optimizer, OptimizerConfig};
 use crate::prepare::Prepared;
-use crate::recipe::{Recipe, ScheduleKind};
+use crate::recipe::{OptimizerKind, Recipe, ScheduleKind};
 use crate::schedule::{Budget, Decay, Schedule};
 use crate::step::Model;
 
@@ -55,6 +56,7 @@ pub(crate) fn new_model(
     tch::manual_seed(recipe.training.seed as i64);
     let mut store = ParamStore::train(hardware.device, hardware.kind, recipe.training.seed);
     let decoder = Decoder::new(&prepared.config, &mut store)?;
+    fit_input(recipe, prepared, &store)?;
     if let Some(model) = &prepared.pretrained {
         start_from(model, prepared, &decoder, &mut store, world)?;
     }
@@ -84,18 +86,23 @@ fn start_from(
 }
 
 /// Its optimizer: whole, or this rank's share.
-pub(crate) fn new_optimizer(recipe: &Recipe, store: &ParamStore, world: &Arc<World>) -> Result<AdamW> {
+pub(crate) fn new_optimizer(recipe: &Recipe, store: &ParamStore, world: &Arc<World>) -> Result<Optimizer> {
+    let config = optimizer_config(recipe);
     if recipe.distributed.shard_optimizer {
-        AdamW::sharded(adamw(recipe), store, Arc::clone(world))
+        Optimizer::sharded(config, store, Arc::clone(world))
     } else {
-        AdamW::new(adamw(recipe), store)
+        Optimizer::new(config, store)
     }
 }
 
-/// Constants of the optimizer.
-pub(crate) fn adamw(recipe: &Recipe) -> AdamWConfig {
+fn optimizer_config(recipe: &Recipe) -> OptimizerConfig {
     let o = &recipe.optimizer;
-    AdamWConfig { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay: o.weight_decay }
+    let weight_decay = o.weight_decay;
+    let muon = MuonConfig { momentum: o.momentum, iterations: o.newton_schulz_iterations, weight_decay };
+    OptimizerConfig {
+        adamw: AdamWConfig { beta1: o.beta1, beta2: o.beta2, eps: o.eps, weight_decay },
+        muon: (o.kind == OptimizerKind::Muon).then_some(muon),
+    }
 }
 
 /// How texts are put into batches.

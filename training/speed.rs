@@ -16,7 +16,7 @@ use crate::batches::Cursors;
 use crate::ema::Ema;
 use crate::loader::{Loader, Share, Supply};
 use crate::loss::LossOptions;
-use crate::optimizer::{AdamW, AdamWConfig};
+use crate::optimizer::{AdamWConfig, Optimizer, OptimizerConfig};
 use crate::recipe::Recipe;
 use crate::replicas::prepare_all;
 use crate::setup::{Hardware, batch_options, new_model, new_optimizer};
@@ -64,7 +64,7 @@ pub struct Speed {
     pub ms_per_step: f64,
     /// Loss and gradients.
     pub gradients_ms: f64,
-    /// Clipping, AdamW, compute copies and running averages.
+    /// Clipping, the optimizer, compute copies and running averages.
     pub update_ms: f64,
     /// Share of the time in which the step waited for the loader.
     pub data_wait_percent: f64,
@@ -91,7 +91,7 @@ struct Timed {
     world: Arc<World>,
     config: DecoderConfig,
     model: Model,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     ema: Option<Ema>,
     loss: LossOptions,
     clip_norm: Option<f64>,
@@ -205,9 +205,9 @@ impl Timed {
         config.validate()?;
         let mut store = ParamStore::train(device, kind, 0);
         let decoder = Decoder::new(&config, &mut store)?;
-        let constants = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+        let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
         Ok(Self {
-            optimizer: AdamW::new(constants, &store)?,
+            optimizer: Optimizer::new(OptimizerConfig { adamw, muon: None }, &store)?,
             world: Arc::new(World::alone()),
             model: Model::new(store, decoder)?,
             config,

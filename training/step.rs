@@ -1,4 +1,4 @@
-//! One optimizer step: gradients of a batch's parts, clipping, AdamW.
+//! One optimizer step: gradients of a batch's parts, clipping, the update.
 #![allow(non_snake_case)]
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::Result;
 use crate::batch::{Batch, MicroBatch};
 use crate::gradients::Gradients;
 use crate::loss::{LossOptions, cross_entropy, cross_entropy_with_gradients};
-use crate::optimizer::{AdamW, clip};
+use crate::optimizer::{Optimizer, clip};
 
 /// A decoder with its parameters.
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Model {
     /// libtorch's own, and what a collective fails with.
     pub fn apply(
         &mut self,
-        optimizer: &mut AdamW,
+        optimizer: &mut Optimizer,
         found: StepResult,
         clip_norm: Option<f64>,
         learning_rate: f64,

@@ -19,7 +19,7 @@ use crate::keeper::Keeper;
 use crate::loader::{Loader, Refining, Share, Supply};
 use crate::loss::LossOptions;
 use crate::metric_sink::{self, Event, MetricSink};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::outcome::{Outcome, Reason};
 use crate::pace::Pace;
 use crate::prepare::Prepared;
@@ -107,7 +107,7 @@ fn train_together(
 struct Training {
     world: Arc<World>,
     model: Model,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     ema: Option<Ema>,
     state: State,
     dev: DevEval,
@@ -143,6 +143,7 @@ impl Training {
             keeper.start_metrics(state.step)?;
         }
         let dev = DevEval::new(recipe, prepared, hardware.device, hardware.kind, world)?;
+        dev.set_buffers(&model.store)?;
         // what rank 0 took back is so on all
         let own = keeper.is_some().then_some(Start { state, checkpoint });
         let state = Start::share(own, world)?.state;

@@ -52,7 +52,9 @@ pub(super) struct Place {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
     /// Averaged weights.
-    pub(super) averaged: bool,
+    pub(super) averages: bool,
+    /// Muon's one number for each of the matrices in place of AdamW's two.
+    pub(super) muon: bool,
     /// Processes that share the optimizer's state.
     pub(super) optimizer_of: u64,
 }
@@ -66,8 +68,10 @@ pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, held: Held) ->
     let weights = all * (4 + copies);
     // rows are looked up in the f32 master; the head's gradient goes into the sum at once
     let gradients = all * 4 + looked_up * 4 + (all - looked_up - head) * bytes;
-    let optimizer = (all * 8).div_ceil(held.optimizer_of);
-    let averages = if held.averaged { all * 4 } else { 0 };
+    // norms and biases among them keep two, which are next to nothing
+    let by_muon = if held.muon { (p.blocks + p.projector) as u64 } else { 0 };
+    let optimizer = (all * 8 - by_muon * 4).div_ceil(held.optimizer_of);
+    let averages = if held.averages { all * 4 } else { 0 };
     let activations = activations(c, place, part);
     let total = weights + gradients + optimizer + averages + activations;
     MemoryEstimate { weights, gradients, optimizer, averages, activations, total }

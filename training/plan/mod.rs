@@ -26,10 +26,9 @@ use crate::batch::Batch;
 use crate::batches::Epoch;
 use crate::collate::in_parts;
 use crate::loss::LossOptions;
-use crate::optimizer::AdamW;
 use crate::prepare::{Prepared, prepare};
-use crate::recipe::Recipe;
-use crate::setup::{Hardware, adamw, new_model};
+use crate::recipe::{OptimizerKind, Recipe};
+use crate::setup::{Hardware, new_model, new_optimizer};
 use crate::{Error, Result};
 use memory::{Held, Place, memory};
 use texts::Measured;
@@ -166,7 +165,8 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
     let on_gpu = Place { device: Device::Cuda(0), kind: Gpu::kind(recipe.training.dtype) };
     let part = measured.map_or_else(|| texts::largest_on_paper(recipe, options), |measured| measured.largest);
     let held = Held {
-        averaged: recipe.training.ema_decay > 0.0,
+        averages: recipe.training.ema_decay > 0.0,
+        muon: recipe.optimizer.kind == OptimizerKind::Muon,
         optimizer_of: if recipe.distributed.shard_optimizer { options.processes.max(1) as u64 } else { 1 },
     };
     let mut hardware = None;
@@ -253,8 +253,9 @@ fn take_first_step(
     epoch: &Epoch,
     hardware: Hardware,
 ) -> Result<FirstStep> {
-    let mut model = new_model(recipe, prepared, hardware, &Arc::new(World::alone()))?;
-    let mut optimizer = AdamW::new(adamw(recipe), &model.store)?;
+    let world = Arc::new(World::alone());
+    let mut model = new_model(recipe, prepared, hardware, &world)?;
+    let mut optimizer = new_optimizer(recipe, &model.store, &world)?;
     let collator = prepared.collator(&prepared.train);
     let mut first: Option<FirstStep> = None;
     for number in 0..2 {

@@ -21,7 +21,7 @@ mod validate;
 pub use node::Origin;
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{
-    DecoderSection, DistributedSection, EncoderSection, EvalSection, NoiseSection, OptimizerKind,
-    OptimizerSection, PairsSection, Recipe, RefinementSection, RunSection, ScheduleKind, ScheduleSection,
-    TokenizerKind, TokenizerSection, TrainingSection,
+    DecoderSection, DistributedSection, EncoderSection, EvalSection, InputNormalization, NoiseSection,
+    OptimizerKind, OptimizerSection, PairsSection, Recipe, RefinementSection, RunSection, ScheduleKind,
+    ScheduleSection, TokenizerKind, TokenizerSection, TrainingSection,
 };

@@ -8,7 +8,7 @@ use models::{CausalConfig, DecoderConfig};
 use toml::{Table, Value};
 
 use super::node::{Item, Node, Origin};
-use super::sections::{Recipe, TokenizerSection};
+use super::sections::{InputNormalization, Recipe, TokenizerSection};
 use crate::{Error, Result};
 
 /// Keys of `[decoder]` that the pre-trained model's `config.json` decides.
@@ -138,7 +138,7 @@ impl Recipe {
             pad_token_id: pad,
             activation: Activation::Gelu,
             input_scale: own.input_scale.unwrap_or((dim as f64).sqrt()),
-            input_normalization: false,
+            input_normalization: own.input_normalization != InputNormalization::None,
             refines: self.refinement.share > 0.0,
             knows_noise: self.noise.share > 0.0,
             knows_length: self.training.length_told > 0.0,

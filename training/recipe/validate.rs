@@ -4,7 +4,7 @@ use models::DecoderConfig;
 
 use super::node::Origin;
 use super::resolve::Problem;
-use super::sections::{DecoderSection, EncoderSection, Recipe};
+use super::sections::{DecoderSection, EncoderSection, InputNormalization, Recipe};
 
 /// Collects problems; `need` notes one where a condition does not hold.
 #[derive(Default)]
@@ -246,6 +246,11 @@ impl Recipe {
         problems.within("optimizer.beta1", optimizer.beta1, 0.0, 1.0);
         problems.within("optimizer.beta2", optimizer.beta2, 0.0, 1.0);
         problems.positive("optimizer.eps", optimizer.eps);
+        problems.within("optimizer.momentum", optimizer.momentum, 0.0, 1.0);
+        let iterations = optimizer.newton_schulz_iterations;
+        problems.need((1..=20).contains(&iterations), "optimizer.newton_schulz_iterations", || {
+            format!("is {iterations}; it must be at least 1 and at most 20")
+        });
         let decay = optimizer.weight_decay;
         problems.need(decay.is_finite() && decay >= 0.0, "optimizer.weight_decay", || {
             format!("is {decay}; it must be 0 or a positive number")
@@ -320,6 +325,10 @@ fn check_decoder(decoder: &DecoderSection, problems: &mut Problems) {
         ("projector_hidden", decoder.projector_hidden),
         ("max_tokens", Some(decoder.max_tokens)),
     ];
+    let normalized = decoder.input_normalization != InputNormalization::None;
+    problems.need(!normalized || decoder.input_scale.is_none(), "decoder.input_scale", || {
+        "and `decoder.input_normalization` are both said; leave one of them out".to_owned()
+    });
     let mut sound = true;
     for (key, value) in sizes {
         if let Some(value) = value.filter(|value| !(1..1 << 31).contains(value)) {

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use training::batch::{Batch, MicroBatch};
 use training::loss::LossOptions;
-use training::optimizer::{AdamW, AdamWConfig};
+use training::optimizer::{AdamWConfig, Optimizer, OptimizerConfig};
 use training::step::Model;
 
 const STEPS: usize = 50;
@@ -21,7 +21,7 @@ const FIRST_WORD: i64 = 3;
 const WORDS: i64 = 94;
 
 /// Key heads that are shared, several layers, an odd feed-forward width: what kernels trip over.
-fn model(kind: Kind) -> (Model, AdamW) {
+fn model(kind: Kind) -> (Model, Optimizer) {
     let config: DecoderConfig = serde_json::from_value(serde_json::json!({
         "dim": DIM, "hidden": 32, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 8, "ffn": 50,
         "vocab": FIRST_WORD + WORDS, "prefix_tokens": 3, "projector_hidden": 40, "max_tokens": 16, "rope_theta": 1e4,
@@ -31,7 +31,7 @@ fn model(kind: Kind) -> (Model, AdamW) {
     let mut store = ParamStore::train(Device::Cpu, kind, 11);
     let decoder = Decoder::new(&config, &mut store).unwrap();
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
-    let optimizer = AdamW::new(adamw, &store).unwrap();
+    let optimizer = Optimizer::new(OptimizerConfig { adamw, muon: None }, &store).unwrap();
     (Model::new(store, decoder).unwrap(), optimizer)
 }
 

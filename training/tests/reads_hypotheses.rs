@@ -7,14 +7,14 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use training::batch::{Batch, MicroBatch};
 use training::loss::LossOptions;
-use training::optimizer::{AdamW, AdamWConfig};
+use training::optimizer::{AdamWConfig, Optimizer, OptimizerConfig};
 use training::step::Model;
 
 const DIM: usize = 12;
 const WORDS: i64 = 12;
 const TEXTS: usize = 64;
 
-fn model() -> (Model, AdamW) {
+fn model() -> (Model, Optimizer) {
     let config: DecoderConfig = serde_json::from_value(serde_json::json!({
         "dim": DIM, "hidden": 32, "layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 8, "ffn": 64,
         "vocab": 3 + WORDS, "prefix_tokens": 2, "projector_hidden": 32, "max_tokens": 8, "rope_theta": 1e4,
@@ -24,7 +24,7 @@ fn model() -> (Model, AdamW) {
     let mut store = ParamStore::train(Device::Cpu, Kind::Float, 11);
     let decoder = Decoder::new(&config, &mut store).unwrap();
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.0 };
-    let optimizer = AdamW::new(adamw, &store).unwrap();
+    let optimizer = Optimizer::new(OptimizerConfig { adamw, muon: None }, &store).unwrap();
     (Model::new(store, decoder).unwrap(), optimizer)
 }
 

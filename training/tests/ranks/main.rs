@@ -166,11 +166,17 @@ fn processes_start_from_one_pretrained_model() {
 #[test]
 fn a_sharded_optimizer_changes_nothing() {
     let small = Small::new();
-    let whole = curve(&small, "whole", &[], 2, false);
-    let sharded = curve(&small, "sharded", &["distributed.shard_optimizer=true"], 2, false);
-    assert_eq!(whole, sharded);
-    for name in ["model.safetensors", "optimizer.safetensors"] {
-        assert!(bytes(&small.run("whole"), 40, name) == bytes(&small.run("sharded"), 40, name), "{name}");
+    for kind in ["adamw", "muon"] {
+        let optimizer = format!("optimizer.kind={kind}");
+        let sets = [optimizer.as_str(), "decoder.input_normalization=standard"];
+        let [whole, sharded] = ["whole", "sharded"].map(|name| format!("{kind}-{name}"));
+        let of_whole = curve(&small, &whole, &sets, 2, false);
+        let shared = [sets[0], sets[1], "distributed.shard_optimizer=true"];
+        assert_eq!(of_whole, curve(&small, &sharded, &shared, 2, false));
+        for name in ["model.safetensors", "optimizer.safetensors"] {
+            let [whole, sharded] = [&whole, &sharded].map(|run| bytes(&small.run(run), 40, name));
+            assert!(whole == sharded, "{kind}: {name}");
+        }
     }
 }
 

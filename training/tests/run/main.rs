@@ -1,6 +1,7 @@
 //! Trainings from start to end on a tiny decoder: resumed equals uninterrupted, and nothing is lost on the way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod normalization;
 mod refinement;
 mod small;
 
@@ -36,13 +37,18 @@ fn steps(
 
 #[test]
 fn a_resumed_run_equals_one_that_never_stopped() {
+    resumed_as_never_stopped(&[]);
+    resumed_as_never_stopped(&["optimizer.kind=muon", "decoder.input_normalization=robust"]);
+}
+
+fn resumed_as_never_stopped(sets: &[&str]) {
     let small = Small::new();
-    let whole = steps(&small.recipe("whole", &[]), &TrainOptions::default(), None);
+    let whole = steps(&small.recipe("whole", sets), &TrainOptions::default(), None);
     assert_eq!(whole.len(), 12);
     assert!(whole[11].loss < whole[0].loss, "{} -> {}", whole[0].loss, whole[11].loss);
 
     // stopped twice: once at a step that has no checkpoint of its own, once right after one
-    let parted = small.recipe("parted", &[]);
+    let parted = small.recipe("parted", sets);
     let mut told = steps(&parted, &TrainOptions::default(), Some(3));
     told.extend(steps(&parted, &resume(), Some(8)));
     told.extend(steps(&parted, &resume(), None));
