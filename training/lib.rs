@@ -5,6 +5,7 @@
 
 pub mod batches;
 pub mod checkpoint;
+pub mod consistency;
 pub mod dev_eval;
 pub mod ema;
 mod encoders;

@@ -1,6 +1,7 @@
 //! Makes the next batches on a thread of its own while the current one is trained on.
 #![allow(non_snake_case)]
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -49,6 +50,8 @@ pub struct Batch {
     pub targets: i64,
     /// Texts of the step, those of all ranks.
     pub texts: usize,
+    /// How many of them are those of the ranks before this one.
+    pub first: usize,
     /// Where the order goes on after it.
     pub next: Cursor,
     /// Batches in its epoch.
@@ -60,7 +63,7 @@ impl Batch {
     pub fn whole(parts: Vec<MicroBatch>, next: Cursor, epoch_batches: usize) -> Self {
         let targets = parts.iter().map(MicroBatch::targets).sum();
         let texts = parts.iter().map(|part| part.rows.len()).sum();
-        Self { parts, targets, texts, next, epoch_batches }
+        Self { parts, targets, texts, first: 0, next, epoch_batches }
     }
 
     /// Number of target tokens of this rank.
@@ -84,7 +87,7 @@ impl Share {
 
     /// This rank's part of `texts`, which have `lengths`: neighbours, so that texts of like lengths stay together, and about
     /// as many tokens as every other rank has. The parts of all ranks make up the whole.
-    fn take<'a>(&self, texts: &'a [u32], lengths: &[u32]) -> &'a [u32] {
+    fn take(&self, texts: &[u32], lengths: &[u32]) -> Range<usize> {
         let length = |text: &u32| u64::from(lengths[*text as usize]);
         let total: u64 = texts.iter().map(length).sum();
         let mut before = 0;
@@ -96,7 +99,7 @@ impl Share {
         };
         let ranks: Vec<usize> = texts.iter().map(rank_of).collect();
         let [start, end] = [self.rank, self.rank + 1].map(|rank| ranks.partition_point(|&of| of < rank));
-        &texts[start..end]
+        start..end
     }
 }
 
@@ -246,10 +249,12 @@ fn produce(
                 Cursor { epoch: epoch + 1, batch: 0 }
             };
             let own = share.take(texts, &lengths);
-            let made = collator.collate_parts(own, parts).map(|parts| Batch {
+            let first = own.start;
+            let made = collator.collate_parts(&texts[own], parts).map(|parts| Batch {
                 parts,
                 targets: texts.iter().map(|&text| i64::from(lengths[text as usize])).sum(),
                 texts: texts.len(),
+                first,
                 next,
                 epoch_batches: plan.len(),
             });
@@ -275,7 +280,7 @@ mod tests {
         ) {
             let texts: Vec<u32> = (0..lengths.len() as u32).rev().collect();
             let shares: Vec<&[u32]> =
-                (0..of).map(|rank| Share { rank, of }.take(&texts, &lengths)).collect();
+                (0..of).map(|rank| &texts[Share { rank, of }.take(&texts, &lengths)]).collect();
             prop_assert_eq!(shares.concat(), texts.clone());
             let tokens = |share: &&[u32]| share.iter().map(|&text| lengths[text as usize]).sum::<u32>();
             let even = lengths.iter().sum::<u32>() / of as u32;

@@ -22,6 +22,8 @@ pub(crate) struct Pace {
     /// Of this rank.
     own_targets: i64,
     positions: i64,
+    /// Steps with a consistency loss, and the sums of its loss, cosine and milliseconds.
+    consistency: (u64, [f64; 3]),
 }
 
 impl Pace {
@@ -37,6 +39,7 @@ impl Pace {
             targets: 0,
             own_targets: 0,
             positions: 0,
+            consistency: (0, [0.0; 3]),
         }
     }
 
@@ -50,6 +53,11 @@ impl Pace {
         self.grad_norm = found.grad_norm;
         self.targets += found.targets;
         self.own_targets += batch.own_targets();
+        if let Some(found) = found.consistency {
+            let numbers = [found.loss, found.cosine, 1e3 * found.spent.as_secs_f64()];
+            self.consistency.0 += 1;
+            self.consistency.1.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+        }
         self.positions += batch.parts.iter().map(|part| part.positions()).sum::<i64>();
     }
 
@@ -74,12 +82,17 @@ impl Pace {
         } else {
             state.cursor.batch as f64 / batch.epoch_batches.max(1) as f64
         };
+        let (with_consistency, sums) = done.consistency;
+        let consistency = |at: usize| (with_consistency > 0).then(|| sums[at] / with_consistency as f64);
         StepMetrics {
             step: state.step,
             epoch: state.cursor.epoch as f64 + in_epoch,
             loss: done.loss / done.steps.max(1) as f64,
             grad_norm: done.grad_norm,
             learning_rate,
+            consistency_loss: consistency(0),
+            consistency_cosine: consistency(1),
+            consistency_ms: consistency(2),
             tokens_per_s: done.targets as f64 / seconds,
             data_wait_percent: 100.0 * done.waited.as_secs_f64() / seconds,
             padding_percent: 100.0 * (done.positions - done.own_targets) as f64

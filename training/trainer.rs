@@ -12,6 +12,7 @@ use torch_ext::{Reduce, World};
 
 use crate::Result;
 use crate::checkpoint::{self, Best, State};
+use crate::consistency::Consistency;
 use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
 use crate::failed_step::keep_failed_step;
@@ -157,6 +158,7 @@ struct Training {
     ema: Option<Ema>,
     state: State,
     dev: DevEval,
+    consistency: Option<Consistency>,
 }
 
 impl Training {
@@ -191,7 +193,8 @@ impl Training {
         // what rank 0 took back is so on all
         let own = keeper.is_some().then_some(Start { state, checkpoint });
         let state = Start::share(own, world)?.state;
-        Ok(Self { world: Arc::clone(world), model, optimizer, ema, state, dev })
+        let consistency = Consistency::open(recipe, prepared)?;
+        Ok(Self { world: Arc::clone(world), model, optimizer, ema, state, dev, consistency })
     }
 
     fn tell_start(&mut self, recipe: &Recipe, prepared: &Prepared, keeper: &mut Keeper<'_>) -> Result<()> {
@@ -245,9 +248,9 @@ impl Training {
                 return Ok((if by_steps { Reason::Steps } else { Reason::Time }, last_loss));
             }
             let batch = loader.next_batch()?;
-            let share = schedule.share(step, budget.progress(step, elapsed));
-            let learning_rate = recipe.optimizer.learning_rate * share;
-            let found = self.step(recipe, prepared, &batch, learning_rate)?;
+            let progress = budget.progress(step, elapsed);
+            let learning_rate = recipe.optimizer.learning_rate * schedule.share(step, progress);
+            let found = self.step(recipe, prepared, &batch, learning_rate, progress)?;
             last_loss = Some(found.loss);
             pace.add(&batch, found, loader.take_waited());
 
@@ -278,10 +281,12 @@ impl Training {
         prepared: &Prepared,
         batch: &Batch,
         learning_rate: f64,
+        progress: f64,
     ) -> Result<StepResult> {
         let options =
             LossOptions { label_smoothing: recipe.training.label_smoothing, ..LossOptions::default() };
-        let found = self.model.backward(batch, options)?;
+        let turn = self.consistency.as_ref().and_then(|loss| loss.turn(self.state.step, progress));
+        let found = self.model.backward_with(batch, options, turn)?;
         let step = self.state.step + 1;
         if !found.is_finite() {
             return Err(keep_failed_step(&recipe.run.dir, self.world.rank(), step, prepared, batch, found));

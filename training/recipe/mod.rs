@@ -6,6 +6,7 @@
 //! Relative paths in a recipe start at the current directory, as users run recipes from the project's root;
 //! only the path behind `extends` is relative to the file that says it.
 
+mod consistency;
 mod fault;
 mod node;
 mod node_de;
@@ -17,6 +18,7 @@ mod show;
 mod suggest;
 mod validate;
 
+pub use consistency::{ConsistencyKind, ConsistencySection, Estimator};
 pub use node::Origin;
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use models::space::{Pooling, Prompt};
-use models::{Embed, Space};
+use models::{DeviceChoice, Dtype, Embed, Encoder, EncoderOptions, Space};
 use tch::Tensor;
 use tokenizers::Tokenizer;
 use tokenizers::models::wordlevel::WordLevel;
@@ -108,11 +108,32 @@ impl Small {
 
     /// The same with a row of each text under every prompt.
     pub(crate) fn under(prompts: &[&str]) -> Self {
+        let encoders: Vec<HashEncoder> = prompts.iter().map(|prompt| HashEncoder::new(prompt)).collect();
+        let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
+        Self::by("no-such-encoder", &encoders)
+    }
+
+    /// The same with a tiny encoder that is there, one of the golden ones of the crate `models`, and the recipe's encoder.
+    #[allow(dead_code)]
+    pub(crate) fn encoded(backbone: &str, prompt: &str) -> Self {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden/backbones");
+        let source = models.join(backbone).to_str().unwrap().to_owned();
+        let options = EncoderOptions {
+            device: DeviceChoice::Cpu,
+            dtype: Dtype::F32,
+            prompt: Some(prompt.to_owned()),
+            ..EncoderOptions::default()
+        };
+        let encoder = Encoder::open(&source, &options).unwrap();
+        Self::by(&format!("{source}\"\nprompt = \"{prompt}\"\ndtype = \"f32"), &[&encoder])
+    }
+
+    fn by(source: &str, encoders: &[&dyn Embed]) -> Self {
         tch::set_num_threads(1);
         let folder = tempfile::tempdir().unwrap();
         fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
         let small = Self { folder };
-        small.write_recipe();
+        small.write_recipe(source);
         let recipe = small.recipe("pairs", &[]).recipe;
         let config = data::pairs::BuildConfig {
             corpora: recipe.corpus,
@@ -123,9 +144,7 @@ impl Small {
             shard_rows: recipe.pairs.shard_rows,
             dir: recipe.pairs.dir,
         };
-        let encoders: Vec<HashEncoder> = prompts.iter().map(|prompt| HashEncoder::new(prompt)).collect();
-        let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
-        let report = data::pairs::build(&config, &encoders, &mut |_| {}).unwrap();
+        let report = data::pairs::build(&config, encoders, &mut |_| {}).unwrap();
         assert!(report.manifest.pairs > 400, "{:?}", report.manifest.flow);
         small
     }
@@ -134,12 +153,12 @@ impl Small {
         self.folder.path().join(name)
     }
 
-    fn write_recipe(&self) {
+    fn write_recipe(&self, source: &str) {
         let text = format!(
             r#"
 name = "small"
 [encoder]
-source = "no-such-encoder"
+source = "{source}"
 [[corpus]]
 name = "sentences"
 path = "{texts}"
