@@ -38,7 +38,7 @@ pub use decoder::Decoder;
 pub use decoder_config::DecoderConfig;
 pub use device::{DeviceChoice, Dtype};
 pub use embed::{Embed, TokenCounter};
-pub use encoder::{Encoder, EncoderOptions};
+pub use encoder::{Encoder, EncoderOptions, Frame};
 pub use error::{Error, Result};
 pub use export::{ExportOptions, check_golden, write_export};
 pub use flops::Flops;

@@ -154,8 +154,12 @@ impl MetricSink for Console {
 fn step_line(m: &StepMetrics) -> String {
     let refining = m.refinement_loss.map(|loss| format!(" | refining {loss:.4}")).unwrap_or_default();
     let eta = m.eta_s.map(|seconds| format!(" | ETA {}", clock(seconds))).unwrap_or_default();
+    let consistency = m.consistency_loss.zip(m.consistency_cosine).zip(m.consistency_ms);
+    let consistency = consistency
+        .map(|((loss, cosine), ms)| format!(" | consistency {loss:.3}, cosine {cosine:.3}, {ms:.0} ms"))
+        .unwrap_or_default();
     format!(
-        "step {:>6} | loss {:.4}{refining} | grad norm {:.3} | lr {:.2e} | {:.0} tokens/s | data wait {:.1} % | {:.2} GiB{eta}",
+        "step {:>6} | loss {:.4}{refining}{consistency} | grad norm {:.3} | lr {:.2e} | {:.0} tokens/s | data wait {:.1} % | {:.2} GiB{eta}",
         m.step,
         m.loss,
         m.grad_norm,

@@ -42,6 +42,8 @@ pub struct Batch {
     pub targets: i64,
     /// Texts of the step, those of all ranks.
     pub texts: usize,
+    /// How many of them are those of the ranks before this one.
+    pub first: usize,
     /// Whether hypotheses are refined in it.
     pub refines: bool,
     /// Where the orders go on after it.
@@ -55,7 +57,7 @@ impl Batch {
     pub fn whole(parts: Vec<MicroBatch>, next: Cursors, epoch_batches: usize) -> Self {
         let targets = parts.iter().map(MicroBatch::targets).sum();
         let texts = parts.iter().map(|part| part.rows.len()).sum();
-        Self { parts, targets, texts, refines: false, next, epoch_batches }
+        Self { parts, targets, texts, first: 0, refines: false, next, epoch_batches }
     }
 
     /// Number of target tokens of this rank.

@@ -118,6 +118,12 @@ pub enum Error {
         /// Those with too many tokens.
         too_long: usize,
     },
+    /// A soft consistency loss for a decoder whose tokens are not the encoder's.
+    #[error("consistency.kind is soft, but the decoder's tokens are not the encoder's: {reason}")]
+    OtherWords {
+        /// Where they differ.
+        reason: String,
+    },
     /// A plan on paper, for vectors of which nobody says how many numbers they have.
     #[error("the dimension of the vectors is not known: there is no pair set at {}, and the recipe has no encoder.dim", dir.display())]
     UnknownDim {
@@ -269,6 +275,9 @@ impl Error {
             Self::OtherTokenizer { .. } => {
                 "put back the tokenizer.json that the run began with, or train in another folder with --set run.dir=DIR"
                     .into()
+            }
+            Self::OtherWords { .. } => {
+                "take --set consistency.kind=sampled, which is for any tokenizer and prompt".into()
             }
             Self::NoTrainingPairs { rows: 0, .. } => {
                 "`inverse-stella pairs inspect DIR` shows what is in it; split.dev and split.test may take too much".into()

@@ -20,9 +20,12 @@ pub struct Gradients {
     /// They write into `shared` while a pass is under way.
     _hooks: Vec<GradientHook>,
     views: Vec<Tensor>,
-    loss: Tensor,
+    sums: Tensor,
     head: usize,
 }
+
+/// Sums that travel with the gradients: the loss, and those of [`Gradients::add_beside`].
+const SUMS: i64 = 3;
 
 impl std::fmt::Debug for Gradients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -89,7 +92,7 @@ impl Gradients {
             });
             reached.map(|(number, leaf)| (number, leaf.shallow_clone())).collect()
         };
-        let (slots, mut buckets, loss) = lay_out(store, bucket_bytes)?;
+        let (slots, mut buckets, sums) = lay_out(store, bucket_bytes)?;
         for (number, _) in &by_autograd {
             buckets[slots[*number].bucket].leaves += 1;
         }
@@ -102,7 +105,7 @@ impl Gradients {
         };
         let hooks = by_autograd.iter().map(hook).collect::<std::result::Result<_, _>>()?;
         let leaves = by_autograd.into_iter().map(|(_, leaf)| leaf).collect();
-        Ok(Self { leaves, shared, _hooks: hooks, views, loss, head })
+        Ok(Self { leaves, shared, _hooks: hooks, views, sums, head })
     }
 
     /// One f32 tensor a parameter, in their order; whole after [`Gradients::finish`], and until the next step begins.
@@ -119,7 +122,7 @@ impl Gradients {
         state.slots.iter_mut().for_each(|slot| slot.holds = false);
         state.next = 0;
         state.failure = None;
-        let _ = self.loss.f_zero_()?;
+        let _ = self.sums.f_zero_()?;
         Ok(())
     }
 
@@ -143,7 +146,16 @@ impl Gradients {
     /// # Errors
     /// libtorch's own.
     pub fn add_loss(&mut self, loss: &Tensor) -> Result<()> {
-        let _ = self.loss.f_add_(loss)?;
+        let _ = self.sums.f_select(0, 0)?.f_add_(loss)?;
+        Ok(())
+    }
+
+    /// Adds to two sums beside the loss, (2) f32, which are summed over the ranks too.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub fn add_beside(&mut self, two: &Tensor) -> Result<()> {
+        let _ = self.sums.f_narrow(0, 1, SUMS - 1)?.f_add_(two)?;
         Ok(())
     }
 
@@ -185,13 +197,13 @@ impl Gradients {
         Ok(())
     }
 
-    /// The summed loss, f32 scalar.
-    pub fn loss(&self) -> &Tensor {
-        &self.loss
+    /// The summed loss and the two sums beside it, (3) f32.
+    pub fn sums(&self) -> &Tensor {
+        &self.sums
     }
 }
 
-/// Buckets, one slot a parameter, and the place of the loss: the last bucket carries it along.
+/// Buckets, one slot a parameter, and the place of the sums: the last bucket carries them along.
 fn lay_out(store: &ParamStore, bucket_bytes: usize) -> Result<(Vec<Slot>, Vec<Bucket>, Tensor)> {
     let most = (bucket_bytes / 4).max(1) as i64;
     let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -207,12 +219,12 @@ fn lay_out(store: &ParamStore, bucket_bytes: usize) -> Result<(Vec<Slot>, Vec<Bu
         filled += store.params()[number].numel();
     }
     let options = (Kind::Float, store.device());
-    let mut loss = Tensor::f_zeros([] as [i64; 0], options)?;
+    let mut sums = Tensor::f_zeros([SUMS], options)?;
     let mut places: Vec<Option<Slot>> = store.params().iter().map(|_| None).collect();
     let mut buckets = Vec::new();
     for (bucket, group) in groups.iter().enumerate() {
         let numbers: i64 = group.iter().map(|&number| store.params()[number].numel()).sum();
-        let flat = Tensor::f_zeros([numbers + i64::from(bucket + 1 == groups.len())], options)?;
+        let flat = Tensor::f_zeros([numbers + if bucket + 1 == groups.len() { SUMS } else { 0 }], options)?;
         let mut start = 0;
         for &number in group {
             let param = &store.params()[number];
@@ -221,11 +233,11 @@ fn lay_out(store: &ParamStore, bucket_bytes: usize) -> Result<(Vec<Slot>, Vec<Bu
             start += param.numel();
         }
         if bucket + 1 == groups.len() {
-            loss = flat.f_select(0, start)?;
+            sums = flat.f_narrow(0, start, SUMS)?;
         }
         buckets.push(Bucket { flat, leaves: 0, awaited: 0, sent: None });
     }
-    Ok((places.into_iter().flatten().collect(), buckets, loss))
+    Ok((places.into_iter().flatten().collect(), buckets, sums))
 }
 
 /// Parameters in about the order in which a backward pass reaches them: from the last block to the first, then what
@@ -315,13 +327,16 @@ mod tests {
                 };
                 gradients.add_to_head(add).unwrap();
                 gradients.add_loss(&Tensor::from(1.25f32)).unwrap();
+                gradients.add_beside(&Tensor::from_slice(&[0.5f32, 2.0])).unwrap();
                 gradients.backward(&scalar(&decoder), pass + 1 == passes).unwrap();
             }
             gradients.finish().unwrap();
         }
         let found = gradients.views().iter().map(Tensor::copy).collect();
         assert!(store.params().iter().all(|param| !param.master.grad().defined()), "nothing is kept beside");
-        (store, found, gradients.loss().double_value(&[]))
+        let beside = [1, 2].map(|at| gradients.sums().double_value(&[at]));
+        assert_eq!(beside, [0.5, 2.0].map(|sum| sum * passes as f64));
+        (store, found, gradients.sums().double_value(&[0]))
     }
 
     fn worst(a: &Tensor, b: &Tensor) -> f64 {

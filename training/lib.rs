@@ -7,6 +7,7 @@ pub mod batch;
 pub mod batches;
 pub mod checkpoint;
 pub mod collate;
+pub mod consistency;
 pub mod dev_eval;
 pub mod ema;
 mod encoders;

@@ -1,5 +1,6 @@
 //! Makes the next batches on a thread of its own while the current one is trained on.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -26,7 +27,7 @@ impl Share {
 
     /// This rank's part of `texts`, which have `lengths`: neighbours, so that texts of like lengths stay together, and about
     /// as many tokens as every other rank has. The parts of all ranks make up the whole.
-    fn take<'a>(&self, texts: &'a [u32], lengths: &[u32]) -> &'a [u32] {
+    fn take(&self, texts: &[u32], lengths: &[u32]) -> Range<usize> {
         let length = |text: &u32| u64::from(lengths[*text as usize]);
         let total: u64 = texts.iter().map(length).sum();
         let mut before = 0;
@@ -38,7 +39,7 @@ impl Share {
         };
         let ranks: Vec<usize> = texts.iter().map(rank_of).collect();
         let [start, end] = [self.rank, self.rank + 1].map(|rank| ranks.partition_point(|&of| of < rank));
-        &texts[start..end]
+        start..end
     }
 }
 
@@ -188,20 +189,24 @@ impl Maker {
                 let target = |entry: &u32| i64::from(self.lengths[pool.text(*entry) as usize]);
                 let targets = entries.iter().map(target).sum();
                 let own = self.share.take(&entries, order.lengths());
-                let parts = in_parts(own, self.supply.parts)
+                let first = own.start;
+                let parts = in_parts(&entries[own], self.supply.parts)
                     .map(|part| self.supply.collator.collate_refinements(step, pool, part));
                 let (parts, next) = (parts.collect::<Result<_>>()?, self.cursors);
-                Ok(Batch { parts, targets, texts: entries.len(), refines: true, next, epoch_batches })
+                let texts = entries.len();
+                Ok(Batch { parts, targets, texts, first, refines: true, next, epoch_batches })
             }
             _ => {
                 let (texts, next) = self.texts.next_batch();
                 self.cursors.texts = next;
                 let targets = texts.iter().map(|&text| i64::from(self.lengths[text as usize])).sum();
                 let own = self.share.take(&texts, &self.lengths);
-                let parts =
-                    in_parts(own, self.supply.parts).map(|part| self.supply.collator.collate_at(step, part));
+                let first = own.start;
+                let parts = in_parts(&texts[own], self.supply.parts)
+                    .map(|part| self.supply.collator.collate_at(step, part));
                 let (parts, next) = (parts.collect::<Result<_>>()?, self.cursors);
-                Ok(Batch { parts, targets, texts: texts.len(), refines: false, next, epoch_batches })
+                let texts = texts.len();
+                Ok(Batch { parts, targets, texts, first, refines: false, next, epoch_batches })
             }
         }
     }
@@ -231,7 +236,7 @@ mod tests {
         ) {
             let texts: Vec<u32> = (0..lengths.len() as u32).rev().collect();
             let shares: Vec<&[u32]> =
-                (0..of).map(|rank| Share { rank, of }.take(&texts, &lengths)).collect();
+                (0..of).map(|rank| &texts[Share { rank, of }.take(&texts, &lengths)]).collect();
             prop_assert_eq!(shares.concat(), texts.clone());
             let tokens = |share: &&[u32]| share.iter().map(|&text| lengths[text as usize]).sum::<u32>();
             let even = lengths.iter().sum::<u32>() / of as u32;

@@ -23,7 +23,8 @@ pub struct LossOptions {
 ///
 /// `h_NH` are the states in the compute type, `head_VH` the head's matrix, `targets_N` i64. The gradient of the head,
 /// multiplied by `scale` too, is added to `head_grad_VH` (f32). Returns (sum of the unscaled loss, f32 scalar;
-/// gradient of `h_NH`, in its type). Without positions: 0 and an empty gradient.
+/// gradient of `h_NH`, in its type). Without positions: 0 and an empty gradient. With `weights_N` (f32) the gradients, and
+/// they alone, are those of the sum of each position's loss times its weight.
 ///
 /// # Errors
 /// libtorch's own.
@@ -31,6 +32,7 @@ pub fn cross_entropy_with_gradients(
     h_NH: &Tensor,
     head_VH: &Tensor,
     targets_N: &Tensor,
+    weights_N: Option<&Tensor>,
     scale: f64,
     options: LossOptions,
     head_grad_VH: &mut Tensor,
@@ -46,7 +48,11 @@ pub fn cross_entropy_with_gradients(
             let h_CH = h_NH.f_narrow(0, start, length)?;
             let targets_C1 = targets_N.f_narrow(0, start, length)?.f_unsqueeze(1)?;
             let scores_CV = h_CH.f_linear(&head_VH, None::<&Tensor>)?;
-            let (loss, gradient_CV) = into_gradient(scores_CV, &targets_C1, options.label_smoothing)?;
+            let (loss, mut gradient_CV) = into_gradient(scores_CV, &targets_C1, options.label_smoothing)?;
+            if let Some(weights_N) = weights_N {
+                let weights_C1 = weights_N.f_narrow(0, start, length)?.f_unsqueeze(1)?;
+                gradient_CV = gradient_CV.f_mul_(&weights_C1.f_to_kind(gradient_CV.kind())?)?;
+            }
             total = total.f_add(&loss)?;
             h_grad_NH
                 .f_narrow(0, start, length)?
@@ -180,6 +186,7 @@ mod tests {
                         &h,
                         &head,
                         &targets,
+                        None,
                         1.0 / 37.0,
                         options,
                         &mut head_grad,
@@ -194,6 +201,22 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn weights_count_positions_in_the_gradients() {
+        let (h, head, targets) = problem(Kind::Float);
+        let weights = Tensor::randn([37], (Kind::Float, Device::Cpu));
+        let scores = h.linear(&head, None::<Tensor>);
+        let each = scores.cross_entropy_loss(&targets, None::<Tensor>, Reduction::None, -100, 0.0);
+        (each * &weights).sum(Kind::Float).backward();
+        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
+        let options = LossOptions { chunk: Some(10), ..LossOptions::default() };
+        let (_, h_grad) =
+            cross_entropy_with_gradients(&h, &head, &targets, Some(&weights), 1.0, options, &mut head_grad)
+                .unwrap();
+        assert!(farthest(&h_grad, &h.grad()) < 1e-5);
+        assert!(farthest(&head_grad, &head.grad()) < 1e-5);
     }
 
     #[test]
@@ -277,9 +300,16 @@ mod tests {
     fn the_plain_loss_is_the_same() {
         let (h, head, targets) = problem(Kind::Float);
         let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
-        let (with, _) =
-            cross_entropy_with_gradients(&h, &head, &targets, 1.0, LossOptions::default(), &mut head_grad)
-                .unwrap();
+        let (with, _) = cross_entropy_with_gradients(
+            &h,
+            &head,
+            &targets,
+            None,
+            1.0,
+            LossOptions::default(),
+            &mut head_grad,
+        )
+        .unwrap();
         assert!(farthest(&with, &cross_entropy(&h, &head, &targets, 10).unwrap()) < 1e-3);
     }
 
@@ -288,9 +318,16 @@ mod tests {
         let (h, head, targets) = problem(Kind::Float);
         let (h, targets) = (h.narrow(0, 0, 0), targets.narrow(0, 0, 0));
         let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
-        let (loss, h_grad) =
-            cross_entropy_with_gradients(&h, &head, &targets, 1.0, LossOptions::default(), &mut head_grad)
-                .unwrap();
+        let (loss, h_grad) = cross_entropy_with_gradients(
+            &h,
+            &head,
+            &targets,
+            None,
+            1.0,
+            LossOptions::default(),
+            &mut head_grad,
+        )
+        .unwrap();
         assert_eq!(loss.double_value(&[]), 0.0);
         assert_eq!(h_grad.size(), [0, 8]);
         assert_eq!(head_grad.abs().max().double_value(&[]), 0.0);
@@ -301,9 +338,16 @@ mod tests {
         let (h, head, targets) = problem(Kind::Float);
         let h = h.detach() * f64::NAN;
         let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
-        let (loss, _) =
-            cross_entropy_with_gradients(&h, &head, &targets, 1.0, LossOptions::default(), &mut head_grad)
-                .unwrap();
+        let (loss, _) = cross_entropy_with_gradients(
+            &h,
+            &head,
+            &targets,
+            None,
+            1.0,
+            LossOptions::default(),
+            &mut head_grad,
+        )
+        .unwrap();
         assert!(loss.double_value(&[]).is_nan());
     }
 }

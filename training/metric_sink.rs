@@ -55,6 +55,15 @@ pub struct StepMetrics {
     pub grad_norm: f64,
     /// Learning rate.
     pub learning_rate: f64,
+    /// Mean consistency loss at its full weight of those steps that had one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency_loss: Option<f64>,
+    /// Mean cosine of what it encoded with the targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency_cosine: Option<f64>,
+    /// Milliseconds that this process spent on it in such a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consistency_ms: Option<f64>,
     /// Target tokens a second.
     pub tokens_per_s: f64,
     /// Share of the time spent waiting for data, percent.
@@ -216,20 +225,21 @@ impl TensorBoard {
 impl MetricSink for TensorBoard {
     fn record(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Step(m) => self.scalars(
-                m.step,
-                &[
+            Event::Step(m) => {
+                let mut scalars = vec![
                     ("train/loss", m.loss),
                     ("train/grad_norm", m.grad_norm),
                     ("train/learning_rate", m.learning_rate),
                     ("speed/tokens_per_s", m.tokens_per_s),
                     ("speed/data_wait_percent", m.data_wait_percent),
                     ("speed/memory_gib", m.memory_bytes as f64 / (1u64 << 30) as f64),
-                ]
-                .into_iter()
-                .chain(m.refinement_loss.map(|loss| ("train/refinement_loss", loss)))
-                .collect::<Vec<_>>(),
-            ),
+                ];
+                scalars.extend(m.refinement_loss.map(|loss| ("train/refinement_loss", loss)));
+                scalars.extend(m.consistency_loss.map(|loss| ("train/consistency_loss", loss)));
+                scalars.extend(m.consistency_cosine.map(|cosine| ("train/consistency_cosine", cosine)));
+                scalars.extend(m.consistency_ms.map(|ms| ("speed/consistency_ms", ms)));
+                self.scalars(m.step, &scalars);
+            }
             Event::Dev(m) => {
                 let mut scalars: Vec<(&str, f64)> =
                     m.dev_loss.map(|loss| ("dev/loss", loss)).into_iter().collect();

@@ -22,6 +22,8 @@ pub(crate) struct Pace {
     /// Of this rank's first guesses.
     own_targets: i64,
     positions: i64,
+    /// Steps with a consistency loss, and the sums of its loss, cosine and milliseconds.
+    consistency: (u64, [f64; 3]),
 }
 
 /// Losses of steps of one kind.
@@ -55,6 +57,7 @@ impl Pace {
             targets: 0,
             own_targets: 0,
             positions: 0,
+            consistency: (0, [0.0; 3]),
         }
     }
 
@@ -71,6 +74,11 @@ impl Pace {
             self.first.add(found.loss);
             self.own_targets += batch.own_targets();
             self.positions += batch.parts.iter().map(|part| part.positions()).sum::<i64>();
+        }
+        if let Some(found) = found.consistency {
+            let numbers = [found.loss, found.cosine, 1e3 * found.spent.as_secs_f64()];
+            self.consistency.0 += 1;
+            self.consistency.1.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
         }
     }
 
@@ -95,6 +103,8 @@ impl Pace {
         } else {
             state.cursor.batch as f64 / batch.epoch_batches.max(1) as f64
         };
+        let (with_consistency, sums) = done.consistency;
+        let consistency = |at: usize| (with_consistency > 0).then(|| sums[at] / with_consistency as f64);
         StepMetrics {
             step: state.step,
             epoch: state.cursor.epoch as f64 + in_epoch,
@@ -102,6 +112,9 @@ impl Pace {
             refinement_loss: done.refinements.mean(),
             grad_norm: done.grad_norm,
             learning_rate,
+            consistency_loss: consistency(0),
+            consistency_cosine: consistency(1),
+            consistency_ms: consistency(2),
             tokens_per_s: done.targets as f64 / seconds,
             data_wait_percent: 100.0 * done.waited.as_secs_f64() / seconds,
             padding_percent: 100.0 * (done.positions - done.own_targets) as f64

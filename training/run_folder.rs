@@ -24,8 +24,8 @@ pub struct RunFolder {
 }
 
 /// Keys of a recipe that may differ between the parts of a resumed run. They change neither the model nor the order of
-/// the data. Some say where things are, when to look, and when to end; the learning rate, its schedule and the clipping
-/// change how the training goes on, which is what a run that went astray needs; and the pairs need not be compared by
+/// the data. Some say where things are, when to look, and when to end; the learning rate, its schedule, the clipping
+/// and the consistency loss change how the training goes on, which is what a run that went astray needs; and the pairs need not be compared by
 /// the recipe that made them, as the checkpoint has their digest.
 const FREE_ON_RESUME: &[&str] = &[
     "name",
@@ -42,6 +42,7 @@ const FREE_ON_RESUME: &[&str] = &[
     "distributed.",
     "optimizer.learning_rate",
     "schedule.",
+    "consistency.",
     "training.device",
     "training.threads",
     "training.clip_norm",

@@ -2,6 +2,7 @@
 #![allow(non_snake_case)]
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use models::{Decoder, ParamStore};
 use tch::{Kind, Tensor};
@@ -9,6 +10,7 @@ use torch_ext::World;
 
 use crate::Result;
 use crate::batch::{Batch, MicroBatch};
+use crate::consistency::{ConsistencyResult, Head, Turn};
 use crate::gradients::Gradients;
 use crate::loss::{LossOptions, cross_entropy, cross_entropy_with_gradients};
 use crate::optimizer::{Optimizer, clip};
@@ -32,12 +34,15 @@ pub struct StepResult {
     pub grad_norm: f64,
     /// Target tokens.
     pub targets: i64,
+    /// The consistency loss, where the step had one.
+    pub consistency: Option<ConsistencyResult>,
 }
 
 impl StepResult {
-    /// Whether both numbers are finite.
+    /// Whether all numbers are finite.
     pub fn is_finite(&self) -> bool {
-        self.loss.is_finite() && self.grad_norm.is_finite()
+        let consistency = self.consistency.is_none_or(|found| found.loss.is_finite());
+        self.loss.is_finite() && self.grad_norm.is_finite() && consistency
     }
 }
 
@@ -72,26 +77,77 @@ impl Model {
     /// # Errors
     /// libtorch's own, and what a collective fails with.
     pub fn backward(&mut self, batch: &Batch, options: LossOptions) -> Result<StepResult> {
+        self.backward_with(batch, options, None)
+    }
+
+    /// The same with the gradients of a consistency loss beside those of the cross-entropy.
+    ///
+    /// # Errors
+    /// As [`Model::backward`], and what decoding and encoding samples fails with.
+    pub fn backward_with(
+        &mut self,
+        batch: &Batch,
+        options: LossOptions,
+        turn: Option<Turn<'_>>,
+    ) -> Result<StepResult> {
         let scale = 1.0 / batch.targets.max(1) as f64;
+        let mut spent = Duration::ZERO;
         self.gradients.begin()?;
-        let parts: Vec<&MicroBatch> = batch.parts.iter().filter(|part| part.targets() > 0).collect();
-        for (number, part) in parts.iter().enumerate() {
+        if let Some(turn) = turn {
+            spent += self.learn_from_samples(batch, turn)?;
+        }
+        let parts: Vec<(usize, &MicroBatch)> =
+            batch.parts.iter().enumerate().filter(|(_, part)| part.targets() > 0).collect();
+        for (done, (number, part)) in parts.iter().enumerate() {
             let h_NH = states(&self.decoder, part)?;
             let targets_N = part.targets_N.f_to_device(self.decoder.device())?;
             let head_VH = self.decoder.head_weight();
             let (loss, h_grad_NH) = self.gradients.add_to_head(|head_grad_VH| {
-                cross_entropy_with_gradients(&h_NH, head_VH, &targets_N, scale, options, head_grad_VH)
+                cross_entropy_with_gradients(&h_NH, head_VH, &targets_N, None, scale, options, head_grad_VH)
             })?;
             self.gradients.add_loss(&loss)?;
+            if let Some(turn) = turn.filter(Turn::is_soft) {
+                let started = Instant::now();
+                let (head_VH, eos) = (&head_VH.detach(), self.decoder.config().eos_token_id);
+                let sums = self.gradients.add_to_head(|head_grad_VH| {
+                    let head = Head { h_NH: &h_NH, head_VH, h_grad_NH: &h_grad_NH, head_grad_VH };
+                    turn.add_soft(batch, *number, eos, head)
+                })?;
+                self.gradients.add_beside(&sums)?;
+                spent += started.elapsed();
+            }
             // the graph's gradient at h is h_grad: the product's derivative
             let product = h_NH.f_mul(&h_grad_NH)?.f_sum(Kind::Float)?;
-            self.gradients.backward(&product, number + 1 == parts.len())?;
+            self.gradients.backward(&product, done + 1 == parts.len())?;
         }
         self.gradients.finish()?;
         let norm = torch_ext::global_norm(self.gradients.views())?;
-        let both = Tensor::f_stack(&[self.gradients.loss(), &norm], 0)?.f_to_kind(Kind::Double)?;
-        let both = Vec::<f64>::try_from(both)?;
-        Ok(StepResult { loss: both[0] * scale, grad_norm: both[1], targets: batch.targets })
+        let all = Tensor::f_cat(&[self.gradients.sums(), &norm.f_view([1])?], 0)?.f_to_kind(Kind::Double)?;
+        let all = Vec::<f64>::try_from(all)?;
+        let consistency = turn.map(|turn| {
+            let texts = turn.texts(batch).max(1) as f64;
+            ConsistencyResult { loss: all[1] / texts, cosine: all[2] / texts, spent }
+        });
+        Ok(StepResult { loss: all[0] * scale, grad_norm: all[3], targets: batch.targets, consistency })
+    }
+
+    /// Draws samples where the loss is of that kind and adds their gradients; the time that it took.
+    fn learn_from_samples(&mut self, batch: &Batch, turn: Turn<'_>) -> Result<Duration> {
+        let started = Instant::now();
+        let Some(samples) = turn.samples(&self.decoder, batch)? else { return Ok(Duration::ZERO) };
+        let device = self.decoder.device();
+        let h_NH = states(&self.decoder, &samples.part)?;
+        let targets_N = samples.part.targets_N.f_to_device(device)?;
+        let weights_N = samples.weights_N.f_to_device(device)?;
+        let (head_VH, options) = (self.decoder.head_weight(), LossOptions::default());
+        let (_, h_grad_NH) = self.gradients.add_to_head(|head_grad_VH| {
+            let weights_N = Some(&weights_N);
+            cross_entropy_with_gradients(&h_NH, head_VH, &targets_N, weights_N, 1.0, options, head_grad_VH)
+        })?;
+        self.gradients.add_beside(&samples.sums.f_to_device(device)?)?;
+        let product = h_NH.f_mul(&h_grad_NH)?.f_sum(Kind::Float)?;
+        self.gradients.backward(&product, false)?;
+        Ok(started.elapsed())
     }
 
     /// The f32 gradients of the last [`Model::backward`], one a parameter and in their order.

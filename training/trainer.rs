@@ -11,6 +11,7 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::batches::{Cursor, Cursors};
 use crate::checkpoint::{self, Best, State};
+use crate::consistency::Consistency;
 use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
 use crate::failed_step::keep_failed_step;
@@ -112,6 +113,7 @@ struct Training {
     state: State,
     dev: DevEval,
     pool: Arc<Pool>,
+    consistency: Option<Consistency>,
 }
 
 impl Training {
@@ -148,7 +150,9 @@ impl Training {
         let own = keeper.is_some().then_some(Start { state, checkpoint });
         let state = Start::share(own, world)?.state;
         let pool = Arc::new(pool_of(recipe, prepared, &state)?);
-        Ok(Self { world: Arc::clone(world), model, optimizer, ema, state, dev, pool })
+        let consistency = Consistency::open(recipe, prepared)?;
+        let world = Arc::clone(world);
+        Ok(Self { world, model, optimizer, ema, state, dev, pool, consistency })
     }
 
     fn tell_start(&mut self, recipe: &Recipe, prepared: &Prepared, keeper: &mut Keeper<'_>) -> Result<()> {
@@ -204,9 +208,8 @@ impl Training {
                 pace.pause();
             }
             let batch = loader.next_batch()?;
-            let share = schedule.share(step, progress);
-            let learning_rate = recipe.optimizer.learning_rate * share;
-            let found = self.step(recipe, prepared, &batch, learning_rate)?;
+            let learning_rate = recipe.optimizer.learning_rate * schedule.share(step, progress);
+            let found = self.step(recipe, prepared, &batch, learning_rate, progress)?;
             last_loss = Some(found.loss);
             pace.add(&batch, found, loader.take_waited());
 
@@ -238,10 +241,14 @@ impl Training {
         prepared: &Prepared,
         batch: &Batch,
         learning_rate: f64,
+        progress: f64,
     ) -> Result<StepResult> {
         let options =
             LossOptions { label_smoothing: recipe.training.label_smoothing, ..LossOptions::default() };
-        let found = self.model.backward(batch, options)?;
+        // a refinement's row has its hypothesis before the text
+        let first = self.consistency.as_ref().filter(|_| !batch.refines);
+        let turn = first.and_then(|loss| loss.turn(self.state.step, progress));
+        let found = self.model.backward_with(batch, options, turn)?;
         let step = self.state.step + 1;
         if !found.is_finite() {
             return Err(keep_failed_step(&recipe.run.dir, self.world.rank(), step, prepared, batch, found));

@@ -49,8 +49,11 @@ impl Activation {
         }
     }
 
-    /// The function, in place where it can be.
+    /// The function, in place where no gradient needs what was there.
     pub(super) fn apply(self, mut x: Tensor) -> Result<Tensor> {
+        if x.requires_grad() {
+            return self.of(&x);
+        }
         Ok(match self {
             Self::Identity => x,
             Self::Gelu => x.f_gelu_("none")?,
@@ -59,6 +62,18 @@ impl Activation {
             Self::Tanh => x.f_tanh_()?,
             Self::Silu => x.f_silu_()?,
             Self::Sigmoid => x.f_sigmoid_()?,
+        })
+    }
+
+    fn of(self, x: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Identity => x.shallow_clone(),
+            Self::Gelu => x.f_gelu("none")?,
+            Self::GeluTanh => x.f_gelu("tanh")?,
+            Self::Relu => x.f_relu()?,
+            Self::Tanh => x.f_tanh()?,
+            Self::Silu => x.f_silu()?,
+            Self::Sigmoid => x.f_sigmoid()?,
         })
     }
 }

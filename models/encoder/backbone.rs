@@ -24,9 +24,18 @@ pub(super) trait Backbone {
     /// keys and of scores with values.
     fn flops(&self, tokens: usize) -> f64;
 
-    /// Last hidden states `[B, T, H]` in the compute format, of ids `[B, T]` (i64), padded on the right. The mask (bool, true
-    /// for tokens) is given only where some row is padded.
-    fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor>;
+    /// The table of words, `[V, H]` in the file's own format.
+    fn words(&self) -> &Tensor;
+
+    /// Last hidden states `[B, T, H]` in the compute format, of rows of the table of words `[B, T, H]` in any format, padded
+    /// on the right. The mask (bool, true for tokens) is given only where some row is padded. Where gradients are wanted of
+    /// the rows, they flow through.
+    fn hidden_of_words(&self, words_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor>;
+
+    /// As [`Self::hidden_of_words`] of ids `[B, T]` (i64).
+    fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        self.hidden_of_words(&Tensor::f_embedding(self.words(), ids_BT, -1, false, false)?, mask_BT)
+    }
 }
 
 /// Sizes of a backbone.

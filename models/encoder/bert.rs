@@ -122,11 +122,13 @@ impl Backbone for Bert {
         layer_flops(self.layers.len() as i64, 4 * h * h + 2 * h * f, h, tokens)
     }
 
-    fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
-        let length = ids_BT.size()[1];
-        let words_BTH =
-            Tensor::f_embedding(&self.words_VH, ids_BT, -1, false, false)?.f_to_kind(Kind::Float)?;
-        let summed_BTH = words_BTH.f_add(&self.positions_PH.i(..length))?;
+    fn words(&self) -> &Tensor {
+        &self.words_VH
+    }
+
+    fn hidden_of_words(&self, words_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        let length = words_BTH.size()[1];
+        let summed_BTH = words_BTH.f_to_kind(Kind::Float)?.f_add(&self.positions_PH.i(..length))?;
         // in f32, as the sum is; the parameters of the norm are few
         let mut x_BTH = self.norm.forward_f32(&summed_BTH)?.f_to_kind(self.kind)?;
         let mask = Mask::new(mask_BT.map_or(Attend::Full, Attend::Keys), &x_BTH)?;

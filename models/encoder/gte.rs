@@ -121,14 +121,17 @@ impl Backbone for Gte {
         layer_flops(self.layers.len() as i64, 4 * h * h + 3 * h * f, h, tokens)
     }
 
-    fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
-        let mut x_BTH =
-            Tensor::f_embedding(&self.words_VH, ids_BT, -1, false, false)?.f_to_kind(Kind::Float)?;
+    fn words(&self) -> &Tensor {
+        &self.words_VH
+    }
+
+    fn hidden_of_words(&self, words_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        let mut x_BTH = words_BTH.f_to_kind(Kind::Float)?;
         if let Some(type_H) = &self.type_H {
             x_BTH = x_BTH.f_add(type_H)?;
         }
         x_BTH = self.norm.forward_f32(&x_BTH)?.f_to_kind(self.kind)?;
-        let rotation = self.rope.at(0, ids_BT.size()[1])?;
+        let rotation = self.rope.at(0, words_BTH.size()[1])?;
         let mask = Mask::new(mask_BT.map_or(Attend::Full, Attend::Keys), &x_BTH)?;
         for layer in &self.layers {
             x_BTH = layer.forward(&x_BTH, &rotation, &mask)?;
@@ -162,7 +165,13 @@ impl Layer {
         let attended_BTH = self.output.forward(&self.attend(x_BTH, rotation, mask)?)?;
         let x_BTH = self.attention_norm.forward(&attended_BTH.f_add(x_BTH)?)?;
         let up_gate = self.up_gate.forward(&x_BTH)?.f_chunk(2, -1)?;
-        let inner_BTF = self.activation.apply(up_gate[1].f_contiguous()?)?.f_mul_(&up_gate[0])?;
+        let mut gate_BTF = self.activation.apply(up_gate[1].f_contiguous()?)?;
+        // in place where no gradient needs what was there
+        let inner_BTF = if gate_BTF.requires_grad() {
+            gate_BTF.f_mul(&up_gate[0])?
+        } else {
+            gate_BTF.f_mul_(&up_gate[0])?
+        };
         self.output_norm.forward(&self.down.forward(&inner_BTF)?.f_add(&x_BTH)?)
     }
 

@@ -7,6 +7,7 @@ mod backbone;
 mod batching;
 mod bert;
 mod checks;
+mod differentiable;
 mod folder;
 mod gte;
 mod head;
@@ -24,6 +25,7 @@ use tch::{Device, Kind, Tensor};
 use tokenizers::Tokenizer;
 
 pub use batching::{Batch, batches, padding_percent};
+pub use differentiable::Frame;
 pub use options::EncoderOptions;
 
 use crate::embed::{Embed, TokenCounter};
@@ -244,14 +246,19 @@ impl Encoder {
     /// The vectors of one batch, `[B, dim]`, f32 on the CPU.
     fn embed_batch(&self, ids: &[Vec<u32>], batch: &Batch) -> Result<Tensor> {
         let (states_BTH, mask_BT) = self.network.hidden(ids, batch)?;
-        let mut x_BD = head::pool(self.space.pooling, &states_BTH, mask_BT.as_ref())?;
+        Ok(self.vectors(&states_BTH, mask_BT.as_ref())?.f_to_device(Device::Cpu)?)
+    }
+
+    /// What hidden states `[B, T, H]` become: pooled, through the dense heads, scaled. `[B, dim]` f32.
+    fn vectors(&self, states_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        let mut x_BD = head::pool(self.space.pooling, states_BTH, mask_BT)?;
         for dense in &self.network.dense {
             x_BD = dense.forward(&x_BD)?;
         }
         if self.space.normalize {
             x_BD = head::normalize(&x_BD)?;
         }
-        Ok(x_BD.f_to_device(Device::Cpu)?)
+        Ok(x_BD)
     }
 }
 

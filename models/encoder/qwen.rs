@@ -93,8 +93,12 @@ impl Backbone for Qwen {
         layer_flops(self.config.num_hidden_layers, weights, heads * head_dim, tokens)
     }
 
-    fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
-        let x_BTH = Tensor::f_embedding(&self.words_VH, ids_BT, -1, false, false)?.f_to_kind(self.kind)?;
+    fn words(&self) -> &Tensor {
+        &self.words_VH
+    }
+
+    fn hidden_of_words(&self, words_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        let x_BTH = words_BTH.f_to_kind(self.kind)?;
         let attend = match (self.attention, mask_BT) {
             // what is padded on the right, no token sees
             (Attention::Causal, _) => Attend::Causal,

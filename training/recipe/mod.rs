@@ -6,6 +6,7 @@
 //! Relative paths in a recipe start at the current directory, as users run recipes from the project's root;
 //! only the path behind `extends` is relative to the file that says it.
 
+mod consistency;
 mod fault;
 mod node;
 mod node_de;
@@ -18,6 +19,7 @@ mod start;
 mod suggest;
 mod validate;
 
+pub use consistency::{ConsistencyKind, ConsistencySection, Estimator};
 pub use node::Origin;
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{

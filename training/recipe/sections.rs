@@ -9,6 +9,8 @@ use models::decoder_config::{Activation, DecoderConfig};
 use models::{Attention, DeviceChoice, Dtype};
 use serde::{Deserialize, Serialize};
 
+use super::consistency::ConsistencySection;
+
 /// Everything about a training.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -33,6 +35,8 @@ pub struct Recipe {
     pub optimizer: OptimizerSection,
     /// The learning rate over time.
     pub schedule: ScheduleSection,
+    /// The loss between a text's vector and that of what the decoder writes.
+    pub consistency: ConsistencySection,
     /// Several processes.
     pub distributed: DistributedSection,
     /// How the decoder learns to refine its guesses.

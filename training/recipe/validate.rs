@@ -8,10 +8,10 @@ use super::sections::{DecoderSection, EncoderSection, InputNormalization, Recipe
 
 /// Collects problems; `need` notes one where a condition does not hold.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(Vec<Problem>);
 
 impl Problems {
-    fn need(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
+    pub(super) fn need(&mut self, holds: bool, key: &str, message: impl FnOnce() -> String) {
         if !holds {
             self.add(key.to_owned(), message());
         }
@@ -26,11 +26,11 @@ impl Problems {
         });
     }
 
-    fn at_least_one(&mut self, key: &str, value: usize) {
+    pub(super) fn at_least_one(&mut self, key: &str, value: usize) {
         self.need(value >= 1, key, || format!("is {value}; it must be at least 1"));
     }
 
-    fn positive(&mut self, key: &str, value: f64) {
+    pub(super) fn positive(&mut self, key: &str, value: f64) {
         self.need(value.is_finite() && value > 0.0, key, || {
             format!("is {value}; it must be a positive number")
         });
@@ -66,6 +66,7 @@ impl Recipe {
         }
         self.check_training(&mut problems);
         self.check_optimizer(&mut problems);
+        self.consistency.check(self, &mut problems);
         problems.0
     }
 

@@ -27,7 +27,7 @@ fn sets_of(run: &Path) -> BTreeSet<String> {
 
 #[test]
 fn a_resumed_run_refines_as_one_that_never_stopped() {
-    let small = Small::of_bert();
+    let small = Small::encoded("bert", "none");
     let whole = steps(&small.recipe("whole", &REFINING), &TrainOptions::default(), None);
     assert_eq!(whole.len(), 12);
     let made = ["step-00000004.arrow", "step-00000007.arrow", "step-00000010.arrow"];
@@ -66,7 +66,7 @@ fn without_its_encoder_no_refinement_is_begun() {
 
 #[test]
 fn a_set_that_is_missing_is_named() {
-    let small = Small::of_bert();
+    let small = Small::encoded("bert", "none");
     let recipe = small.recipe("missing", &REFINING);
     steps(&recipe, &TrainOptions::default(), Some(8));
     let path = small.run("missing").join("hypotheses/step-00000007.arrow");

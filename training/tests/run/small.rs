@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use models::space::{Pooling, Prompt};
-use models::{Embed, Space};
+use models::{DeviceChoice, Dtype, Embed, Encoder, EncoderOptions, Space};
 use tch::Tensor;
 use tokenizers::Tokenizer;
 use tokenizers::models::wordlevel::WordLevel;
@@ -108,45 +108,48 @@ impl Small {
 
     /// The same with a row of each text under every prompt.
     pub(crate) fn under(prompts: &[&str]) -> Self {
-        tch::set_num_threads(1);
-        let folder = tempfile::tempdir().unwrap();
-        fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
-        let small = Self { folder };
-        small.write_recipe("no-such-encoder");
         let encoders: Vec<HashEncoder> = prompts.iter().map(|prompt| HashEncoder::new(prompt)).collect();
-        small.build(&encoders.iter().map(|encoder| encoder as &dyn Embed).collect::<Vec<_>>());
-        small
+        let encoders: Vec<&dyn Embed> = encoders.iter().map(|encoder| encoder as &dyn Embed).collect();
+        Self::by("no-such-encoder", &encoders)
     }
 
-    /// The same with the vectors of a tiny BERT, which the recipe names.
-    #[allow(dead_code, reason = "one of the test programs needs it")]
-    pub(crate) fn of_bert() -> Self {
+    /// The same with a tiny encoder that is there, one of the golden ones of the crate `models`, and the recipe's encoder.
+    #[allow(dead_code)]
+    pub(crate) fn encoded(backbone: &str, prompt: &str) -> Self {
+        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/golden/backbones");
+        let source = models.join(backbone).to_str().unwrap().to_owned();
+        let options = EncoderOptions {
+            device: DeviceChoice::Cpu,
+            dtype: Dtype::F32,
+            prompt: Some(prompt.to_owned()),
+            ..EncoderOptions::default()
+        };
+        let encoder = Encoder::open(&source, &options).unwrap();
+        Self::by(&format!("{source}\"\nprompt = \"{prompt}\"\ndtype = \"f32"), &[&encoder])
+    }
+
+    fn by(source: &str, encoders: &[&dyn Embed]) -> Self {
         tch::set_num_threads(1);
         let folder = tempfile::tempdir().unwrap();
         fs_err::write(folder.path().join("texts.txt"), sentences(800)).unwrap();
         let small = Self { folder };
-        small.write_recipe(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tests/golden/backbones/bert"));
-        let encoders = small.recipe("pairs", &[]).recipe.open_encoders().unwrap();
-        small.build(&encoders.iter().map(|encoder| encoder as &dyn Embed).collect::<Vec<_>>());
-        small
-    }
-
-    fn build(&self, encoders: &[&dyn Embed]) {
-        let config = self.recipe("pairs", &[]).recipe.pairs_config();
+        small.write_recipe(source);
+        let config = small.recipe("pairs", &[]).recipe.pairs_config();
         let report = data::pairs::build(&config, encoders, &mut |_| {}).unwrap();
         assert!(report.manifest.pairs > 400, "{:?}", report.manifest.flow);
+        small
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn write_recipe(&self, encoder: &str) {
+    fn write_recipe(&self, source: &str) {
         let text = format!(
             r#"
 name = "small"
 [encoder]
-source = "{encoder}"
+source = "{source}"
 [[corpus]]
 name = "sentences"
 path = "{texts}"
