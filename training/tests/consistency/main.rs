@@ -38,7 +38,7 @@ struct Scene {
 
 impl Scene {
     fn of(recipe: &Recipe, texts: u32, parts: usize) -> Self {
-        let prepared = prepare(recipe, None).unwrap();
+        let prepared = prepare(recipe).unwrap();
         let mut store = ParamStore::train(Device::Cpu, Kind::Float, 5);
         let decoder = Decoder::new(&prepared.config, &mut store).unwrap();
         let consistency = Consistency::open(recipe, &prepared).unwrap().unwrap();
@@ -101,7 +101,8 @@ impl Scene {
 
 fn batch(prepared: &Prepared, texts: u32, parts: usize) -> Batch {
     let texts: Vec<u32> = (0..texts).collect();
-    let parts = prepared.collator(&prepared.train).collate_parts(&texts, parts).unwrap();
+    let collator = prepared.collator(&prepared.train);
+    let parts = texts.chunks(texts.len().div_ceil(parts)).map(|part| collator.collate(part).unwrap()).collect();
     Batch::whole(parts, Default::default(), 1)
 }
 
