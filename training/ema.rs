@@ -75,3 +75,29 @@ impl Ema {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use models::params::{Group, Init};
+    use tch::{Device, Kind};
+
+    /// Weights that leave their start at once: a short training's average must not hang on it.
+    #[test]
+    fn the_start_is_soon_forgotten() {
+        let mut store = ParamStore::train(Device::Cpu, Kind::Float, 0);
+        let _ = store.tensor("w", &[2], Init::Zeros, Group::Matrix).unwrap();
+        let mut ema = Ema::new(&store, 0.999).unwrap();
+        let _ = store.params()[0].master.detach().fill_(1.0);
+        let mut left = 1.0;
+        for step in 1..=50 {
+            ema.update(step).unwrap();
+            left *= (1.0 + step as f64) / (10.0 + step as f64);
+            let average = ema.averages()[0].double_value(&[0]);
+            assert!((1.0 - average - left).abs() < 1e-5, "step {step}: {average}");
+        }
+        // a constant decay would have kept 95 %
+        assert!(left < 1e-4, "{left}");
+    }
+}

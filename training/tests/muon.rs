@@ -78,7 +78,6 @@ fn steps_are_those_of_torch_and_of_the_formula() {
             // of a step
             let unit = rate * 0.2 * long.sqrt();
             let [torchs, formulas] = [&by_torch, &formula].map(|of| farthest(&found, of) / unit);
-            println!("{name} {kind:?}: {torchs:.1e} of a step from torch's, {formulas:.1e} from the formula");
             assert!(farthest(&found, &start) > 0.3 * unit, "{name} stands still");
             assert!(formulas < if kind == Kind::Float { 1e-4 } else { 0.05 }, "{name} {kind:?}: {formulas}");
             // torch's iterations are in bf16 always

@@ -427,3 +427,15 @@ fn numbers_beyond_all_machines_are_refused() {
         assert!(problem.contains(key), "{rest}: {problem}");
     }
 }
+
+#[test]
+fn muon_and_normalised_input_are_checked() {
+    let section = |lines: &str| refused(&format!("{SMALL}{lines}"));
+    let word = section("[optimizer]\nkind = \"muon\"\nmomentum = 1.0\nnewton_schulz_iterations = 0\n");
+    assert!(word.contains("`optimizer.momentum` is 1; it must be at least 0 and below 1"), "{word}");
+    assert!(word.contains("`optimizer.newton_schulz_iterations` is 0; it must be at least 1"), "{word}");
+    let word = section("[decoder]\ninput_scale = 4.0\ninput_normalization = \"robust\"\n");
+    assert!(word.contains("`decoder.input_scale` and `decoder.input_normalization` are both said"), "{word}");
+    let word = section("[decoder]\ninput_normalization = \"minmax\"\n");
+    assert!(word.contains("\"none\", \"standard\", \"robust\""), "{word}");
+}

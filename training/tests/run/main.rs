@@ -201,6 +201,10 @@ fn a_plan_says_what_would_be_and_leaves_nothing() {
     assert!((step.loss - (plan.vocabulary as f64).ln()).abs() < 0.3, "{}", step.loss);
     assert!(plan.measured && plan.steps_per_epoch.unwrap() > 5 && plan.padding_percent.unwrap() < 20.0);
     assert_eq!(plan.memory.optimizer, plan.parameters.total as u64 * 8);
+    let muon =
+        training::plan(&small.recipe("plan", &["optimizer.kind=muon"]).recipe, &PlanOptions::default());
+    let by_muon = (plan.parameters.blocks + plan.parameters.projector) as u64;
+    assert_eq!(muon.unwrap().memory.optimizer, plan.memory.optimizer - 4 * by_muon);
     assert!(plan.to_string().contains("tokens/s"));
     assert!(!small.run("plan").exists());
 }
