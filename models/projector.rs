@@ -139,10 +139,18 @@ impl Projector {
     /// The difference enters as direction and distance: near the target, where it is short, its direction still says
     /// as much as at the start.
     fn difference(&self, refining: &Refining, v_BD: &Tensor, hypothesis_BD: &Tensor) -> Result<Tensor> {
+        let length = |x_BD: &Tensor| -> Result<Tensor> {
+            let squares_B1 = x_BD.f_mul(x_BD)?.f_sum_dim_intlist([1].as_slice(), true, Kind::Float)?;
+            Ok(squares_B1.f_sqrt()?)
+        };
         let difference_BD = v_BD.f_sub(hypothesis_BD)?;
-        let squares_BD = difference_BD.f_mul(&difference_BD)?;
-        let length_B1 = squares_BD.f_sum_dim_intlist([1].as_slice(), true, Kind::Float)?.f_sqrt()?;
-        let direction_BD = difference_BD.f_div(&length_B1.f_clamp_min(1e-6)?)?;
+        let length_B1 = length(&difference_BD)?;
+        // where each number has a scale of its own, so has that of a difference; the means are gone
+        let scaled_BD = match &self.input {
+            Some((_, scale)) => difference_BD.f_mul(scale)?,
+            None => difference_BD,
+        };
+        let direction_BD = scaled_BD.f_div(&length(&scaled_BD)?.f_clamp_min(1e-6)?)?;
         let x_BD = direction_BD.f_mul_scalar(self.input_scale)?.f_to_kind(self.kind)?;
         let distance_B1 = length_B1.f_clamp_min(NEAREST)?.f_log()?.f_to_kind(self.kind)?;
         refining.difference.forward(&x_BD, Some(&distance_B1.f_mul(&refining.distance_M)?))
