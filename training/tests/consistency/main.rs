@@ -1,6 +1,6 @@
 //! The consistency loss on a tiny decoder and tiny real encoders: its gradient, what it does, and that it keeps the rules
 //! of the training.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, non_snake_case)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::panic, non_snake_case)]
 
 #[path = "../run/small.rs"]
 #[allow(dead_code)]
@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use models::{Decoder, ParamStore};
 use small::{Small, bytes};
 use tch::{Device, Kind, Tensor};
-use training::consistency::{Consistency, ConsistencyResult};
 use training::batch::Batch;
+use training::consistency::{Consistency, ConsistencyResult};
 use training::loss::LossOptions;
 use training::metric_sink::{Event, StepMetrics};
 use training::optimizer::{AdamWConfig, Optimizer, OptimizerConfig};
@@ -102,7 +102,8 @@ impl Scene {
 fn batch(prepared: &Prepared, texts: u32, parts: usize) -> Batch {
     let texts: Vec<u32> = (0..texts).collect();
     let collator = prepared.collator(&prepared.train);
-    let parts = texts.chunks(texts.len().div_ceil(parts)).map(|part| collator.collate(part).unwrap()).collect();
+    let parts =
+        texts.chunks(texts.len().div_ceil(parts)).map(|part| collator.collate(part).unwrap()).collect();
     Batch::whole(parts, Default::default(), 1)
 }
 
