@@ -103,7 +103,7 @@ fn size(x: &Tensor) -> f64 {
 fn the_gradient_of_the_mean_is_that_of_finite_differences() {
     for backbone in ["bert", "new", "qwen2_stella"] {
         let small = Small::encoded(backbone, "none");
-        let sets = ["consistency.kind=soft", "consistency.estimator=mean", "consistency.temperature=0.7"];
+        let sets = ["consistency.kind=soft", "consistency.temperature=0.7"];
         let mut scene = Scene::of(&recipe(&small, "fd", &sets).recipe, 6, 1);
         let (with, found) = scene.gradient(0, true);
         let gradient = with - scene.gradient(0, false).0;
@@ -126,19 +126,14 @@ fn the_gradient_of_the_mean_is_that_of_finite_differences() {
 #[test]
 fn each_kind_brings_the_vectors_nearer_to_their_targets() {
     let small = Small::encoded("bert", "none");
-    for sets in [
-        &["consistency.kind=soft"][..],
-        &["consistency.kind=soft", "consistency.estimator=gumbel"],
-        &["consistency.kind=soft", "consistency.estimator=mean"],
-        &["consistency.kind=sampled", "consistency.samples=8"],
-    ] {
+    for sets in [&["consistency.kind=soft"][..], &["consistency.kind=sampled", "consistency.samples=8"]] {
         // the cross-entropy, which would do so too, has next to no weight
         let weights = ["consistency.weight=1e6", "consistency.similarity_weight=1e6"];
         let mut scene = Scene::of(&recipe(&small, "nearer", &[sets, &weights].concat()).recipe, 8, 1);
-        let told = scene.train(40);
+        let told = scene.train(100);
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
-        let (first, last) = (mean(&told[..4]), mean(&told[36..]));
-        assert!(last < 0.8 * first, "{sets:?}: {first} -> {last}");
+        let (first, last) = (mean(&told[..5]), mean(&told[95..]));
+        assert!(last < 0.75 * first, "{sets:?}: {first} -> {last}");
     }
 }
 
@@ -147,7 +142,7 @@ fn parts_give_the_gradient_of_the_whole() {
     let small = Small::encoded("bert", "none");
     // texts of different parts are not compared with each other
     let sets = ["consistency.kind=soft", "consistency.similarity_weight=0", "consistency.texts=7"];
-    for estimator in ["straight_through", "gumbel"] {
+    for estimator in ["mean", "straight_through", "gumbel"] {
         let estimator = format!("consistency.estimator={estimator}");
         let recipe = recipe(&small, "parts", &[&sets[..], &[&estimator]].concat()).recipe;
         let [(whole, one), (parted, three)] = [1, 3].map(|parts| {
