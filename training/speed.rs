@@ -13,6 +13,7 @@ use torch_ext::World;
 
 use crate::Result;
 use crate::batches::Cursor;
+use crate::consistency::Consistency;
 use crate::ema::Ema;
 use crate::loader::{Batch, Loader, MicroBatch, Share};
 use crate::loss::LossOptions;
@@ -89,12 +90,14 @@ struct Timed {
     model: Model,
     optimizer: AdamW,
     ema: Option<Ema>,
+    consistency: Option<Consistency>,
     loss: LossOptions,
     clip_norm: Option<f64>,
     learning_rate: f64,
 }
 
-/// Times the steps of a recipe on its own pairs, at its full learning rate. Nothing is written.
+/// Times the steps of a recipe on its own pairs, at its full learning rate and with its consistency loss, if any, at full
+/// weight. Nothing is written.
 ///
 /// # Errors
 /// What [`prepare`] refuses; libtorch's own.
@@ -110,6 +113,7 @@ pub fn of_recipe(recipe: &Recipe, options: SpeedOptions) -> Result<Speed> {
         optimizer: AdamW::new(adamw(recipe), &model.store)?,
         model,
         ema,
+        consistency: Consistency::open(recipe, &prepared)?,
         loss: LossOptions { label_smoothing: t.label_smoothing, ..LossOptions::default() },
         clip_norm: Some(t.clip_norm).filter(|norm| *norm > 0.0),
         learning_rate: recipe.optimizer.learning_rate,
@@ -135,6 +139,7 @@ pub fn of_shapes(shapes: Shapes, device: Device, kind: Kind, options: SpeedOptio
         model: Model::new(store, decoder)?,
         config,
         ema: None,
+        consistency: None,
         loss: LossOptions::default(),
         clip_norm: Some(1.0),
         learning_rate: 1e-3,
@@ -236,7 +241,8 @@ impl Timed {
     /// One step: (loss, time of the gradients and of the update).
     fn step(&mut self, batch: &Batch, step: usize) -> Result<(f64, [Duration; 2])> {
         let started = Instant::now();
-        let found = self.model.backward(batch, self.loss)?;
+        let turn = self.consistency.as_ref().and_then(|loss| loss.turn(step as u64, 1.0));
+        let found = self.model.backward_with(batch, self.loss, turn)?;
         let between = started.elapsed();
         self.model.apply(&mut self.optimizer, found, self.clip_norm, self.learning_rate)?;
         if let Some(ema) = &mut self.ema {
