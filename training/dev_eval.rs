@@ -47,7 +47,8 @@ type Sample = (String, String);
 const TEXTS: usize = 128;
 
 impl DevEval {
-    /// Makes it ready. Without its encoder on this machine there is no round trip, and the log says so.
+    /// Makes it ready. `opened` is the recipe's encoder where it is at hand. Without an encoder on this machine there is no
+    /// round trip, and the log says so.
     ///
     /// # Errors
     /// libtorch's own (out of memory).
@@ -57,6 +58,7 @@ impl DevEval {
         device: Device,
         kind: Kind,
         world: &Arc<World>,
+        opened: Option<Encoder>,
     ) -> Result<Self> {
         let mut store = ParamStore::inference(device, kind);
         let decoder = Decoder::new(&prepared.config, &mut store)?;
@@ -77,7 +79,8 @@ impl DevEval {
         let parts = own.map(|texts| collator.collate(texts)).collect::<Result<_>>()?;
         let refines = recipe.refinement.share > 0.0;
         let wanted = refines || recipe.eval.texts > 0 && !prepared.dev.is_empty();
-        let encoder = if wanted { encoder_of(recipe, prepared) } else { None };
+        let open = || opened.or_else(|| encoder_of(recipe, prepared));
+        let encoder = if wanted { open() } else { None };
         // a round trip is one of all ranks, or there is none
         let [on_all] = world.reduce_numbers([f64::from(u8::from(encoder.is_some()))], Reduce::Min)?;
         let encoder = encoder.filter(|_| on_all > 0.0);

@@ -25,7 +25,7 @@ impl Share {
     /// Everything.
     pub const WHOLE: Share = Share { rank: 0, of: 1 };
 
-    /// This rank's part of `texts`, which have `lengths`: neighbours, so that texts of like lengths stay together, and about
+    /// Where in `texts`, which have `lengths`, this rank's part lies: neighbours, so that texts of like lengths stay together, and about
     /// as many tokens as every other rank has. The parts of all ranks make up the whole.
     fn take(&self, texts: &[u32], lengths: &[u32]) -> Range<usize> {
         let length = |text: &u32| u64::from(lengths[*text as usize]);

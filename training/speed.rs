@@ -13,6 +13,7 @@ use torch_ext::{Reduce, World};
 
 use crate::batch::{Batch, MicroBatch};
 use crate::batches::Cursors;
+use crate::consistency::Consistency;
 use crate::ema::Ema;
 use crate::loader::{Loader, Share, Supply};
 use crate::loss::LossOptions;
@@ -93,12 +94,13 @@ struct Timed {
     model: Model,
     optimizer: Optimizer,
     ema: Option<Ema>,
+    consistency: Option<Consistency>,
     loss: LossOptions,
     clip_norm: Option<f64>,
     learning_rate: f64,
 }
 
-/// Times the steps of a recipe on its own pairs, at its full learning rate, shared by the ranks of `world` as in a training;
+/// Times the steps of a recipe on its own pairs, at its full learning rate and with its consistency loss, if any, at full weight, shared by the ranks of `world` as in a training;
 /// tells where, and in which type, too. Nothing is written.
 ///
 /// # Errors
@@ -119,6 +121,7 @@ pub fn of_recipe(
         world: Arc::clone(world),
         model,
         ema,
+        consistency: Consistency::open(recipe, &prepared)?,
         loss: LossOptions { label_smoothing: t.label_smoothing, ..LossOptions::default() },
         clip_norm: Some(t.clip_norm).filter(|norm| *norm > 0.0),
         learning_rate: recipe.optimizer.learning_rate,
@@ -212,6 +215,7 @@ impl Timed {
             model: Model::new(store, decoder)?,
             config,
             ema: None,
+            consistency: None,
             loss: LossOptions::default(),
             clip_norm: Some(1.0),
             learning_rate: 1e-3,
@@ -263,7 +267,8 @@ impl Timed {
     /// One step: (loss, time of the gradients and of the update).
     fn step(&mut self, batch: &Batch, step: usize) -> Result<(f64, [Duration; 2])> {
         let started = Instant::now();
-        let found = self.model.backward(batch, self.loss)?;
+        let turn = self.consistency.as_ref().and_then(|loss| loss.turn(step as u64, 1.0));
+        let found = self.model.backward_with(batch, self.loss, turn)?;
         let between = started.elapsed();
         if !found.is_finite() {
             return Err(Error::TimedNonFinite { step, loss: found.loss, grad_norm: found.grad_norm });

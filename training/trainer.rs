@@ -144,13 +144,14 @@ impl Training {
             take_back_samples(keeper.run.dir(), state.step)?;
             keeper.start_metrics(state.step)?;
         }
-        let dev = DevEval::new(recipe, prepared, hardware.device, hardware.kind, world)?;
+        let consistency = Consistency::open(recipe, prepared)?;
+        let encoder = consistency.as_ref().and_then(Consistency::encoder);
+        let dev = DevEval::new(recipe, prepared, hardware.device, hardware.kind, world, encoder)?;
         dev.set_buffers(&model.store)?;
         // what rank 0 took back is so on all
         let own = keeper.is_some().then_some(Start { state, checkpoint });
         let state = Start::share(own, world)?.state;
         let pool = Arc::new(pool_of(recipe, prepared, &state)?);
-        let consistency = Consistency::open(recipe, prepared)?;
         let world = Arc::clone(world);
         Ok(Self { world, model, optimizer, ema, state, dev, pool, consistency })
     }

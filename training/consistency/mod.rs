@@ -96,6 +96,12 @@ impl Consistency {
         Ok(Some(Self { section, seed: recipe.training.seed, encoders, vocabulary, words, max_tokens }))
     }
 
+    /// Another hold on the encoder under the first prompt; the weights are shared.
+    pub(crate) fn encoder(&self) -> Option<Encoder> {
+        let first = self.encoders.all.first()?;
+        first.under(&first.space().prompt.name).ok()
+    }
+
     /// What step `step` (the first is 0) of a training that is so far advanced (0 to 1) has to do for it.
     pub fn turn(&self, step: u64, progress: f64) -> Option<Turn<'_>> {
         let share = share(&self.section, progress);

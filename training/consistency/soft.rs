@@ -56,8 +56,9 @@ impl Turn<'_> {
             let (found, row_grad_ME) = self.of.of_rows(words, encoder, &mixed.rows_ME, &texts)?;
             let _ = sums.shallow_clone().f_add_(&found.f_to_device(sums.device())?)?;
             tch::no_grad(|| -> Result<()> {
+                let factor = self.scale(batch) / self.of.section.temperature;
                 let scores_grad_MV =
-                    self.scores_gradient(words, &mixed.p_MV, &row_grad_ME, self.scale(batch))?;
+                    scores_gradient(&words.rows_VH, &mixed.p_MV, &row_grad_ME.f_mul_scalar(factor)?)?;
                 let scores_grad_MV = scores_grad_MV.f_to_device(h_MH.device())?.f_to_kind(h_MH.kind())?;
                 let h_grad_MH = scores_grad_MV.f_matmul(head_VH)?;
                 let _ = h_grad_NH.shallow_clone().f_index_add_(0, &positions_M, &h_grad_MH)?;
@@ -102,19 +103,6 @@ impl Turn<'_> {
         };
         let noise = texts.rows.iter().zip(&texts.lengths).map(of_text).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::f_cat(&noise, 0)?)
-    }
-
-    /// From the gradient of the rows (M, E) to that of the scores (M, V), f32, multiplied by `scale`.
-    fn scores_gradient(
-        &self,
-        words: &Words,
-        p_MV: &Tensor,
-        row_grad_ME: &Tensor,
-        scale: f64,
-    ) -> Result<Tensor> {
-        let row_grad_ME = row_grad_ME.f_mul_scalar(scale / self.of.section.temperature)?;
-        let p_grad_MV = row_grad_ME.f_matmul(&words.rows_VH.f_transpose(0, 1)?)?;
-        Ok(Tensor::f_internal_softmax_backward_data(&p_grad_MV, p_MV, -1, Kind::Float)?)
     }
 }
 
@@ -205,4 +193,52 @@ fn distance(
         loss = loss.f_add(&square.f_mul_scalar(similarity_weight / texts.max(1.0))?)?;
     }
     Ok((loss, cosine))
+}
+
+/// From the gradient of the mean row under p (M, V), which is (M, E), to that of the scores that p is the softmax of; f32.
+fn scores_gradient(rows_VE: &Tensor, p_MV: &Tensor, row_grad_ME: &Tensor) -> Result<Tensor> {
+    let p_grad_MV = row_grad_ME.f_matmul(&rows_VE.f_transpose(0, 1)?)?;
+    Ok(Tensor::f_internal_softmax_backward_data(&p_grad_MV, p_MV, -1, Kind::Float)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn random(shape: &[i64]) -> Tensor {
+        Tensor::randn(shape, (Kind::Float, Device::Cpu))
+    }
+
+    /// One-hot rows with the gradient of the mean, as autograd has it for `hard + p - p.detach()`.
+    #[test]
+    fn the_scores_gradient_is_that_of_the_straight_through_mixture() {
+        tch::manual_seed(2);
+        let (rows_VE, row_grad_ME) = (random(&[11, 6]), random(&[5, 6]));
+        let scores_MV = random(&[5, 11]).set_requires_grad(true);
+        let p_MV = scores_MV.softmax(-1, Kind::Float);
+        let hard_MV = scores_MV.detach().argmax(1, false).one_hot(11).to_kind(Kind::Float);
+        let mixed_ME = (hard_MV + &p_MV - p_MV.detach()).matmul(&rows_VE);
+        (mixed_ME * &row_grad_ME).sum(Kind::Float).backward();
+        let found = scores_gradient(&rows_VE, &p_MV.detach(), &row_grad_ME).unwrap();
+        assert!(found.allclose(&scores_MV.grad(), 1e-5, 1e-6, false));
+    }
+
+    #[test]
+    fn a_copy_of_the_targets_has_no_distance() {
+        tch::manual_seed(3);
+        let targets = random(&[4, 6]);
+        let (loss, cosine) = distance(&(&targets * 3.0), &targets, 1.0, 20.0).unwrap();
+        assert!(loss.double_value(&[]).abs() < 1e-5 && (cosine.double_value(&[]) - 4.0).abs() < 1e-5);
+        // one vector turned round: 1 - cosine is 2 for it, and its cosines with the three others change their sign
+        let turned = &targets * Tensor::from_slice(&[-1f32, 1.0, 1.0, 1.0]).unsqueeze(1);
+        let (loss, _) = distance(&turned, &targets, 1.0, 0.0).unwrap();
+        assert!((loss.double_value(&[]) - 2.0).abs() < 1e-5);
+        let (with, _) = distance(&turned, &targets, 1.0, 20.0).unwrap();
+        let among = unit(&targets).unwrap();
+        let others = among.matmul(&among.get(0)).narrow(0, 1, 3).square().sum(Kind::Float).double_value(&[]);
+        let expected = 2.0 + 20.0 * 2.0 * 4.0 * others / 4.0;
+        assert!((with.double_value(&[]) / expected - 1.0).abs() < 1e-4);
+    }
 }

@@ -24,7 +24,7 @@ pub struct ConsistencySection {
     pub every: u64,
     /// Texts of such a step that it is computed on, of all processes together. Default: 16.
     pub texts: usize,
-    /// `soft`: what the encoder is given at each position. Default: `straight_through`.
+    /// `soft`: what the encoder is given at each position. Default: `mean`.
     pub estimator: Estimator,
     /// Scores are divided by it before the softmax, and before a sample is drawn. Default: 1.
     pub temperature: f64,
@@ -42,7 +42,7 @@ impl Default for ConsistencySection {
             ramp: 0.1,
             every: 2,
             texts: 16,
-            estimator: Estimator::StraightThrough,
+            estimator: Estimator::Mean,
             temperature: 1.0,
             samples: 4,
         }

@@ -164,6 +164,41 @@ fn processes_start_from_one_pretrained_model() {
 }
 
 #[test]
+fn a_consistency_loss_is_that_of_one_process() {
+    let small = Small::encoded("bert", "none");
+    let soft = [
+        "tokenizer.kind=encoder",
+        "consistency.kind=soft",
+        "consistency.begin=0.1",
+        // of four processes one has no text of it at least
+        "consistency.texts=3",
+        "consistency.weight=20",
+        // texts of different processes are not compared
+        "consistency.similarity_weight=0",
+    ];
+    let of = |run: &str, sets: &[&str], processes| {
+        let curve = curve(&small, run, sets, processes, false);
+        let text = fs_err::read_to_string(small.run(run).join("metrics.jsonl")).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let found: Vec<f64> = lines.filter_map(|line| line.get("consistency_loss")?.as_f64()).collect();
+        // every second step from number 6 (from 0) on
+        assert_eq!(found.len(), 17);
+        (curve, found)
+    };
+    let (one, found) = of("one", &soft, 1);
+    for processes in [2, 4] {
+        let (several, others) = of(&format!("by-{processes}"), &soft, processes);
+        assert!(one.farthest(&several) < 1e-4, "{processes}: {}", one.farthest(&several));
+        for (a, b) in found.iter().zip(&others) {
+            assert!((a - b).abs() < 1e-3 * a.abs(), "{processes} processes: {a} and {b}");
+        }
+    }
+    // the draws are others, but none waits for ever
+    let sampled = ["consistency.kind=sampled", "consistency.begin=0.1", "consistency.texts=3"];
+    of("sampled", &sampled, 4);
+}
+
+#[test]
 fn a_sharded_optimizer_changes_nothing() {
     let small = Small::new();
     for kind in ["adamw", "muon"] {
