@@ -15,6 +15,7 @@ pub mod samples;
 pub mod score;
 pub mod searching;
 pub mod spread;
+mod strategy;
 pub mod table;
 
 pub use bootstrap::Bootstrap;

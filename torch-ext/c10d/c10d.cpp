@@ -6,6 +6,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include <cstdlib>
+#include <mutex>
 #include <thread>
 
 namespace {
@@ -41,6 +43,14 @@ void only_errors() {
   }
 }
 
+// c10d keeps the last 2000 collectives for a dump that nobody here asks for, in a table that groups of several threads
+// fill without a lock (FlightRecorder::recordWithResetEnabled of libtorch 2.11): ranks that are threads have been seen to
+// turn in it for ever. What the user has set stays.
+void no_flight_recorder() {
+  static std::once_flag once;
+  std::call_once(once, [] { setenv("TORCH_FR_BUFFER_SIZE", "0", 0); });
+}
+
 }  // namespace
 
 extern "C" {
@@ -49,6 +59,7 @@ int te_store_open(const char* host, uint16_t port, int serve, const char* prefix
                   uint16_t* bound_port, char** error) {
   return guarded(error, [&] {
     only_errors();
+    no_flight_recorder();
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serve != 0;

@@ -11,6 +11,7 @@ mod fault;
 mod node;
 mod node_de;
 mod overlay;
+mod refinement;
 mod resolve;
 mod sections;
 mod set;
@@ -21,9 +22,10 @@ mod validate;
 
 pub use consistency::{ConsistencyKind, ConsistencySection, Estimator};
 pub use node::Origin;
+pub use refinement::{NoiseSection, RefinementSection};
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{
-    DecoderSection, DistributedSection, EncoderSection, EvalSection, InputNormalization, NoiseSection,
-    OptimizerKind, OptimizerSection, PairsSection, Recipe, RefinementSection, RunSection, ScheduleKind,
-    ScheduleSection, TokenizerKind, TokenizerSection, TrainingSection,
+    DecoderSection, DistributedSection, EncoderSection, EvalSection, InputNormalization, OptimizerKind,
+    OptimizerSection, PairsSection, Recipe, RunSection, ScheduleKind, ScheduleSection, TokenizerKind,
+    TokenizerSection, TrainingSection,
 };
