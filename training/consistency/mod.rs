@@ -1,6 +1,6 @@
 //! The consistency loss: what the decoder writes, encoded again, shall land on the vector that it came from.
 //!
-//! [`soft`] sends the decoder's distribution through the frozen encoder and the gradient back; [`sampled`] encodes texts
+//! `soft` sends the decoder's distribution through the frozen encoder and the gradient back; `sampled` encodes texts
 //! drawn from the decoder and makes those likelier that lie nearer to their target than the others. Both stand beside the
 //! cross-entropy, on some texts of some steps.
 #![allow(non_snake_case)]
