@@ -18,7 +18,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u32).range(1..=1000))]
     refine: Option<u32>,
     /// Encode at most so many candidates a text; without --refine, as many rounds as suit the budget
-    #[arg(long, value_name = "ENCODINGS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "ENCODINGS", value_parser = clap::value_parser!(u32).range(1..=4000))]
     budget: Option<u32>,
     /// Candidates of a text that are refined in a round, each by --beam and --samples [default: what suits the budget, else 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
@@ -79,9 +79,12 @@ impl SearchArgs {
     }
 }
 
-/// What a budget of encodings is best spent on (measured in docs/experiments.md).
+/// Beams of one text at most: wider ones are alike, and cost memory.
+const WIDEST: usize = 64;
+
+/// How a budget of encodings is spent: about eight rounds of beams, or more where texts go on getting nearer.
 fn within(budget: usize) -> SearchOptions {
-    let round = (budget / 8).max(2);
+    let round = (budget / 8).clamp(2, WIDEST);
     let parents = (round / 4).clamp(1, 4);
     SearchOptions {
         first: Decodes { beam: round.min(budget), samples: 0 },
@@ -94,7 +97,7 @@ fn within(budget: usize) -> SearchOptions {
 
 /// The same for a decoder that does not refine.
 fn rerank_within(budget: usize) -> SearchOptions {
-    let beam = budget.div_ceil(4);
+    let beam = budget.div_ceil(4).min(WIDEST);
     let first = Decodes { beam, samples: budget - beam };
     SearchOptions { first, ..SearchOptions::default() }
 }

@@ -61,6 +61,9 @@ fn a_search_is_counted_bounded_and_never_worse() {
     assert!((course.last().unwrap() - cosine(&budget)).abs() < 1e-4, "{course:?}");
     let reranked = eval(&["--samples", "4", "--beam", "2", "--rerank"]);
     assert!(reranked["settings"]["strategy"].as_str().unwrap().contains("2 beams and 4 samples"));
+    // the largest budget is one that a search can have
+    let most = eval(&["--budget", "4000", "--limit", "1"]);
+    assert!(most["settings"]["encodings"].as_f64().unwrap() > 8.0);
     let refined = eval(&["--refine", "2", "--parents", "1"]);
     assert!(cosine(&refined) >= cosine(&greedy));
 

@@ -296,20 +296,19 @@ mod tests {
         assert!(into_gradient(scores, &targets, 0.0).unwrap_err().to_string().contains("5 tokens"));
     }
 
+    /// Loss and gradients of all positions at weight 1.
+    fn plain(h: &Tensor, head: &Tensor, targets: &Tensor) -> (Tensor, Tensor, Tensor) {
+        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
+        let options = LossOptions::default();
+        let (loss, h_grad) =
+            cross_entropy_with_gradients(h, head, targets, None, 1.0, options, &mut head_grad).unwrap();
+        (loss, h_grad, head_grad)
+    }
+
     #[test]
     fn the_plain_loss_is_the_same() {
         let (h, head, targets) = problem(Kind::Float);
-        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
-        let (with, _) = cross_entropy_with_gradients(
-            &h,
-            &head,
-            &targets,
-            None,
-            1.0,
-            LossOptions::default(),
-            &mut head_grad,
-        )
-        .unwrap();
+        let (with, _, _) = plain(&h, &head, &targets);
         assert!(farthest(&with, &cross_entropy(&h, &head, &targets, 10).unwrap()) < 1e-3);
     }
 
@@ -317,17 +316,7 @@ mod tests {
     fn no_positions_give_no_nan() {
         let (h, head, targets) = problem(Kind::Float);
         let (h, targets) = (h.narrow(0, 0, 0), targets.narrow(0, 0, 0));
-        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
-        let (loss, h_grad) = cross_entropy_with_gradients(
-            &h,
-            &head,
-            &targets,
-            None,
-            1.0,
-            LossOptions::default(),
-            &mut head_grad,
-        )
-        .unwrap();
+        let (loss, h_grad, head_grad) = plain(&h, &head, &targets);
         assert_eq!(loss.double_value(&[]), 0.0);
         assert_eq!(h_grad.size(), [0, 8]);
         assert_eq!(head_grad.abs().max().double_value(&[]), 0.0);
@@ -337,17 +326,7 @@ mod tests {
     fn nan_is_not_hidden() {
         let (h, head, targets) = problem(Kind::Float);
         let h = h.detach() * f64::NAN;
-        let mut head_grad = Tensor::zeros([50, 8], (Kind::Float, Device::Cpu));
-        let (loss, _) = cross_entropy_with_gradients(
-            &h,
-            &head,
-            &targets,
-            None,
-            1.0,
-            LossOptions::default(),
-            &mut head_grad,
-        )
-        .unwrap();
+        let (loss, _, _) = plain(&h, &head, &targets);
         assert!(loss.double_value(&[]).is_nan());
     }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use candidates::Candidates;
 pub use options::{Decodes, SearchOptions};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::generate::{GenerateOptions, Hypotheses, Source, Strategy};
 use crate::inverter::{Inverted, Inverter};
@@ -152,11 +152,16 @@ impl<'a> Search<'a> {
         for chunk in waiting.chunks(ENCODED_TOGETHER) {
             let borrowed: Vec<&str> = chunk.iter().map(|(_, candidate)| candidate.text.as_str()).collect();
             let vectors_ND = self.encoder.embed(&borrowed)?;
-            for (row, (number, candidate)) in chunk.iter().enumerate() {
+            let rows: Vec<i64> = chunk.iter().map(|(number, _)| *number as i64).collect();
+            let targets_ND =
+                v_ND.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(v_ND.device())?)?;
+            let double = |x_ND: &Tensor| x_ND.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double);
+            // 0 where a text has no length
+            let cosine_N =
+                Tensor::f_cosine_similarity(&double(&targets_ND)?, &double(&vectors_ND)?, 1, 1e-12)?;
+            let cosines = Vec::<f64>::try_from(cosine_N)?;
+            for (row, ((number, candidate), cosine)) in chunk.iter().zip(cosines).enumerate() {
                 let vector = Vec::<f32>::try_from(vectors_ND.f_get(row as i64)?)?;
-                let target =
-                    Vec::<f32>::try_from(v_ND.f_get(*number as i64)?.f_to_device(tch::Device::Cpu)?)?;
-                let cosine = cosine(&target, &vector);
                 texts[*number].candidates.push(candidate.clone(), vector, cosine);
             }
         }
@@ -199,16 +204,4 @@ impl Text {
         let (encodings, course) = (self.encodings, self.course);
         Inverted { encodings, course, ..self.candidates.into_best() }
     }
-}
-
-/// cos(a, b) in double precision; 0 where one of them has no length.
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
-    let (mut dot, mut aa, mut bb) = (0.0f64, 0.0f64, 0.0f64);
-    for (&x, &y) in a.iter().zip(b) {
-        let (x, y) = (f64::from(x), f64::from(y));
-        dot += x * y;
-        aa += x * x;
-        bb += y * y;
-    }
-    if aa > 0.0 && bb > 0.0 { dot / (aa * bb).sqrt() } else { 0.0 }
 }

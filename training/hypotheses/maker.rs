@@ -2,7 +2,7 @@
 #![allow(non_snake_case)]
 
 use models::generate::{GenerateOptions, Hypotheses, Source, Strategy};
-use models::{Embed as _, Encoder, Inverter};
+use models::{Embed as _, Encoder, Inverted, Inverter};
 use rand::SeedableRng as _;
 use rand::seq::index;
 use rand_chacha::ChaCha8Rng;
@@ -157,7 +157,8 @@ impl Maker<'_> {
         };
         let options = GenerateOptions { strategy, batch: section.batch, ..GenerateOptions::default() };
         let texts = self.inverter.invert_from(&source, &options)?;
-        Ok(texts.into_iter().map(|mut texts| texts.swap_remove(0).text).collect())
+        let best = |texts: Vec<Inverted>| texts.into_iter().next().map(|best| best.text).unwrap_or_default();
+        Ok(texts.into_iter().map(best).collect())
     }
 }
 

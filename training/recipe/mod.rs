@@ -17,6 +17,7 @@ mod sections;
 mod set;
 mod show;
 mod start;
+mod steps;
 mod suggest;
 mod validate;
 
@@ -25,7 +26,9 @@ pub use node::Origin;
 pub use refinement::{NoiseSection, RefinementSection};
 pub use resolve::{Problem, Resolved, load};
 pub use sections::{
-    DecoderSection, DistributedSection, EncoderSection, EvalSection, InputNormalization, OptimizerKind,
-    OptimizerSection, PairsSection, Recipe, RunSection, ScheduleKind, ScheduleSection, TokenizerKind,
-    TokenizerSection, TrainingSection,
+    DecoderSection, EncoderSection, EvalSection, InputNormalization, PairsSection, Recipe, RunSection,
+    TokenizerKind, TokenizerSection,
+};
+pub use steps::{
+    DistributedSection, OptimizerKind, OptimizerSection, ScheduleKind, ScheduleSection, TrainingSection,
 };

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use models::decoder_config::Activation;
 use models::{CausalConfig, DecoderConfig};
 use toml::{Table, Value};
 
 use super::node::{Item, Node, Origin};
-use super::sections::{InputNormalization, Recipe, TokenizerSection};
+use super::sections::{Recipe, TokenizerSection};
 use crate::{Error, Result};
 
 /// Keys of `[decoder]` that the pre-trained model's `config.json` decides.
@@ -119,31 +118,19 @@ impl Recipe {
             return Err(models::Error::DecoderConfig { field, problem }.into());
         }
         let config = DecoderConfig {
-            dim,
             hidden: model.hidden,
             layers: model.layers,
             heads: model.heads,
             kv_heads: model.kv_heads,
             head_dim: model.head_dim,
             ffn: model.ffn,
-            vocab,
-            prefix_tokens: own.prefix_tokens,
             projector_hidden: own.projector_hidden.unwrap_or(2 * model.hidden),
-            max_tokens: own.max_tokens,
             rope_theta: model.rope_theta,
             rms_norm_eps: model.rms_norm_eps,
             tie_embeddings: model.tie_embeddings,
-            bos_token_id: bos,
-            eos_token_id: eos,
-            pad_token_id: pad,
-            activation: Activation::Gelu,
-            input_scale: own.input_scale.unwrap_or((dim as f64).sqrt()),
-            input_normalization: own.input_normalization != InputNormalization::None,
-            refines: self.refinement.share > 0.0,
-            knows_noise: self.noise.share > 0.0,
-            knows_length: self.training.length_told > 0.0,
-            guides: self.noise.withheld > 0.0,
             qkv_bias: model.qkv_bias,
+            // what the model does not decide
+            ..self.decoder_config(dim, vocab, bos, eos, pad)
         };
         config.validate()?;
         Ok(config)
