@@ -149,8 +149,8 @@ pub struct Row {
     pub tokens: usize,
     /// Whether the encoder read the beginning of the reference only.
     pub truncated: bool,
-    /// Logarithm of the hypothesis's probability, as the decoder has it.
-    pub log_prob: f64,
+    /// Logarithm of the hypothesis's probability, as the decoder has it; none where a search put it together.
+    pub log_prob: Option<f64>,
     /// Whether the decoder ended the text itself, not the limit of tokens.
     pub finished: bool,
     /// Candidates that were encoded to find it; 0 without a search.

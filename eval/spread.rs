@@ -123,19 +123,20 @@ fn bits_of(v_ND: &Tensor) -> models::Result<Vec<u32>> {
 /// [`Inverted`] on its way between processes, with `log_prob` as its bits: JSON has no infinity.
 #[derive(Serialize, Deserialize)]
 struct Sent {
-    log_prob: u64,
+    log_prob: Option<u64>,
     inverted: Inverted,
 }
 
 impl From<Inverted> for Sent {
     fn from(inverted: Inverted) -> Self {
-        Self { log_prob: inverted.log_prob.to_bits(), inverted: Inverted { log_prob: 0.0, ..inverted } }
+        let log_prob = inverted.log_prob.map(f64::to_bits);
+        Self { log_prob, inverted: Inverted { log_prob: None, ..inverted } }
     }
 }
 
 impl From<Sent> for Inverted {
     fn from(Sent { log_prob, inverted }: Sent) -> Self {
-        Self { log_prob: f64::from_bits(log_prob), ..inverted }
+        Self { log_prob: log_prob.map(f64::from_bits), ..inverted }
     }
 }
 

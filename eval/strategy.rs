@@ -32,6 +32,9 @@ pub(crate) fn searching(search: &SearchOptions) -> String {
         let (rounds, parents) = (search.rounds, search.parents);
         text += &format!(", {rounds} rounds of {} from each of {parents}", decodes(&search.each));
     }
+    if search.recombined > 0 {
+        text += &format!(", {} put together of them a round", search.recombined);
+    }
     if let Some(budget) = search.budget {
         text += &format!(", at most {budget} encodings");
     }

@@ -38,8 +38,9 @@ pub struct Origin {
 pub struct Inverted {
     /// The text.
     pub text: String,
-    /// Sum of the natural log-probabilities of its tokens, the end included.
-    pub log_prob: f64,
+    /// Sum of the natural log-probabilities of its tokens, the end included, given what it was decoded from; none where
+    /// a search put it together.
+    pub log_prob: Option<f64>,
     /// Number of tokens, the end not included.
     pub tokens: usize,
     /// Whether the text ended before the limit.
@@ -56,7 +57,7 @@ impl Inverted {
     /// An empty text that nothing was decoded for.
     pub(crate) fn nothing() -> Self {
         let (text, course) = (String::new(), Vec::new());
-        Self { text, log_prob: 0.0, tokens: 0, finished: false, encodings: 0, course }
+        Self { text, log_prob: None, tokens: 0, finished: false, encodings: 0, course }
     }
 }
 
@@ -202,7 +203,7 @@ impl Inverter {
         let Generated { ids, log_prob, finished } = generated;
         Ok(Inverted {
             text: self.text(generated)?,
-            log_prob: *log_prob,
+            log_prob: Some(*log_prob),
             tokens: ids.len(),
             finished: *finished,
             encodings: 0,

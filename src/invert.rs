@@ -48,7 +48,7 @@ pub(crate) struct InvertArgs {
 struct Line<'a> {
     row: usize,
     text: &'a str,
-    log_prob: f64,
+    log_prob: Option<f64>,
     tokens: usize,
     finished: bool,
     #[serde(skip_serializing_if = "Option::is_none")]

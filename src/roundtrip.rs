@@ -45,7 +45,7 @@ struct Line<'a> {
     text: &'a str,
     decoded: &'a str,
     cosine: f64,
-    log_prob: f64,
+    log_prob: Option<f64>,
 }
 
 /// Encodes, decodes, encodes again.

@@ -23,6 +23,9 @@ pub(crate) struct SearchArgs {
     /// Candidates of a text that are refined in a round, each by --beam and --samples [default: what suits the budget, else 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     parents: Option<u32>,
+    /// Put the changes of several candidates together, so many new ones a round [default: what suits the budget, else 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4000))]
+    recombine: Option<u32>,
     /// A text ends when its cosine is at least 1 - X
     #[arg(long, value_name = "X", default_value_t = 1e-4)]
     epsilon: f64,
@@ -69,6 +72,7 @@ impl SearchArgs {
             each: asked.unwrap_or(base.each),
             rounds: self.refine.map_or(base.rounds, |steps| steps as usize),
             parents: self.parents.map_or(base.parents, |parents| parents as usize),
+            recombined: self.recombine.map_or(base.recombined, |count| count as usize),
             budget: self.budget.map(|budget| budget as usize),
             epsilon: self.epsilon,
             patience: self.patience as usize,

@@ -116,7 +116,7 @@ impl Invert for Memory {
         let nearest = Vec::<i64>::try_from(&nearest.argmin(1, false)).unwrap();
         let inverted = |at: i64| Inverted {
             text: self.texts[at as usize].clone(),
-            log_prob: -1.5,
+            log_prob: Some(-1.5),
             tokens: 3,
             finished: at != 0,
             encodings: 0,

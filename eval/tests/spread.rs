@@ -82,7 +82,7 @@ impl Invert for Toy {
             let number = |i: i64| v_ND.double_value(&[at, i]);
             let place = if drawn { format!(" at {}", first + at as u64) } else { String::new() };
             let text = format!("{:.3} letters after {}{place}", number(0) * 7.0, number(1));
-            let (log_prob, tokens) = (f64::NEG_INFINITY, at as usize);
+            let (log_prob, tokens) = (Some(f64::NEG_INFINITY), at as usize);
             Inverted { text, log_prob, tokens, finished: true, encodings: 0, course: Vec::new() }
         };
         Ok((0..v_ND.size()[0]).map(text).collect())

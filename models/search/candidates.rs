@@ -35,9 +35,22 @@ impl Candidates {
         (&candidate.vector, &candidate.inverted.text)
     }
 
+    /// Whether a text has been met.
+    pub(super) fn has(&self, text: &str) -> bool {
+        self.seen.contains(text)
+    }
+
+    /// The `count` best, best first.
+    pub(super) fn best(&self, count: usize) -> Vec<usize> {
+        self.best_of((0..self.all.len()).collect(), count)
+    }
+
     /// The `count` best that have not been refined, best first.
     pub(super) fn best_unrefined(&self, count: usize) -> Vec<usize> {
-        let mut numbers: Vec<usize> = (0..self.all.len()).filter(|&at| !self.all[at].refined).collect();
+        self.best_of((0..self.all.len()).filter(|&at| !self.all[at].refined).collect(), count)
+    }
+
+    fn best_of(&self, mut numbers: Vec<usize>, count: usize) -> Vec<usize> {
         numbers.sort_by(|&a, &b| self.all[b].cosine.total_cmp(&self.all[a].cosine));
         numbers.truncate(count);
         numbers

@@ -3,17 +3,21 @@
 //!
 //! Each round decodes for all texts at once: first guesses in the first, then refinements of each text's best
 //! hypotheses that have not been refined yet (best-first search, as in vec2text's sequence beam, arXiv 2310.06816, but
-//! over all candidates ever seen). A text ends by itself: when its best cosine is near 1, when it has not risen for some
+//! over all candidates ever seen). Then what the candidates of a text have in them is put together anew, without the
+//! decoder ([`recombine`]). A text ends by itself: when its best cosine is near 1, when it has not risen for some
 //! rounds, or when its budget of encodings is used up. What is returned is the best candidate ever seen.
 #![allow(non_snake_case)]
 
 mod candidates;
+mod edits;
 mod options;
+mod recombine;
 
 use std::collections::BTreeMap;
 
 use candidates::Candidates;
 pub use options::{Decodes, SearchOptions};
+use recombine::{Known, recombine};
 use tch::{Device, Kind, Tensor};
 
 use crate::generate::{GenerateOptions, Hypotheses, Source, Strategy};
@@ -49,6 +53,7 @@ impl<'a> Search<'a> {
     /// Those of [`Inverter::invert_from`] and [`Embed::embed`].
     pub fn run(&self, v_ND: &Tensor, first: u64, progress: &mut dyn FnMut(usize)) -> Result<Vec<Inverted>> {
         let mut texts: Vec<Text> = (0..v_ND.size()[0]).map(|_| Text::default()).collect();
+        let targets = rows_of(v_ND)?;
         for round in 0..=self.options.rounds {
             let open: Vec<usize> = (0..texts.len()).filter(|&text| !texts[text].ended).collect();
             if open.is_empty() {
@@ -57,6 +62,10 @@ impl<'a> Search<'a> {
             let decodes = self.decodes(&texts, &open, round);
             let fresh = self.decode(v_ND, &texts, &decodes, round, first)?;
             self.encode(v_ND, &mut texts, fresh)?;
+            if self.options.recombined > 0 {
+                let mixed = self.recombine(&targets, &texts, &open)?;
+                self.encode(v_ND, &mut texts, mixed)?;
+            }
             for decode in &decodes {
                 if let Some(parent) = decode.parent {
                     texts[decode.text].candidates.mark_refined(parent);
@@ -135,6 +144,34 @@ impl<'a> Search<'a> {
         Ok(fresh)
     }
 
+    /// New texts from what the candidates of each open text have in them.
+    fn recombine(
+        &self,
+        targets: &[Vec<f32>],
+        texts: &[Text],
+        open: &[usize],
+    ) -> Result<BTreeMap<usize, Vec<Inverted>>> {
+        let mut fresh = BTreeMap::new();
+        for &text in open {
+            let candidates = &texts[text].candidates;
+            let best = candidates.best(RECOMBINED_FROM);
+            let known: Vec<Known<'_>> = best
+                .into_iter()
+                .map(|number| candidates.get(number))
+                .map(|(vector, text)| Known { text, vector })
+                .collect();
+            let Some((&base, others)) = known.split_first() else { continue };
+            let seen = |text: &str| candidates.has(text);
+            let made = recombine(base, others, &targets[text], self.options.recombined, seen)?;
+            let inverted = |text: String| -> Result<Inverted> {
+                let tokens = self.inverter.vocabulary.encode(&text)?.len();
+                Ok(Inverted { text, tokens, finished: true, ..Inverted::nothing() })
+            };
+            fresh.insert(text, made.into_iter().map(inverted).collect::<Result<_>>()?);
+        }
+        Ok(fresh)
+    }
+
     /// Encodes what each text has not had yet, as far as its budget goes.
     fn encode(&self, v_ND: &Tensor, texts: &mut [Text], fresh: BTreeMap<usize, Vec<Inverted>>) -> Result<()> {
         let mut waiting: Vec<(usize, Inverted)> = Vec::new();
@@ -167,6 +204,14 @@ impl<'a> Search<'a> {
         }
         Ok(())
     }
+}
+
+/// The candidates of a text that are recombined: its best.
+const RECOMBINED_FROM: usize = 64;
+
+fn rows_of(v_ND: &Tensor) -> Result<Vec<Vec<f32>>> {
+    let v_ND = v_ND.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?;
+    (0..v_ND.size()[0]).map(|row| Ok(Vec::try_from(v_ND.f_get(row)?)?)).collect()
 }
 
 /// Candidates whose vectors are in memory at a time before they are handed to their texts.

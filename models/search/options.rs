@@ -27,6 +27,8 @@ pub struct SearchOptions {
     pub parents: usize,
     /// Refinements of each of them.
     pub each: Decodes,
+    /// New texts a round that are put together of those that were encoded.
+    pub recombined: usize,
     /// Encodings a text may cost; `None` for no bound.
     pub budget: Option<usize>,
     /// A text ends when its best cosine is at least 1 - epsilon.
@@ -57,6 +59,7 @@ impl Default for SearchOptions {
             rounds: 0,
             parents: 1,
             each: Decodes { beam: 1, samples: 0 },
+            recombined: 0,
             budget: None,
             epsilon: 1e-4,
             patience: 2,
