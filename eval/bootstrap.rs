@@ -45,14 +45,35 @@ impl Bootstrap {
                 metrics.iter().map(|metric| metric.value(&sums, statistics.len())).collect()
             })
             .collect();
+        (0..metrics.len()).map(|metric| self.interval(resampled.iter().map(|scores| scores[metric]))).collect()
+    }
+
+    /// The intervals of any scores of `rows` rows, which `scores` gives for the rows of a resample; `None` without rows or
+    /// resamples. That of a score which is not finite in some resample is not finite.
+    pub fn intervals_of<const N: usize>(
+        &self,
+        rows: usize,
+        scores: impl Fn(&[usize]) -> [f64; N] + Sync,
+    ) -> Option<[[f64; 2]; N]> {
+        if rows == 0 || self.resamples == 0 {
+            return None;
+        }
+        let one = |resample| scores(&self.draw(resample, rows).collect::<Vec<usize>>());
+        let resampled: Vec<[f64; N]> = (0..self.resamples as u64).into_par_iter().map(one).collect();
+        Some(std::array::from_fn(|at| {
+            if resampled.iter().any(|scores| !scores[at].is_finite()) {
+                return [f64::NAN; 2];
+            }
+            self.interval(resampled.iter().map(|scores| scores[at]))
+        }))
+    }
+
+    /// The percentile interval of a score's resamples.
+    fn interval(&self, values: impl Iterator<Item = f64>) -> [f64; 2] {
         let tail = (1.0 - self.confidence.clamp(0.0, 1.0)) / 2.0;
-        (0..metrics.len())
-            .map(|metric| {
-                let mut values: Vec<f64> = resampled.iter().map(|scores| scores[metric]).collect();
-                values.sort_unstable_by(f64::total_cmp);
-                [quantile(&values, tail), quantile(&values, 1.0 - tail)]
-            })
-            .collect()
+        let mut values: Vec<f64> = values.collect();
+        values.sort_unstable_by(f64::total_cmp);
+        [quantile(&values, tail), quantile(&values, 1.0 - tail)]
     }
 
     /// The rows of one resample: `rows` numbers below `rows`.
@@ -85,6 +106,18 @@ mod tests {
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.5);
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 1.0), 4.0);
         assert_eq!(quantile(&[7.0], 0.025), 7.0);
+    }
+
+    #[test]
+    fn any_score_has_the_interval_of_its_resamples() {
+        let bootstrap = Bootstrap { resamples: 200, ..Bootstrap::default() };
+        let numbers: Vec<f64> = (0..100).map(f64::from).collect();
+        let mean = |rows: &[usize]| rows.iter().map(|&row| numbers[row]).sum::<f64>() / rows.len() as f64;
+        let of = |rows: &[usize]| [mean(rows), f64::NAN, 7.0];
+        let [[low, high], undefined, constant] = bootstrap.intervals_of(100, of).unwrap();
+        assert!(low > 40.0 && low < 49.5 && high > 49.5 && high < 59.0, "{low} {high}");
+        assert!(undefined[0].is_nan() && constant == [7.0, 7.0]);
+        assert!(bootstrap.intervals_of(0, of).is_none());
     }
 
     #[test]

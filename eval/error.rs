@@ -51,6 +51,17 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A configuration of suites that cannot be read.
+    #[error("{path}: {reason}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A part of the program that is JSON and is none.
+    #[error("the edge cases cannot be read")]
+    EdgeCases(#[from] serde_json::Error),
     /// The encoder's tokenizer refused a text.
     #[error("the encoder's tokenizer cannot split a text: {reason}")]
     Tokenize {
@@ -77,7 +88,8 @@ impl Error {
             Error::Shape { .. } => "give one vector a text, each with as many numbers as the space says",
             Error::NonFinite { .. } => "make the vectors again; a sound encoder gives finite numbers",
             Error::Write { .. } => "choose a folder that exists, that you may write to and that has room",
-            Error::Torch(_) | Error::Tokenize { .. } => return None,
+            Error::Config { .. } => "docs/eval.md names every key; configs/eval.toml is an example",
+            Error::EdgeCases(_) | Error::Torch(_) | Error::Tokenize { .. } => return None,
             Error::Models(error) => return error.hint(),
             Error::Data(error) => return error.hint(),
         };

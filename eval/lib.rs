@@ -2,13 +2,16 @@
 //!
 //! [`metrics`] compares texts, [`bootstrap`] says how sure a score is, [`score`](fn@score) joins the two for any two
 //! lists of texts. [`round_trip`](fn@round_trip) takes texts through an encoder and a decoder and scores what came
-//! back; its result ([`RoundTrip`]) is described in `docs/eval-schema.md`, and [`table`](fn@table) makes it readable. [`Spread`] lets several
+//! back; its result ([`RoundTrip`]) is described in `docs/eval-schema.md`, and [`table`](fn@table) makes it readable. [`suites`] ask everything else that a decoder is judged by, with [`correlation`] and [`ranking`]. [`learning_curve`] says what more compute would give. [`Spread`] lets several
 //! processes share the work.
 
 pub mod bootstrap;
 pub mod buckets;
+pub mod correlation;
 pub mod error;
+pub mod learning_curve;
 pub mod metrics;
+pub mod ranking;
 pub mod result;
 pub mod round_trip;
 pub mod samples;
@@ -16,6 +19,7 @@ pub mod score;
 pub mod searching;
 pub mod spread;
 mod strategy;
+pub mod suites;
 pub mod table;
 
 pub use bootstrap::Bootstrap;

@@ -23,7 +23,7 @@ use crate::score::{cosines, finite, statistics};
 use crate::strategy::{course, mean, searching, strategy};
 
 /// Texts that each process encodes in one call, so that progress can be told between calls.
-const ENCODE_CHUNK: usize = 512;
+pub(crate) const ENCODE_CHUNK: usize = 512;
 
 /// Texts that each process searches for together: enough for large batches in the last rounds, when most have ended.
 const SEARCHED_TOGETHER: usize = 512;
@@ -224,7 +224,7 @@ impl Input {
 }
 
 /// The vectors of texts, `[N, dim]`, with progress between chunks.
-fn embed(
+pub(crate) fn embed(
     encoder: &dyn Embed,
     texts: &[String],
     chunk: usize,
@@ -244,7 +244,7 @@ fn embed(
 }
 
 /// The texts of vectors, with progress between batches.
-fn decode(
+pub(crate) fn decode(
     inverter: &dyn Invert,
     v_ND: &Tensor,
     options: &GenerateOptions,
@@ -328,10 +328,7 @@ fn settings(
         available: rows.len(),
         truncated: rows.iter().filter(|row| row.truncated).count(),
         unfinished: rows.iter().filter(|row| !row.finished).count(),
-        strategy: match inverter.search() {
-            Some(search) => searching(search),
-            None => strategy(&options.generate.strategy),
-        },
+        strategy: strategy_of(inverter, &options.generate),
         search: inverter.search().cloned(),
         encodings: mean(inverted.iter().map(|text| text.encodings as f64)),
         course: course(inverted),
@@ -347,8 +344,16 @@ fn settings(
     }
 }
 
+/// How a decoder finds its texts, in a few words.
+pub(crate) fn strategy_of(inverter: &dyn Invert, generate: &GenerateOptions) -> String {
+    match inverter.search() {
+        Some(search) => searching(search),
+        None => strategy(&generate.strategy),
+    }
+}
+
 /// The programs that a result depends on, and those whose scores the metrics equal.
-fn versions() -> std::collections::BTreeMap<String, String> {
+pub(crate) fn versions() -> std::collections::BTreeMap<String, String> {
     let list = [
         ("inverse-stella", env!("CARGO_PKG_VERSION")),
         ("libtorch", torch_ext::libtorch_version_built()),

@@ -32,6 +32,9 @@ pub(crate) fn searching(search: &SearchOptions) -> String {
         let (rounds, parents) = (search.rounds, search.parents);
         text += &format!(", {rounds} rounds of {} from each of {parents}", decodes(&search.each));
     }
+    if search.beyond > 0 {
+        text += &format!(", {} guesses beyond the target from each", search.beyond);
+    }
     if search.recombined > 0 {
         text += &format!(", {} put together of them a round", search.recombined);
     }

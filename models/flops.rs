@@ -47,9 +47,18 @@ impl DecoderConfig {
     /// the last `tokens` are scored against the vocabulary. `tokens` may be a mean; attention, which grows with the
     /// square, is then that of a text of mean length and a lower bound.
     pub fn flops(&self, tokens: f64) -> Flops {
+        self.flops_behind(0.0, false, tokens)
+    }
+
+    /// The same of a refinement: 3 P positions of prefix and those of a hypothesis before the text, none of them scored.
+    pub fn refinement_flops(&self, hypothesis: f64, tokens: f64) -> Flops {
+        self.flops_behind(hypothesis, true, tokens)
+    }
+
+    fn flops_behind(&self, hypothesis: f64, refining: bool, tokens: f64) -> Flops {
         let [q, kv] = [self.heads, self.kv_heads].map(|heads| (heads * self.head_dim) as f64);
         let (hidden, layers) = (self.hidden as f64, self.layers as f64);
-        let positions = self.prefix_tokens as f64 + tokens;
+        let positions = self.prefix_positions(refining) as f64 + hypothesis + tokens;
         let weights = hidden * (2.0 * q + 2.0 * kv) + 3.0 * hidden * self.ffn as f64;
         // position i sees i + 1 keys
         let visible = positions * (positions + 1.0) / 2.0;
@@ -58,7 +67,7 @@ impl DecoderConfig {
             blocks: 2.0 * layers * weights * positions,
             attention: 4.0 * layers * q * visible,
             head: 2.0 * self.vocab as f64 * hidden * tokens,
-            projector: 2.0 * projector,
+            projector: 2.0 * projector * if refining { 3.0 } else { 1.0 },
         }
     }
 }

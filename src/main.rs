@@ -12,6 +12,7 @@ mod card;
 mod cli;
 mod completions;
 mod config;
+mod curve;
 mod decoding;
 mod doctor;
 mod encode;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Pairs(args) => pairs::run(args),
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval_verb::run(args),
+        Command::Curve(args) => curve::run(args),
         Command::Export(args) => export::run(args),
         Command::Invert(args) => invert::run(args),
         Command::Roundtrip(args) => roundtrip::run(args),

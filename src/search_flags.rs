@@ -23,6 +23,10 @@ pub(crate) struct SearchArgs {
     /// Candidates of a text that are refined in a round, each by --beam and --samples [default: what suits the budget, else 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4000))]
     parents: Option<u32>,
+    /// Guess so many times a candidate at vectors beyond the target, as seen from its own; no refining decoder is needed
+    /// [default: what suits the budget, else 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
+    beyond: Option<u32>,
     /// Put the changes of several candidates together, so many new ones a round [default: what suits the budget, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4000))]
     recombine: Option<u32>,
@@ -54,24 +58,26 @@ impl SearchArgs {
             return Err(ArgumentError::new(format!("--epsilon {}: must be at least 0", self.epsilon)).into());
         }
         let refines = inverter.config.refines;
-        if self.refine.is_some() && !refines {
+        let without_decoder = self.beyond.unwrap_or(0) + self.recombine.unwrap_or(0) > 0;
+        if self.refine.is_some() && !refines && !without_decoder {
             return Err(ArgumentError::with_hint(
                 "--refine: this decoder has learnt first guesses alone",
-                "train one with [refinement] share above 0, or rank candidates with --rerank",
+                "improve on candidates with --beyond and --recombine, or train a decoder with [refinement] share above 0",
             )
             .into());
         }
         let base = match self.budget {
-            Some(budget) if !refines => rerank_within(budget as usize),
-            Some(budget) => within(budget as usize),
+            Some(budget) => within(budget as usize, refines),
             None => SearchOptions { parents: 4, ..SearchOptions::default() },
         };
         let asked = decoding.candidates();
+        let nothing = Decodes { beam: 0, samples: 0 };
         let options = SearchOptions {
             first: asked.clone().unwrap_or(base.first),
-            each: asked.unwrap_or(base.each),
+            each: if refines { asked.unwrap_or(base.each) } else { nothing },
             rounds: self.refine.map_or(base.rounds, |steps| steps as usize),
             parents: self.parents.map_or(base.parents, |parents| parents as usize),
+            beyond: self.beyond.map_or(base.beyond, |count| count as usize),
             recombined: self.recombine.map_or(base.recombined, |count| count as usize),
             budget: self.budget.map(|budget| budget as usize),
             epsilon: self.epsilon,
@@ -87,7 +93,12 @@ impl SearchArgs {
 const WIDEST: usize = 64;
 
 /// How a budget of encodings is spent: about eight rounds of beams, or more where texts go on getting nearer.
-fn within(budget: usize) -> SearchOptions {
+fn within(budget: usize, refines: bool) -> SearchOptions {
+    if !refines {
+        let beam = budget.div_ceil(4).min(WIDEST);
+        let first = Decodes { beam, samples: budget - beam };
+        return SearchOptions { first, ..SearchOptions::default() };
+    }
     let round = (budget / 8).clamp(2, WIDEST);
     let parents = (round / 4).clamp(1, 4);
     SearchOptions {
@@ -97,11 +108,4 @@ fn within(budget: usize) -> SearchOptions {
         each: Decodes { beam: round.div_ceil(parents), samples: 0 },
         ..SearchOptions::default()
     }
-}
-
-/// The same for a decoder that does not refine.
-fn rerank_within(budget: usize) -> SearchOptions {
-    let beam = budget.div_ceil(4).min(WIDEST);
-    let first = Decodes { beam, samples: budget - beam };
-    SearchOptions { first, ..SearchOptions::default() }
 }

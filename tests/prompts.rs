@@ -92,6 +92,45 @@ fn two_prompts_from_texts_to_an_export() {
     vectors_are_judged_under_their_own_prompt(&small, &encoder, &export);
 }
 
+#[test]
+fn guesses_are_encoded_under_the_prompt_of_their_pair() {
+    let models = tempfile::tempdir().unwrap();
+    let Some(encoder) = minilm_with_prompts(models.path()) else { return };
+    let small = Small::new(&encoder);
+    small.done(&["pairs", "build"], &[two()]);
+    let refining = ["training.max_steps=6", "refinement.share=0.5", "refinement.begin=0.3", "refinement.set_texts=40"];
+    let sets: Vec<String> = refining.into_iter().map(str::to_owned).chain([two()]).collect();
+    small.done(&["train"], &sets);
+
+    let pairs = data::pairs::PairSet::open(&small.path("pairs")).unwrap();
+    let latest = fs_err::read_to_string(small.path("run/checkpoints/latest")).unwrap();
+    let state = small.path("run/checkpoints").join(latest.trim()).join("state.json");
+    let state: Value = serde_json::from_slice(&fs_err::read(state).unwrap()).unwrap();
+    let record = serde_json::from_value(state["refinement"]["sets"][0]["shard"].clone()).unwrap();
+    let storage = data::pairs::Storage::F16;
+    let set = data::pairs::ShardFile::open(&small.path("run/hypotheses"), &record, pairs.space(), storage).unwrap();
+    for prompt in ["passage", "query"] {
+        let is_line = |row: usize| set.text(row).unwrap().lines().count() == 1;
+        let rows = (0..set.len()).filter(|&row| set.prompt(row).unwrap() == prompt && is_line(row));
+        let rows: Vec<usize> = rows.collect();
+        assert!(rows.len() > 5, "{} of {} under {prompt}", rows.len(), set.len());
+        let (texts, vectors) = (small.path(&format!("{prompt}.txt")), small.path(&format!("{prompt}.npy")));
+        let lines: Vec<String> = rows.iter().map(|&row| set.text(row).unwrap().to_owned()).collect();
+        write_lines(&texts, &lines);
+        encode(&encoder, &texts, &vectors, &["--prompt", prompt]);
+        let again = tch::Tensor::read_npy(&vectors).unwrap();
+        for (number, &row) in rows.iter().enumerate() {
+            let pair: usize = set.source(row).unwrap().parse().unwrap();
+            assert_eq!(pairs.prompt(pair), prompt);
+            let mut vector = vec![0f32; pairs.dim()];
+            set.vector_into(row, &mut vector);
+            let again = Vec::<f32>::try_from(again.get(number as i64)).unwrap();
+            let cosine: f32 = vector.iter().zip(&again).map(|(a, b)| a * b).sum();
+            assert!(cosine > 0.999, "{cosine} {prompt} {:?}", set.text(row));
+        }
+    }
+}
+
 /// `invert` knows the prompt from the space beside the vectors, `roundtrip` from its flag: the cosines are the same.
 fn vectors_are_judged_under_their_own_prompt(small: &Small, encoder: &Path, decoder: &Path) {
     let (texts, vectors) = (small.path("few.txt"), small.path("few.npy"));

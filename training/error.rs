@@ -90,6 +90,22 @@ pub enum Error {
         /// The folder.
         dir: PathBuf,
     },
+    /// A folder without the record of a training.
+    #[error("{} is no run that has trained: it has no metrics.jsonl with a step in it", run.display())]
+    NoRecord {
+        /// The folder.
+        run: PathBuf,
+    },
+    /// A line of a run's record that cannot be read.
+    #[error("{}:{line}: not a line of a run's record: {reason}", path.display())]
+    RecordLine {
+        /// The record.
+        path: PathBuf,
+        /// Its line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A run that is to be resumed with another recipe or other pairs.
     #[error("the run in {} is of another recipe:{}", dir.display(), indented(.differences))]
     OtherRecipe {
@@ -264,6 +280,7 @@ impl Error {
                 None => "configs/base.toml explains every key; `inverse-stella config show` prints what a recipe resolves to"
                     .into(),
             },
+            Self::NoRecord { .. } => "name a run folder, such as runs/captions, not a checkpoint or an export".into(),
             Self::RunLocked { .. } => "wait for it, stop it, or train in another folder with --set run.dir=DIR".into(),
             Self::RunExists { .. } => {
                 "go on with it with --resume, or train in another folder with --set run.dir=DIR".into()

@@ -3,12 +3,12 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
 /// What a training has to tell.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
     /// The training loop is about to begin, or to go on.
@@ -27,7 +27,7 @@ pub enum Event {
 }
 
 /// What lies ahead.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Start {
     /// Steps done by earlier parts of the run.
     pub step: u64,
@@ -40,7 +40,7 @@ pub struct Start {
 }
 
 /// Numbers of the steps since the last such event: the loss is their mean, norm and learning rate are the last step's.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StepMetrics {
     /// Optimizer steps done.
     pub step: u64,
@@ -49,20 +49,20 @@ pub struct StepMetrics {
     /// Mean loss a target token, nats: of first guesses, where some of the steps were such.
     pub loss: f64,
     /// The same of refinements, where some of the steps were such.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refinement_loss: Option<f64>,
     /// Norm of the gradients before clipping.
     pub grad_norm: f64,
     /// Learning rate.
     pub learning_rate: f64,
     /// Mean consistency loss at its full weight of those steps that had one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency_loss: Option<f64>,
     /// Mean cosine of what it encoded with the targets.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency_cosine: Option<f64>,
     /// Milliseconds that this process spent on it in such a step.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consistency_ms: Option<f64>,
     /// Target tokens a second.
     pub tokens_per_s: f64,
@@ -83,7 +83,7 @@ pub struct StepMetrics {
 }
 
 /// An evaluation on the dev pairs, with the averaged weights where there are such.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DevMetrics {
     /// Optimizer steps done.
     pub step: u64,
@@ -94,7 +94,7 @@ pub struct DevMetrics {
     /// Scores of the round trip; `None` where none was made.
     pub round_trip: Option<DevScores>,
     /// Scores after one greedy refinement; `None` where the decoder has not learnt to refine.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refined: Option<DevScores>,
     /// Texts and what was decoded from their vectors.
     pub samples: Vec<(String, String)>,
@@ -103,7 +103,7 @@ pub struct DevMetrics {
 }
 
 /// The scores of a round trip of dev pairs, as the eval verb names them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "each field is the metric of its name")]
 pub struct DevScores {
     pub n: usize,

@@ -9,7 +9,7 @@ use rand_distr::{Distribution as _, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
-use crate::recipe::NoiseSection;
+use crate::recipe::{NoiseSection, RefinementSection};
 
 /// What a recipe says of noise, with what it is drawn from.
 #[derive(Debug, Clone)]
@@ -91,17 +91,53 @@ impl Noise {
     }
 
     fn stream(&self, what: u64, step: u64, text: u32) -> ChaCha8Rng {
-        let mut hasher = blake3::Hasher::new();
-        for part in [what, self.seed, step, u64::from(text)] {
-            hasher.update(&part.to_le_bytes());
-        }
-        ChaCha8Rng::from_seed(*hasher.finalize().as_bytes())
+        stream(what, self.seed, step, text)
     }
+}
+
+fn stream(what: u64, seed: u64, step: u64, text: u32) -> ChaCha8Rng {
+    let mut hasher = blake3::Hasher::new();
+    for part in [what, seed, step, u64::from(text)] {
+        hasher.update(&part.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(*hasher.finalize().as_bytes())
+}
+
+/// Leads a share `astray` of vectors (N, dim) f32 away from where they are, each to a cosine of its own, uniform between
+/// `cosine` and 1, in a random direction; their lengths stay. What is drawn follows from `seed`, the step and the text.
+///
+/// # Errors
+/// libtorch's own.
+pub(crate) fn lead_astray(
+    v_ND: &Tensor,
+    texts: &[u32],
+    section: &RefinementSection,
+    seed: u64,
+    step: u64,
+) -> Result<Tensor> {
+    let RefinementSection { astray, astray_cosine, .. } = *section;
+    let size = v_ND.size();
+    let dim = (size[1] as usize).max(1);
+    let mut numbers = Vec::<f32>::try_from(v_ND.f_contiguous()?.f_view([-1])?)?;
+    for (row, &text) in numbers.chunks_mut(dim).zip(texts) {
+        let mut random = stream(ASTRAY, seed, step, text);
+        let (is_led, place) = (uniform(&mut random) < astray, uniform(&mut random));
+        if is_led {
+            let length = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+            let cosine = astray_cosine + (1.0 - astray_cosine) * place;
+            // noise of this level is nearly at right angles to the vector
+            let level = length * ((1.0 / (cosine * cosine) - 1.0) / dim as f64).sqrt();
+            perturb(row, level, true, &mut random);
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) * length) as f32);
+        }
+    }
+    Ok(Tensor::f_from_slice(&numbers)?.f_view(size.as_slice())?)
 }
 
 /// What random numbers are for: each use has its own.
 const NOISE: u64 = 0;
 const LENGTHS: u64 = 1;
+const ASTRAY: u64 = 2;
 
 fn uniform(random: &mut ChaCha8Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -135,6 +171,27 @@ mod tests {
 
     fn floats(tensor: &Tensor) -> Vec<f64> {
         tensor.to_kind(Kind::Double).view([-1]).try_into().unwrap()
+    }
+
+    #[test]
+    fn vectors_are_led_as_far_astray_as_is_said() {
+        let texts: Vec<u32> = (0..2000).collect();
+        let v_ND = Tensor::eye(256, (Kind::Float, Device::Cpu)).narrow(0, 0, 1).expand([2000, 256], false) * 3.0;
+        let section = RefinementSection { astray: 0.5, astray_cosine: 0.6, ..RefinementSection::default() };
+        let led = |texts: &[u32], step| {
+            lead_astray(&v_ND.narrow(0, 0, texts.len() as i64), texts, &section, 5, step).unwrap()
+        };
+        let found = led(&texts, 3);
+        let lengths = floats(&found.norm_scalaropt_dim(2.0, [1].as_slice(), false));
+        assert!(lengths.iter().all(|length| (length - 3.0).abs() < 1e-4));
+        let cosines = floats(&Tensor::cosine_similarity(&found, &v_ND, 1, 1e-9));
+        let away: Vec<f64> = cosines.iter().copied().filter(|cosine| *cosine < 0.999_999).collect();
+        assert!((away.len() as f64 / 2000.0 - 0.5).abs() < 0.04);
+        assert!((away.iter().sum::<f64>() / away.len() as f64 - 0.8).abs() < 0.02);
+        assert!(away.iter().all(|cosine| *cosine > 0.5));
+        // each text by itself, and otherwise at another step
+        assert!(led(&texts[7..9], 3).equal(&found.narrow(0, 7, 2)));
+        assert!(!led(&texts, 4).equal(&found));
     }
 
     #[test]

@@ -161,11 +161,6 @@ impl Prepared {
         }
     }
 
-    /// The space of hypotheses: that of the pairs under the first prompt alone.
-    pub fn hypothesis_space(&self) -> models::Space {
-        models::Space { other_prompts: Vec::new(), ..self.pairs.space().clone() }
-    }
-
     /// `blake3:HEX` over the digests of the pair set's shards.
     pub fn pairs_digest(&self) -> String {
         let mut hasher = blake3::Hasher::new();

@@ -386,8 +386,8 @@ impl Training {
 /// The hypotheses that a training refines at `state`.
 fn pool_of(recipe: &Recipe, prepared: &Prepared, state: &State) -> Result<Pool> {
     let Some(refinement) = &state.refinement else { return Ok(Pool::empty(prepared.pairs.dim())) };
-    let (space, most) = (prepared.hypothesis_space(), prepared.config.max_tokens as usize);
-    Pool::open(&recipe.run.dir, &refinement.sets, &space, &prepared.train, &prepared.vocabulary, most)
+    let (space, most) = (prepared.pairs.space(), prepared.config.max_tokens as usize);
+    Pool::open(&recipe.run.dir, &refinement.sets, space, &prepared.train, &prepared.vocabulary, most)
 }
 
 /// Where rank 0 begins: anew, or at the latest checkpoint.

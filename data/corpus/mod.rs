@@ -31,13 +31,12 @@ pub use ir::{IrDocument, IrOptions, IrQuery, IrSet, Qrels, read_ir};
 pub use parquet::panic_is_damage;
 pub use paths::expand;
 pub use sentences::sentences;
-pub use sts::{StsPair, read_sts};
+pub use sts::{StsPair, is_sts, read_sts};
 
 pub(crate) use hub::HubCorpus;
 pub(crate) use ir::read_ir_texts;
 pub(crate) use json::strings_of;
 pub(crate) use paths::{Found, corpus_files};
-pub(crate) use sts::is_sts;
 
 use crate::{Error, Result};
 

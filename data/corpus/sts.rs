@@ -52,7 +52,10 @@ pub fn read_sts(path: &Path) -> Result<Vec<StsPair>> {
 }
 
 /// Whether the first line of a file is that of an STS file.
-pub(crate) fn is_sts(path: &Path) -> Result<bool> {
+///
+/// # Errors
+/// The disk's.
+pub fn is_sts(path: &Path) -> Result<bool> {
     match layout(path) {
         Ok(_) => Ok(true),
         Err(Error::Layout { .. } | Error::EmptyFile { .. }) => Ok(false),

@@ -50,6 +50,14 @@ impl ShardFile {
         self.string(Column::Source, row)
     }
 
+    /// Name of the prompt of a row.
+    ///
+    /// # Errors
+    /// As [`ShardFile::text`].
+    pub fn prompt(&self, row: usize) -> Result<&str> {
+        self.string(Column::Prompt, row)
+    }
+
     /// The vector of a row, widened to f32 into `into`, which is as long as the vector. Panics beyond the end, as a
     /// slice does.
     pub fn vector_into(&self, row: usize, into: &mut [f32]) {

@@ -16,7 +16,8 @@ struct Candidate {
     inverted: Inverted,
     vector: Vec<f32>,
     cosine: f64,
-    refined: bool,
+    /// How often it has been refined.
+    refined: u32,
 }
 
 impl Candidates {
@@ -26,7 +27,7 @@ impl Candidates {
     }
 
     pub(super) fn push(&mut self, inverted: Inverted, vector: Vec<f32>, cosine: f64) {
-        self.all.push(Candidate { inverted, vector, cosine, refined: false });
+        self.all.push(Candidate { inverted, vector, cosine, refined: 0 });
     }
 
     /// Vector and text of a candidate.
@@ -42,22 +43,27 @@ impl Candidates {
 
     /// The `count` best, best first.
     pub(super) fn best(&self, count: usize) -> Vec<usize> {
-        self.best_of((0..self.all.len()).collect(), count)
+        self.best_by(count, |candidate| Some(candidate.cosine))
     }
 
-    /// The `count` best that have not been refined, best first.
-    pub(super) fn best_unrefined(&self, count: usize) -> Vec<usize> {
-        self.best_of((0..self.all.len()).filter(|&at| !self.all[at].refined).collect(), count)
+    /// The `count` to be refined next, best first: each refinement that one has had counts as if its cosine were lower by
+    /// `fatigue`; without it, none is refined twice.
+    pub(super) fn parents(&self, count: usize, fatigue: Option<f64>) -> Vec<usize> {
+        self.best_by(count, |candidate| match fatigue {
+            Some(fatigue) => Some(candidate.cosine - fatigue * f64::from(candidate.refined)),
+            None => (candidate.refined == 0).then_some(candidate.cosine),
+        })
     }
 
-    fn best_of(&self, mut numbers: Vec<usize>, count: usize) -> Vec<usize> {
-        numbers.sort_by(|&a, &b| self.all[b].cosine.total_cmp(&self.all[a].cosine));
-        numbers.truncate(count);
-        numbers
+    fn best_by(&self, count: usize, score: impl Fn(&Candidate) -> Option<f64>) -> Vec<usize> {
+        let scores = self.all.iter().enumerate().filter_map(|(at, candidate)| Some((at, score(candidate)?)));
+        let mut scores: Vec<(usize, f64)> = scores.collect();
+        scores.sort_by(|a, b| b.1.total_cmp(&a.1));
+        scores.into_iter().take(count).map(|(at, _)| at).collect()
     }
 
     pub(super) fn mark_refined(&mut self, number: usize) {
-        self.all[number].refined = true;
+        self.all[number].refined += 1;
     }
 
     /// The highest cosine; -1 without a candidate.

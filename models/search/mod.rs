@@ -11,16 +11,15 @@
 mod candidates;
 mod edits;
 mod options;
+mod propose;
 mod recombine;
-
-use std::collections::BTreeMap;
 
 use candidates::Candidates;
 pub use options::{Decodes, SearchOptions};
+use propose::Fresh;
 use recombine::{Known, recombine};
 use tch::{Device, Kind, Tensor};
 
-use crate::generate::{GenerateOptions, Hypotheses, Source, Strategy};
 use crate::inverter::{Inverted, Inverter};
 use crate::{Embed, Error, Result};
 
@@ -40,7 +39,7 @@ impl<'a> Search<'a> {
     pub fn new(inverter: &'a Inverter, encoder: &'a dyn Embed, options: &'a SearchOptions) -> Result<Self> {
         encoder.space().require_within(&inverter.space, "the encoder", "the decoder")?;
         options.check()?;
-        if options.rounds > 0 && !inverter.config.refines {
+        if options.rounds > 0 && options.each.beam + options.each.samples > 0 && !inverter.config.refines {
             return Err(Error::DoesNotRefine);
         }
         Ok(Self { inverter, encoder, options })
@@ -60,7 +59,10 @@ impl<'a> Search<'a> {
                 break;
             }
             let decodes = self.decodes(&texts, &open, round);
-            let fresh = self.decode(v_ND, &texts, &decodes, round, first)?;
+            let fresh = match round {
+                0 => self.guess(v_ND, &decodes, first)?,
+                _ => self.improve(v_ND, &texts, &decodes, round, first)?,
+            };
             self.encode(v_ND, &mut texts, fresh)?;
             if self.options.recombined > 0 {
                 let mixed = self.recombine(&targets, &texts, &open)?;
@@ -80,78 +82,14 @@ impl<'a> Search<'a> {
         Ok(texts.into_iter().map(Text::found).collect())
     }
 
-    /// What is decoded in a round: every open text, or its best hypotheses.
-    fn decodes(&self, texts: &[Text], open: &[usize], round: usize) -> Vec<Decode> {
-        if round == 0 {
-            return open.iter().map(|&text| Decode { text, parent: None, place: 0 }).collect();
-        }
-        let of_text = |&text: &usize| {
-            let parents = texts[text].candidates.best_unrefined(self.options.parents);
-            let decode = move |(place, parent)| Decode { text, parent: Some(parent), place };
-            parents.into_iter().enumerate().map(decode).collect::<Vec<_>>()
-        };
-        open.iter().flat_map(of_text).collect()
-    }
-
-    /// New candidates of each text, in the order in which they are worth encoding: beams before samples, those of the
-    /// better parent before those of the other.
-    fn decode(
-        &self,
-        v_ND: &Tensor,
-        texts: &[Text],
-        decodes: &[Decode],
-        round: usize,
-        first: u64,
-    ) -> Result<BTreeMap<usize, Vec<Inverted>>> {
-        let mut fresh: BTreeMap<usize, Vec<Inverted>> = BTreeMap::new();
-        if decodes.is_empty() {
-            return Ok(fresh);
-        }
-        let rows: Vec<i64> = decodes.iter().map(|decode| decode.text as i64).collect();
-        let target_ND = v_ND.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(v_ND.device())?)?;
-        let number = |decode: &Decode| {
-            let text = first + decode.text as u64;
-            (text << 24) | ((round as u64) << 12) | decode.place as u64
-        };
-        let numbers: Vec<u64> = decodes.iter().map(number).collect();
-        let parents: Vec<(&[f32], &str)> = decodes
-            .iter()
-            .filter_map(|decode| Some(texts[decode.text].candidates.get(decode.parent?)))
-            .collect();
-        let ids: Vec<Vec<u32>> =
-            parents.iter().map(|(_, text)| self.inverter.vocabulary.encode(text)).collect::<Result<_>>()?;
-        let vectors: Vec<f32> = parents.iter().flat_map(|(vector, _)| vector.iter().copied()).collect();
-        let hypothesis_ND = Tensor::f_from_slice(&vectors)?.f_view([parents.len() as i64, v_ND.size()[1]])?;
-        let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
-        let source = Source {
-            v_ND: &target_ND,
-            hypotheses: Some(hypotheses).filter(|_| round > 0),
-            numbers: Some(&numbers),
-        };
-        let each = if round == 0 { &self.options.first } else { &self.options.each };
-        let mut strategies = self.options.strategies(each);
-        if round == 0 && each.beam != 1 {
-            // so that a search is never worse than one guess; mostly it is among the beams
-            strategies.insert(0, Strategy::Greedy);
-        }
-        for strategy in strategies {
-            let options = GenerateOptions { strategy, ..self.options.generate.clone() };
-            let found = self.inverter.invert_from(&source, &options)?;
-            for (decode, candidates) in decodes.iter().zip(found) {
-                fresh.entry(decode.text).or_default().extend(candidates);
-            }
-        }
-        Ok(fresh)
-    }
-
     /// New texts from what the candidates of each open text have in them.
     fn recombine(
         &self,
         targets: &[Vec<f32>],
         texts: &[Text],
         open: &[usize],
-    ) -> Result<BTreeMap<usize, Vec<Inverted>>> {
-        let mut fresh = BTreeMap::new();
+    ) -> Result<Fresh> {
+        let mut fresh = Fresh::new();
         for &text in open {
             let candidates = &texts[text].candidates;
             let best = candidates.best(RECOMBINED_FROM);
@@ -173,7 +111,7 @@ impl<'a> Search<'a> {
     }
 
     /// Encodes what each text has not had yet, as far as its budget goes.
-    fn encode(&self, v_ND: &Tensor, texts: &mut [Text], fresh: BTreeMap<usize, Vec<Inverted>>) -> Result<()> {
+    fn encode(&self, v_ND: &Tensor, texts: &mut [Text], fresh: Fresh) -> Result<()> {
         let mut waiting: Vec<(usize, Inverted)> = Vec::new();
         for (number, candidates) in fresh {
             let text = &mut texts[number];
@@ -216,15 +154,6 @@ fn rows_of(v_ND: &Tensor) -> Result<Vec<Vec<f32>>> {
 
 /// Candidates whose vectors are in memory at a time before they are handed to their texts.
 const ENCODED_TOGETHER: usize = 4096;
-
-/// One thing to decode: a first guess at a text, or a hypothesis of it that is refined.
-#[derive(Debug, Clone, Copy)]
-struct Decode {
-    text: usize,
-    parent: Option<usize>,
-    /// Its place among those of the text.
-    place: usize,
-}
 
 /// A text that is searched for.
 #[derive(Debug, Default)]

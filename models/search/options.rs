@@ -27,6 +27,8 @@ pub struct SearchOptions {
     pub parents: usize,
     /// Refinements of each of them.
     pub each: Decodes,
+    /// Greedy guesses from each of them at vectors beyond the target, which need no refining decoder.
+    pub beyond: usize,
     /// New texts a round that are put together of those that were encoded.
     pub recombined: usize,
     /// Encodings a text may cost; `None` for no bound.
@@ -59,6 +61,7 @@ impl Default for SearchOptions {
             rounds: 0,
             parents: 1,
             each: Decodes { beam: 1, samples: 0 },
+            beyond: 0,
             recombined: 0,
             budget: None,
             epsilon: 1e-4,
@@ -82,8 +85,9 @@ impl SearchOptions {
         if self.first.beam + self.first.samples == 0 {
             return fail("first", "must be at least one beam or one sample");
         }
-        if self.rounds > 0 && (self.parents == 0 || self.each.beam + self.each.samples == 0) {
-            return fail("each", "must be at least one beam or one sample of at least one parent");
+        let each = self.each.beam + self.each.samples + self.beyond + self.recombined;
+        if self.rounds > 0 && (self.parents == 0 || each == 0) {
+            return fail("each", "must be at least one text of at least one parent");
         }
         if self.rounds > 4000 || self.parents > 4000 {
             return fail("rounds", "and parents must be at most 4000");

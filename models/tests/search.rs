@@ -107,6 +107,8 @@ fn options() -> SearchOptions {
         rounds: 4,
         parents: 2,
         each: Decodes { beam: 2, samples: 1 },
+        beyond: 1,
+        recombined: 2,
         patience: 5,
         temperature: 1.0,
         ..SearchOptions::default()
@@ -115,6 +117,14 @@ fn options() -> SearchOptions {
 
 fn search(encoder: &Letters, options: &SearchOptions, v_ND: &Tensor, first: u64) -> Vec<Inverted> {
     Search::new(&inverter(true), encoder, options).unwrap().run(v_ND, first, &mut |_| {}).unwrap()
+}
+
+/// Mean cosine of what is found for vectors by a decoder that refines, or by one that does not.
+fn mean_found(refines: bool, options: &SearchOptions, v_ND: &Tensor) -> f64 {
+    let encoder = Letters::new();
+    let inverter = inverter(refines);
+    let found = Search::new(&inverter, &encoder, options).unwrap().run(v_ND, 0, &mut |_| {}).unwrap();
+    cosines(&found, v_ND).iter().sum::<f64>() / found.len() as f64
 }
 
 fn cosines(texts: &[Inverted], v_ND: &Tensor) -> Vec<f64> {
@@ -164,10 +174,7 @@ fn neither_batch_nor_company_changes_what_is_found() {
 #[test]
 fn refinement_and_more_candidates_come_nearer() {
     let v_ND = vectors(40);
-    let mean = |options: &SearchOptions| {
-        let found = search(&Letters::new(), options, &v_ND, 0);
-        cosines(&found, &v_ND).iter().sum::<f64>() / 40.0
-    };
+    let mean = |options: &SearchOptions| mean_found(true, options, &v_ND);
     let greedy = mean(&SearchOptions::default());
     let first = mean(&SearchOptions { rounds: 0, ..options() });
     let refined = mean(&options());
@@ -178,6 +185,22 @@ fn refinement_and_more_candidates_come_nearer() {
     assert!(
         guesses.iter().zip(&found).all(|(guess, found)| guess.text == found.text && found.encodings == 1)
     );
+}
+
+#[test]
+fn guesses_beyond_the_target_and_recombination_need_no_refining_decoder() {
+    let v_ND = vectors(40);
+    let none = Decodes { beam: 0, samples: 0 };
+    let still = SearchOptions { rounds: 0, beyond: 0, recombined: 0, ..options() };
+    let beyond = SearchOptions { rounds: 4, beyond: 3, each: none.clone(), ..still.clone() };
+    let recombined = SearchOptions { recombined: 6, ..still.clone() };
+    let mean = |options: &SearchOptions| mean_found(false, options, &v_ND);
+    let (still, beyond, recombined) = (mean(&still), mean(&beyond), mean(&recombined));
+    assert!(still < beyond && still < recombined, "{still} {beyond} {recombined}");
+    // what is put together has no probability of its own
+    let only = SearchOptions { each: none, beyond: 0, recombined: 6, ..options() };
+    let found = search(&Letters::new(), &only, &v_ND, 0);
+    assert!(found.iter().any(|found| found.log_prob.is_none() && found.tokens > 0));
 }
 
 #[test]
@@ -211,7 +234,7 @@ fn what_cannot_be_searched_is_refused() {
     let nothing = Decodes { beam: 0, samples: 0 };
     for options in [
         SearchOptions { first: nothing.clone(), ..options() },
-        SearchOptions { each: nothing, ..options() },
+        SearchOptions { each: nothing, beyond: 0, recombined: 0, ..options() },
         SearchOptions { budget: Some(0), ..options() },
         SearchOptions { patience: 0, ..options() },
         SearchOptions { epsilon: f64::NAN, ..options() },

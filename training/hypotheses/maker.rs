@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 use torch_ext::World;
 
+use super::borrow::borrow;
 use super::pool::Pool;
 use super::set::{self, Guess, SetRecord};
+use crate::noise::lead_astray;
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
 use crate::{Error, Result};
@@ -25,6 +27,10 @@ pub(crate) struct Maker<'a> {
     pub(crate) encoder: &'a Encoder,
     pub(crate) world: &'a World,
 }
+
+/// What random numbers of a set are for.
+const GUESSED: u64 = 0;
+const BORROWED: u64 = 1;
 
 /// What a guess is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,21 +64,28 @@ impl Maker<'_> {
                 let share: Vec<Sent> = serde_json::from_slice(&share).map_err(bad)?;
                 guesses.extend(share.into_iter().map(Guess::from));
             }
-            let written =
-                set::write(&self.recipe.run.dir, step, &self.prepared.hypothesis_space(), &guesses)?;
+            // they follow from the seed and cost little: one rank makes them all
+            let mut random = self.random(step, BORROWED);
+            guesses.extend(borrow(self.prepared, self.recipe.refinement.borrowed, &mut random)?);
+            let written = set::write(&self.recipe.run.dir, step, &self.prepared.pairs, &guesses)?;
             serde_json::to_vec(&written).map_err(bad)
         })?;
         serde_json::from_slice(&record).map_err(bad)
     }
 
+    /// A generator for a set; the order of the batches has the streams from 0 on.
+    fn random(&self, step: u64, what: u64) -> ChaCha8Rng {
+        let mut random = ChaCha8Rng::seed_from_u64(self.recipe.training.seed);
+        random.set_stream(u64::MAX - 2 * step - what);
+        random
+    }
+
     /// What the set is made from: it follows from the seed and the step.
     fn tasks(&self, step: u64, pool: &Pool) -> Vec<Task> {
         let section = &self.recipe.refinement;
-        let mut random = ChaCha8Rng::seed_from_u64(self.recipe.training.seed);
-        // the order of the batches has the streams from 0 on
-        random.set_stream(u64::MAX - step);
-        let texts = self.texts();
-        let total = section.set_texts.min(texts.len());
+        let mut random = self.random(step, GUESSED);
+        let texts = self.prepared.train.len();
+        let total = section.set_texts.min(texts);
         let again = ((total as f64 * section.iterates).round() as usize).min(pool.len());
         let drawn = |number: usize| {
             let before = |number: usize| (number as f64 * section.drawn).floor();
@@ -85,24 +98,13 @@ impl Maker<'_> {
             drawn: drawn(number),
         });
         let mut tasks: Vec<Task> = refined.collect();
-        let first = index::sample(&mut random, texts.len(), total - again).into_iter();
+        let first = index::sample(&mut random, texts, total - again).into_iter();
         tasks.extend(first.enumerate().map(|(number, at)| Task {
-            text: texts[at],
+            text: at as u32,
             parent: None,
             drawn: drawn(number),
         }));
         tasks
-    }
-
-    /// Texts whose vectors are under the prompt that guesses are encoded under.
-    fn texts(&self) -> Vec<u32> {
-        let Prepared { pairs, train, .. } = self.prepared;
-        let all = 0..train.len() as u32;
-        if pairs.space().other_prompts.is_empty() {
-            return all.collect();
-        }
-        let prompt = &self.encoder.space().prompt.name;
-        all.filter(|&text| pairs.prompt(train.row(text) as usize) == prompt).collect()
     }
 
     fn guesses(&self, tasks: &[Task], step: u64, pool: &Pool) -> Result<Vec<Guess>> {
@@ -118,22 +120,42 @@ impl Maker<'_> {
                 texts[at] = text;
             }
         }
-        let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let v_ND = if texts.is_empty() { None } else { Some(self.encoder.embed(&borrowed)?) };
-        let mut guesses = Vec::with_capacity(tasks.len());
-        for (number, (task, text)) in tasks.iter().zip(texts).enumerate() {
-            let Some(v_ND) = &v_ND else { break };
-            let vector = Vec::<f32>::try_from(v_ND.f_get(number as i64)?)?;
-            guesses.push(Guess { row: self.prepared.train.row(task.text), text, vector });
+        let rows: Vec<u32> = tasks.iter().map(|task| self.prepared.train.row(task.text)).collect();
+        let vectors = self.encode(&rows, &texts)?;
+        let guess = |((row, text), vector)| Guess { row, text, vector };
+        Ok(rows.into_iter().zip(texts).zip(vectors).map(guess).collect())
+    }
+
+    /// The vectors of guesses at pairs, each under the prompt of its pair's vector.
+    fn encode(&self, rows: &[u32], texts: &[String]) -> Result<Vec<Vec<f32>>> {
+        let mut vectors = vec![Vec::new(); texts.len()];
+        for prompt in self.prepared.pairs.space().prompts() {
+            let own = |&at: &usize| self.prepared.pairs.prompt(rows[at] as usize) == prompt.name;
+            let chosen: Vec<usize> = (0..rows.len()).filter(own).collect();
+            if chosen.is_empty() {
+                continue;
+            }
+            let borrowed: Vec<&str> = chosen.iter().map(|&at| texts[at].as_str()).collect();
+            let v_ND = match self.encoder.space().prompt.text == prompt.text {
+                true => self.encoder.embed(&borrowed)?,
+                false => self.encoder.under(&prompt.name)?.embed(&borrowed)?,
+            };
+            for (number, at) in chosen.into_iter().enumerate() {
+                vectors[at] = Vec::try_from(v_ND.f_get(number as i64)?)?;
+            }
         }
-        Ok(guesses)
+        Ok(vectors)
     }
 
     /// The texts of tasks that are all first guesses or all refinements, and all drawn or all greedy.
     fn decode(&self, tasks: &[Task], step: u64, pool: &Pool) -> Result<Vec<String>> {
         let section = &self.recipe.refinement;
         let rows: Vec<u32> = tasks.iter().map(|task| self.prepared.train.row(task.text)).collect();
-        let v_ND = self.prepared.pairs.vectors(&rows);
+        let mut v_ND = self.prepared.pairs.vectors(&rows);
+        if tasks.iter().all(|task| task.parent.is_none()) {
+            let texts: Vec<u32> = tasks.iter().map(|task| task.text).collect();
+            v_ND = lead_astray(&v_ND, &texts, section, self.recipe.training.seed, step)?;
+        }
         let numbers: Vec<u64> = tasks.iter().map(|task| u64::from(task.text)).collect();
         let parents: Vec<u32> = tasks.iter().filter_map(|task| task.parent).collect();
         let ids: Vec<Vec<u32>> = parents.iter().map(|&parent| pool.ids(parent).to_vec()).collect();

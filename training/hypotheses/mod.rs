@@ -7,6 +7,7 @@
 //! (`pool.rs`).
 
 mod begin;
+mod borrow;
 mod maker;
 mod pool;
 mod schedule;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use data::pairs::pair::Pair;
-use data::pairs::{ShardFile, ShardRecord, ShardWriter, Storage};
+use data::pairs::{PairSet, ShardFile, ShardRecord, ShardWriter, Storage};
 use models::Space;
 use serde::{Deserialize, Serialize};
 
@@ -53,12 +53,12 @@ fn file_name(step: u64) -> String {
 }
 
 /// Writes the set that the weights of `step` made.
-pub(super) fn write(run: &Path, step: u64, space: &Space, guesses: &[Guess]) -> Result<SetRecord> {
+pub(super) fn write(run: &Path, step: u64, pairs: &PairSet, guesses: &[Guess]) -> Result<SetRecord> {
     let dir = folder(run);
     fs_err::create_dir_all(&dir)?;
-    let mut shard = ShardWriter::new(space, Storage::F16)?;
+    let mut shard = ShardWriter::new(pairs.space(), Storage::F16)?;
     for Guess { row, text, vector } in guesses {
-        let (source, prompt) = (row.to_string(), &space.prompt.name);
+        let (source, prompt) = (row.to_string(), pairs.prompt(*row as usize));
         shard.push(&Pair { vector, text, source: &source, domain: "hypotheses", split: "train", prompt })?;
     }
     Ok(SetRecord { step, shard: shard.write(&dir.join(file_name(step)))? })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use models::Flops;
 
-use super::texts::Measured;
+use super::texts::{Measured, refining_share};
 use super::{Fit, Plan, PlanOptions};
 use crate::recipe::{Recipe, TokenizerKind};
 
@@ -34,6 +34,14 @@ pub(super) fn notes(recipe: &Recipe, options: &PlanOptions, measured: Option<&Me
             "memory is that of one of {} processes: its share of a step, and {state} optimizer's state; time is that of one \
              GPU",
             options.processes
+        ));
+    }
+    let refining = refining_share(recipe);
+    if refining > 0.0 {
+        notes.push(format!(
+            "{:.0} % of the steps refine, with a prefix three times as long and a hypothesis as long as the text; the making \
+             of hypotheses comes on top",
+            100.0 * refining
         ));
     }
     notes.push(format!(

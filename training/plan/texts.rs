@@ -31,7 +31,7 @@ impl Measured {
     pub(super) fn new(recipe: &Recipe, prepared: &Prepared, options: &PlanOptions) -> (Self, Epoch) {
         let lengths = prepared.train.lengths();
         let epoch = Epoch::new(&lengths, 0, batch_options(recipe));
-        let of_text = |&length: &u32| prepared.config.flops(f64::from(length));
+        let of_text = |&length: &u32| flops_of_text(recipe, &prepared.config, f64::from(length));
         let measured = Self {
             texts: lengths.len(),
             too_long: prepared.train.too_long,
@@ -50,18 +50,35 @@ fn parts_of(recipe: &Recipe, options: &PlanOptions) -> usize {
     recipe.training.accumulate.max(1) * options.processes.max(1)
 }
 
+/// FLOPs of the forward pass of a text in the mean of the steps: those that refine have a prefix three times as long and
+/// a hypothesis, taken to be as long as the text.
+fn flops_of_text(recipe: &Recipe, config: &DecoderConfig, tokens: f64) -> Flops {
+    let refining = refining_share(recipe);
+    config.flops(tokens) * (1.0 - refining) + config.refinement_flops(tokens, tokens) * refining
+}
+
+/// Share of the steps that refine.
+pub(super) fn refining_share(recipe: &Recipe) -> f64 {
+    recipe.refinement.share * (1.0 - recipe.refinement.begin)
+}
+
+/// Positions of a text of so many target tokens, in the steps that have the most.
+fn width(recipe: &Recipe, tokens: u64) -> u64 {
+    let prefix = recipe.decoder.prefix_tokens as u64;
+    if recipe.refinement.share > 0.0 { 3 * prefix + 2 * tokens } else { prefix + tokens }
+}
+
 /// The part with the most positions. A batch is cut into parts of equal numbers of texts, as the collator does it; the
 /// processes' shares, which are of about as many tokens, are taken as such parts too.
 fn largest(recipe: &Recipe, options: &PlanOptions, epoch: &Epoch, lengths: &[u32]) -> Part {
-    let prefix = recipe.decoder.prefix_tokens as u64;
     let part = |rows: &[u32]| {
         let longest = rows.iter().map(|&row| u64::from(lengths[row as usize])).max().unwrap_or(0);
-        Part { texts: rows.len() as u64, width: prefix + longest }
+        Part { texts: rows.len() as u64, width: width(recipe, longest) }
     };
     let batches = (0..epoch.len()).filter_map(|number| epoch.batch(number));
     let count = parts_of(recipe, options);
     let parts = batches.flat_map(|rows| rows.chunks(rows.len().div_ceil(count).max(1)));
-    parts.map(part).max_by_key(|part| part.positions()).unwrap_or(Part { texts: 0, width: prefix })
+    parts.map(part).max_by_key(|part| part.positions()).unwrap_or(Part { texts: 0, width: width(recipe, 0) })
 }
 
 /// The largest part of a step that a recipe allows: of the shortest texts, since each brings its prefix along. A word
@@ -72,7 +89,7 @@ pub(super) fn largest_on_paper(recipe: &Recipe, options: &PlanOptions) -> Part {
     let texts = (training.batch_tokens / shortest).min(training.batch_texts.unwrap_or(usize::MAX)).max(1);
     Part {
         texts: texts.div_ceil(parts_of(recipe, options)) as u64,
-        width: recipe.decoder.prefix_tokens as u64 + training.batch_tokens.div_ceil(texts) as u64,
+        width: width(recipe, training.batch_tokens.div_ceil(texts) as u64),
     }
 }
 
@@ -89,7 +106,7 @@ pub(super) fn assumed(
     let tokens_per_text = options.tokens_per_text.or(mean).unwrap_or(default);
     let flops = match (measured.zip(count), options.tokens_per_text) {
         (Some((m, count)), None) => m.flops / count,
-        _ => config.flops(tokens_per_text),
+        _ => flops_of_text(recipe, config, tokens_per_text),
     };
     let batch_tokens = recipe.training.batch_tokens as f64;
     let most = recipe.training.batch_texts.map_or(f64::INFINITY, |texts| texts as f64 * tokens_per_text);
@@ -127,6 +144,22 @@ mod tests {
         let (alone, two) = (PlanOptions::default(), PlanOptions { processes: 2, ..PlanOptions::default() });
         assert_eq!(largest(&recipe, &alone, &epoch, &lengths), Part { texts: 5, width: 6 });
         assert_eq!(largest(&recipe, &two, &epoch, &lengths), Part { texts: 3, width: 6 });
+    }
+
+    #[test]
+    fn a_refinement_has_a_longer_prefix_and_a_hypothesis() {
+        let mut recipe = recipe();
+        recipe.refinement.share = 0.5;
+        recipe.refinement.begin = 0.4;
+        assert_eq!(width(&recipe, 10), 12 + 20);
+        let config = recipe.decoder_config(8, 300, 1, 2, 0);
+        let (first, refined) = (config.flops(10.0), config.refinement_flops(10.0, 10.0));
+        assert!((refined.blocks / first.blocks - 32.0 / 14.0).abs() < 1e-12);
+        assert_eq!(refined.head, first.head);
+        assert_eq!(refined.projector, 3.0 * first.projector);
+        // three steps in ten refine
+        let mean = flops_of_text(&recipe, &config, 10.0);
+        assert!((mean.forward() - 0.7 * first.forward() - 0.3 * refined.forward()).abs() < 1e-3);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct RefinementSection {
     pub refresh_every: u64,
     /// Hypotheses in a set. Default: 8192.
     pub set_texts: usize,
+    /// Hypotheses of a set beside the guesses: training texts that lie near the target. Default: 0.
+    pub borrowed: usize,
     /// Sets that are trained on: the newest. Default: 4.
     pub keep_sets: usize,
     /// Share of a set that refines hypotheses of earlier sets; the rest are first guesses. Default: 0.5.
@@ -22,6 +24,11 @@ pub struct RefinementSection {
     pub drawn: f64,
     /// Temperature of what is drawn. Default: 0.7.
     pub temperature: f64,
+    /// Share of the first guesses that are made from a vector near the target, not at it. Guesses at texts that are trained
+    /// on are better than those at new texts will be; these are not. Default: 0.7.
+    pub astray: f64,
+    /// The least cosine of such a vector to its target; between that and 1 it is uniform. Default: 0.6.
+    pub astray_cosine: f64,
     /// Vectors decoded at once. Default: 256.
     pub batch: usize,
 }
@@ -33,10 +40,13 @@ impl Default for RefinementSection {
             begin: 0.4,
             refresh_every: 250,
             set_texts: 8192,
+            borrowed: 0,
             keep_sets: 4,
             iterates: 0.5,
             drawn: 0.5,
             temperature: 0.7,
+            astray: 0.7,
+            astray_cosine: 0.6,
             batch: 256,
         }
     }

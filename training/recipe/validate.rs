@@ -214,6 +214,7 @@ impl Recipe {
             ("begin", refinement.begin),
             ("iterates", refinement.iterates),
             ("drawn", refinement.drawn),
+            ("astray", refinement.astray),
         ] {
             problems.need((0.0..=1.0).contains(&share), &format!("refinement.{field}"), || {
                 format!("is {share}; a share lies within 0 and 1")
@@ -228,6 +229,10 @@ impl Recipe {
             problems.at_least_one(&format!("refinement.{field}"), number);
         }
         problems.positive("refinement.temperature", refinement.temperature);
+        let cosine = refinement.astray_cosine;
+        problems.need(cosine > 0.0 && cosine <= 1.0, "refinement.astray_cosine", || {
+            format!("{cosine} must be above 0 and at most 1")
+        });
         let noise = &self.noise;
         for (field, share) in [("share", noise.share), ("withheld", noise.withheld)] {
             problems.need((0.0..=1.0).contains(&share), &format!("noise.{field}"), || {

@@ -1,0 +1,91 @@
+//! What the suites found: one object, for machines (docs/eval-schema.md) and for reports.
+
+use std::collections::BTreeMap;
+
+use models::Space;
+use serde::{Deserialize, Serialize};
+
+use super::edge_cases::EdgeResult;
+use super::retrieval::RetrievalResult;
+use super::robustness::Robust;
+use super::self_retrieval::SelfRetrieval;
+use super::sts::StsResult;
+use crate::bootstrap::Bootstrap;
+use crate::result::{DecoderRecord, RoundTrip, Samples, Scores};
+
+/// Name and version of the schema; the number grows when a key changes its meaning or goes.
+pub const SCHEMA: &str = "inverse-stella/evaluation/1";
+
+/// What the suites found about a decoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Whether a limit left something out somewhere, so that the scores are a trial and not the result.
+    pub trial: bool,
+    /// The limit of texts a set, where one was given.
+    pub limit: Option<usize>,
+    /// The decoder.
+    pub decoder: DecoderRecord,
+    /// The space of the vectors that it reads.
+    pub space: Space,
+    /// The space of the second encoder that judged too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Space>,
+    /// How texts were decoded, in a few words.
+    pub strategy: String,
+    /// Data type of the decoder's weights.
+    pub dtype: String,
+    /// Resamples behind the intervals, their confidence and seed.
+    pub bootstrap: Bootstrap,
+    /// The round trip of texts, by length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reconstruction: Option<RoundTrip>,
+    /// Whether those texts find themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_retrieval: Option<SelfRetrieval>,
+    /// STS sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sts: Vec<StsResult>,
+    /// Retrieval collections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retrieval: Vec<RetrievalResult>,
+    /// Domains, the worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<DomainResult>,
+    /// Edge cases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_cases: Option<EdgeResult>,
+    /// Changed vectors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub robustness: Vec<Robust>,
+    /// What it cost.
+    pub cost: Cost,
+    /// Versions: this program's, libtorch's, and those of the programs whose scores the metrics equal.
+    pub versions: BTreeMap<String, String>,
+}
+
+/// The round trip of one domain's texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DomainResult {
+    /// The domain.
+    pub name: String,
+    /// Its scores; in JSON its keys stand beside the name.
+    #[serde(flatten)]
+    pub scores: Scores,
+    /// Rows to look at.
+    pub samples: Samples,
+}
+
+/// What an evaluation cost.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Cost {
+    /// Texts decoded a second, in the round trip of texts.
+    pub texts_per_s: f64,
+    /// Re-encodings a text there.
+    pub encodings: f64,
+    /// Seconds of all suites, those of an interrupted part not counted.
+    pub seconds: f64,
+    /// The most memory that the process had, bytes; 0 where that is not known.
+    pub memory_bytes: u64,
+}

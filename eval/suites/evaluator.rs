@@ -1,0 +1,240 @@
+//! Runs suites, one task after the other.
+
+use std::path::Path;
+use std::time::Instant;
+
+use data::corpus::{CorpusConfig, IrOptions, open_corpus};
+use models::Embed;
+
+use super::config::SuitesConfig;
+use super::edge_cases::{EdgeCase, edge_cases};
+use super::evaluation::{Cost, DomainResult, Evaluation, SCHEMA};
+use super::journey::Traveller;
+use super::kept::Kept;
+use super::retrieval::{RetrievalTask, retrieval};
+use super::robustness::robustness;
+use super::self_retrieval::self_retrieval;
+use super::sts::{StsTask, sts};
+use crate::bootstrap::Bootstrap;
+use crate::round_trip::{Progress, RoundTripOptions, round_trip, strategy_of, versions};
+use crate::{Error, Result};
+
+/// What a decoder is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Suite {
+    /// Do the words come back?
+    Reconstruction,
+    /// Does a text find itself among the others?
+    SelfRetrieval,
+    /// Are pairs of sentences as alike as before?
+    Sts,
+    /// Are documents still found?
+    Retrieval,
+    /// In which domains is it weak?
+    Domains,
+    /// Do numbers, names, formulas, negations survive?
+    EdgeCases,
+    /// What becomes of vectors that are not quite right?
+    Robustness,
+}
+
+impl Suite {
+    /// All of them, in the order of reports.
+    pub const ALL: [Suite; 7] = [
+        Suite::Reconstruction,
+        Suite::SelfRetrieval,
+        Suite::Sts,
+        Suite::Retrieval,
+        Suite::Domains,
+        Suite::EdgeCases,
+        Suite::Robustness,
+    ];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Suite::Reconstruction => "reconstruction",
+            Suite::SelfRetrieval => "self-retrieval",
+            Suite::Sts => "sts",
+            Suite::Retrieval => "retrieval",
+            Suite::Domains => "domains",
+            Suite::EdgeCases => "edge-cases",
+            Suite::Robustness => "robustness",
+        }
+    }
+}
+
+/// A decoder, encoders, and what they are to be judged on.
+pub struct Evaluator<'a> {
+    /// The way there and back, under the prompt of documents and sentences.
+    pub traveller: Traveller<'a>,
+    /// The same under the prompt of queries, where that is another one.
+    pub queries: Option<Traveller<'a>>,
+    /// A second encoder that judges what comes back.
+    pub judge: Option<&'a dyn Embed>,
+    /// The sets.
+    pub config: &'a SuitesConfig,
+    /// Texts of the suites that need some of their own: reconstruction, self-retrieval and robustness.
+    pub texts: &'a [String],
+    /// Limit, samples, resamples, seed.
+    pub options: &'a RoundTripOptions,
+}
+
+impl Evaluator<'_> {
+    /// Runs suites in the order of [`Suite::ALL`]. `kept` is a file in which an interrupted evaluation goes on; it is gone
+    /// when all is done.
+    ///
+    /// # Errors
+    /// [`Error::NoTexts`] for a suite without a set; what encoders and decoder say.
+    pub fn run(&self, suites: &[Suite], kept: Option<&Path>, progress: &mut Progress<'_>) -> Result<Evaluation> {
+        let start = Instant::now();
+        let mut kept = Kept::open(kept, &self.fingerprint());
+        let mut found = self.empty();
+        for suite in Suite::ALL.into_iter().filter(|suite| suites.contains(suite)) {
+            self.run_one(suite, &mut found, &mut kept, progress)?;
+        }
+        found.cost.seconds = start.elapsed().as_secs_f64();
+        kept.remove()?;
+        Ok(found)
+    }
+
+    fn run_one(
+        &self,
+        suite: Suite,
+        found: &mut Evaluation,
+        kept: &mut Kept,
+        progress: &mut Progress<'_>,
+    ) -> Result<()> {
+        let bootstrap = &found.bootstrap.clone();
+        let limited = |texts: usize| &self.texts[..self.texts.len().min(texts).min(self.limit())];
+        match suite {
+            Suite::Reconstruction => {
+                require(!self.texts.is_empty(), "the reconstruction suite: no --texts")?;
+                let result = kept.task("reconstruction", || {
+                    let Traveller { inverter, encoder, .. } = self.traveller;
+                    round_trip(inverter, encoder, self.texts, None, self.options, progress)
+                })?;
+                found.cost.texts_per_s = result.settings.texts_per_s;
+                found.cost.encodings = result.settings.encodings;
+                found.trial |= result.settings.trial;
+                found.reconstruction = Some(result);
+            }
+            Suite::SelfRetrieval => {
+                require(!self.texts.is_empty(), "the self-retrieval suite: no --texts")?;
+                found.self_retrieval = Some(kept.task("self-retrieval", || {
+                    self_retrieval(&self.traveller.travel(limited(usize::MAX), progress)?, bootstrap)
+                })?);
+            }
+            Suite::Sts => {
+                require(!self.config.sts.is_empty(), "the STS suite: no [[sts]] in the configuration")?;
+                for entry in &self.config.sts {
+                    let task = StsTask::read(&entry.name, &entry.path)?;
+                    found.trial |= task.pairs.len() > self.limit();
+                    let task = task.limited(self.options.limit);
+                    let name = format!("sts {}", entry.name);
+                    let run = || sts(&self.traveller, self.judge, &task, bootstrap, progress);
+                    found.sts.push(kept.task(&name, run)?);
+                }
+            }
+            Suite::Retrieval => {
+                require(!self.config.retrieval.is_empty(), "the retrieval suite: no [[retrieval]]")?;
+                let queries = self.queries.as_ref().unwrap_or(&self.traveller);
+                for entry in &self.config.retrieval {
+                    let options = IrOptions { qrels: entry.qrels.clone(), ..IrOptions::default() };
+                    let task = RetrievalTask::read(&entry.name, &entry.path, entry.format, &options)?;
+                    let all = task.queries();
+                    let task = task.limited(self.options.limit);
+                    found.trial |= task.queries() < all;
+                    let name = format!("retrieval {}", entry.name);
+                    let run = || retrieval(queries, &self.traveller, &task, bootstrap, progress);
+                    found.retrieval.push(kept.task(&name, run)?);
+                }
+            }
+            Suite::Domains => self.domains(found, kept, progress)?,
+            Suite::EdgeCases => {
+                let cases = EdgeCase::all()?;
+                let run = || edge_cases(&self.traveller, &cases, bootstrap, progress);
+                found.edge_cases = Some(kept.task("edge-cases", run)?);
+            }
+            Suite::Robustness => {
+                let entry = &self.config.robustness;
+                let run =
+                    || robustness(&self.traveller, limited(entry.texts), &entry.perturbations, bootstrap, progress);
+                found.robustness = kept.task("robustness", run)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The round trip of each domain's texts, the worst first.
+    fn domains(&self, found: &mut Evaluation, kept: &mut Kept, progress: &mut Progress<'_>) -> Result<()> {
+        require(!self.config.domain.is_empty(), "the domains suite: no [[domain]] in the configuration")?;
+        for corpus in &self.config.domain {
+            let name = corpus.domain.clone().unwrap_or_else(|| corpus.name.clone());
+            let limit = self.config.domain_texts.0.min(self.limit());
+            let run = || -> Result<DomainResult> {
+                let texts = texts_of(corpus, limit)?;
+                let Traveller { inverter, encoder, .. } = self.traveller;
+                let found = round_trip(inverter, encoder, &texts, None, self.options, progress)?;
+                Ok(DomainResult { name: name.clone(), scores: found.summary, samples: found.samples })
+            };
+            found.domains.push(kept.task(&format!("domain {name}"), run)?);
+        }
+        let cosine = |domain: &DomainResult| domain.scores.cosine.unwrap_or(0.0);
+        found.domains.sort_by(|a, b| cosine(a).total_cmp(&cosine(b)));
+        Ok(())
+    }
+
+    fn limit(&self) -> usize {
+        self.options.limit.unwrap_or(usize::MAX)
+    }
+
+    fn empty(&self) -> Evaluation {
+        let Traveller { inverter, generate, .. } = self.traveller;
+        let (resamples, seed) = (self.options.bootstrap, self.options.seed);
+        Evaluation {
+            schema: SCHEMA.to_owned(),
+            trial: false,
+            limit: self.options.limit,
+            decoder: inverter.record(),
+            space: inverter.space().clone(),
+            judge: self.judge.map(|judge| judge.space().clone()),
+            strategy: strategy_of(inverter, generate),
+            dtype: inverter.dtype(),
+            bootstrap: Bootstrap { resamples, seed, ..Bootstrap::default() },
+            reconstruction: None,
+            self_retrieval: None,
+            sts: Vec::new(),
+            retrieval: Vec::new(),
+            domains: Vec::new(),
+            edge_cases: None,
+            robustness: Vec::new(),
+            cost: Cost::default(),
+            versions: versions(),
+        }
+    }
+
+    /// What a kept result must have been made with.
+    fn fingerprint(&self) -> String {
+        let of = |encoder: &dyn Embed| encoder.space().id();
+        let parts = (
+            (self.traveller.inverter.record(), self.traveller.inverter.search(), self.traveller.generate),
+            (of(self.traveller.encoder), self.queries.as_ref().map(|way| of(way.encoder)), self.judge.map(of)),
+            (self.options.limit, self.options.samples, self.options.bootstrap, self.options.seed),
+            (self.config, self.texts),
+        );
+        // maps of strings and numbers: nothing in it that JSON could refuse
+        let bytes = serde_json::to_vec(&parts).unwrap_or_default();
+        blake3::hash(&bytes).to_hex().to_string()
+    }
+}
+
+/// The first texts of a corpus.
+fn texts_of(corpus: &CorpusConfig, limit: usize) -> Result<Vec<String>> {
+    let documents = open_corpus(corpus)?.take(limit);
+    Ok(documents.map(|document| Ok(document?.text)).collect::<data::Result<_>>()?)
+}
+
+fn require(there: bool, what: &str) -> Result<()> {
+    if there { Ok(()) } else { Err(Error::NoTexts { what: what.to_owned() }) }
+}

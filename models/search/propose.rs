@@ -1,0 +1,141 @@
+//! What a search decodes: first guesses, and refinements of the best hypotheses.
+#![allow(non_snake_case)]
+
+use std::collections::BTreeMap;
+
+use tch::{Kind, Tensor};
+
+use super::{Search, Text};
+use crate::generate::{GenerateOptions, Hypotheses, Source, Strategy};
+use crate::inverter::Inverted;
+use crate::Result;
+
+/// One thing to decode: a first guess at a text, or a hypothesis of it that is refined.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Decode {
+    pub(super) text: usize,
+    pub(super) parent: Option<usize>,
+    /// Its place among those of the text.
+    place: usize,
+}
+
+/// New candidates of each text, in the order in which they are worth encoding.
+pub(super) type Fresh = BTreeMap<usize, Vec<Inverted>>;
+
+/// How far beyond the target a guess may be at, in distances from hypothesis to target.
+const FARTHEST: f64 = 1.0;
+
+/// Cosine that a refinement must have the better chance to gain to be made once more, from the same hypothesis.
+const FATIGUE: f64 = 0.02;
+
+impl Search<'_> {
+    /// What is decoded in a round: every open text, or its best hypotheses.
+    pub(super) fn decodes(&self, texts: &[Text], open: &[usize], round: usize) -> Vec<Decode> {
+        if round == 0 {
+            return open.iter().map(|&text| Decode { text, parent: None, place: 0 }).collect();
+        }
+        // what is drawn differs from round to round, all else is the same again
+        let fatigue = (self.options.each.samples > 0).then_some(FATIGUE);
+        let of_text = |&text: &usize| {
+            let parents = texts[text].candidates.parents(self.options.parents, fatigue);
+            let decode = move |(place, parent)| Decode { text, parent: Some(parent), place };
+            parents.into_iter().enumerate().map(decode).collect::<Vec<_>>()
+        };
+        open.iter().flat_map(of_text).collect()
+    }
+
+    /// First guesses at the texts of `decodes`; `first` is the number of the first text.
+    pub(super) fn guess(&self, v_ND: &Tensor, decodes: &[Decode], first: u64) -> Result<Fresh> {
+        let numbers = numbers(decodes, 0, first);
+        let target_ND = targets(v_ND, decodes)?;
+        let source = Source { numbers: Some(&numbers), ..Source::vectors(&target_ND) };
+        let mut strategies = self.options.strategies(&self.options.first);
+        if self.options.first.beam != 1 {
+            // so that a search is never worse than one guess; mostly it is among the beams
+            strategies.insert(0, Strategy::Greedy);
+        }
+        let mut fresh = Fresh::new();
+        for strategy in strategies {
+            self.decode(&source, strategy, decodes, &mut fresh)?;
+        }
+        Ok(fresh)
+    }
+
+    /// Better texts than the hypotheses of `decodes`: refinements, beams before samples, then guesses beyond the target.
+    pub(super) fn improve(
+        &self,
+        v_ND: &Tensor,
+        texts: &[Text],
+        decodes: &[Decode],
+        round: usize,
+        first: u64,
+    ) -> Result<Fresh> {
+        let mut fresh = Fresh::new();
+        let hypotheses = decodes.iter().filter_map(|d| Some(texts[d.text].candidates.get(d.parent?)));
+        let hypotheses: Vec<(&[f32], &str)> = hypotheses.collect();
+        if hypotheses.is_empty() {
+            return Ok(fresh);
+        }
+        let numbers = numbers(decodes, round, first);
+        let target_ND = targets(v_ND, decodes)?;
+        let flat: Vec<f32> = hypotheses.iter().flat_map(|(vector, _)| vector.iter().copied()).collect();
+        let size = [hypotheses.len() as i64, v_ND.size()[1]];
+        let hypothesis_ND = Tensor::f_from_slice(&flat)?.f_view(size)?.f_to_device(v_ND.device())?;
+        let strategies = self.options.strategies(&self.options.each);
+        if !strategies.is_empty() {
+            let ids = hypotheses.iter().map(|(_, text)| self.inverter.vocabulary.encode(text));
+            let ids: Vec<Vec<u32>> = ids.collect::<Result<_>>()?;
+            let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
+            let source =
+                Source { v_ND: &target_ND, hypotheses: Some(hypotheses), numbers: Some(&numbers) };
+            for strategy in strategies {
+                self.decode(&source, strategy, decodes, &mut fresh)?;
+            }
+        }
+        for step in 1..=self.options.beyond {
+            let share = FARTHEST * step as f64 / self.options.beyond as f64;
+            let beyond_ND = beyond(&target_ND, &hypothesis_ND, share)?;
+            self.decode(&Source::vectors(&beyond_ND), Strategy::Greedy, decodes, &mut fresh)?;
+        }
+        Ok(fresh)
+    }
+
+    fn decode(
+        &self,
+        source: &Source<'_>,
+        strategy: Strategy,
+        decodes: &[Decode],
+        fresh: &mut Fresh,
+    ) -> Result<()> {
+        let options = GenerateOptions { strategy, ..self.options.generate.clone() };
+        let found = self.inverter.invert_from(source, &options)?;
+        for (decode, candidates) in decodes.iter().zip(found) {
+            fresh.entry(decode.text).or_default().extend(candidates);
+        }
+        Ok(())
+    }
+}
+
+/// The vectors whose texts are wanted, one a decode.
+fn targets(v_ND: &Tensor, decodes: &[Decode]) -> Result<Tensor> {
+    let rows: Vec<i64> = decodes.iter().map(|decode| decode.text as i64).collect();
+    Ok(v_ND.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(v_ND.device())?)?)
+}
+
+/// Numbers that what is drawn follows from: each decode of a search has one of its own.
+fn numbers(decodes: &[Decode], round: usize, first: u64) -> Vec<u64> {
+    let number = |decode: &Decode| {
+        let text = first + decode.text as u64;
+        (text << 24) | ((round as u64) << 12) | decode.place as u64
+    };
+    decodes.iter().map(number).collect()
+}
+
+/// Vectors beyond the targets, seen from the hypotheses, of the targets' lengths: (N, dim) f32. What a guess at the
+/// target left out, it lays stress on.
+fn beyond(target_ND: &Tensor, hypothesis_ND: &Tensor, share: f64) -> Result<Tensor> {
+    let length = |x_ND: &Tensor| x_ND.f_norm_scalaropt_dim(2.0, [1].as_slice(), true);
+    let target_ND = target_ND.f_to_kind(Kind::Float)?;
+    let far_ND = target_ND.f_add(&target_ND.f_sub(hypothesis_ND)?.f_mul_scalar(share)?)?;
+    Ok(far_ND.f_mul(&length(&target_ND)?.f_div(&length(&far_ND)?.f_clamp_min(1e-12)?)?)?)
+}
