@@ -28,9 +28,11 @@ show train --recipe configs/demo.toml --set pairs.dir="$pairs" --set run.dir="$r
     --max-minutes "$minutes" "${resume[@]}"
 
 say "3. How much comes back: held-out texts -> vectors -> texts -> vectors"
-show eval "$run" --pairs "$pairs" --encoder "$encoder" --limit "$limit" --out "$run/report.json"
+show eval "$run" --pairs "$pairs" --encoder "$encoder" --limit "$limit" --out "$run/evaluation.json" \
+    --suite reconstruction,self-retrieval,edge-cases
 
-say "4. The folder that a service or Hugging Face transformers loads"
+say "4. A report to send to a colleague, and the folder that a service or Hugging Face transformers loads"
+show report "$run" --out "$run" --title "The demo's decoder"
 rm -rf "$run/export"
 show export "$run" "$run/export"
 
@@ -39,4 +41,4 @@ show encode --encoder "$encoder" --input "$held_out" --output "$run/held-out.npy
 show invert "$run/export" --vectors "$run/held-out.npy"
 show roundtrip "$(head -n 1 "$held_out")" --decoder "$run/export" --encoder "$encoder"
 
-say "Done. The run is in $run, the export in $run/export; docs/ says what each command can do."
+say "Done. The run is in $run, its report in $run/report.html, the export in $run/export; docs/ says what each command can do."

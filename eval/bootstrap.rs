@@ -69,7 +69,7 @@ impl Bootstrap {
     }
 
     /// The percentile interval of a score's resamples.
-    fn interval(&self, values: impl Iterator<Item = f64>) -> [f64; 2] {
+    pub(crate) fn interval(&self, values: impl Iterator<Item = f64>) -> [f64; 2] {
         let tail = (1.0 - self.confidence.clamp(0.0, 1.0)) / 2.0;
         let mut values: Vec<f64> = values.collect();
         values.sort_unstable_by(f64::total_cmp);
@@ -77,7 +77,7 @@ impl Bootstrap {
     }
 
     /// The rows of one resample: `rows` numbers below `rows`.
-    fn draw(&self, resample: u64, rows: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn draw(&self, resample: u64, rows: usize) -> impl Iterator<Item = usize> {
         let mut generator = ChaCha8Rng::seed_from_u64(self.seed);
         generator.set_stream(resample);
         (0..rows).map(move |_| below(&mut generator, rows))

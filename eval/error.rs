@@ -62,6 +62,12 @@ pub enum Error {
     /// A part of the program that is JSON and is none.
     #[error("the edge cases cannot be read")]
     EdgeCases(#[from] serde_json::Error),
+    /// A page that could not be made.
+    #[error("the report's page cannot be made: {reason}")]
+    Template {
+        /// What the template engine says.
+        reason: String,
+    },
     /// The encoder's tokenizer refused a text.
     #[error("the encoder's tokenizer cannot split a text: {reason}")]
     Tokenize {
@@ -89,7 +95,7 @@ impl Error {
             Error::NonFinite { .. } => "make the vectors again; a sound encoder gives finite numbers",
             Error::Write { .. } => "choose a folder that exists, that you may write to and that has room",
             Error::Config { .. } => "docs/eval.md names every key; configs/eval.toml is an example",
-            Error::EdgeCases(_) | Error::Torch(_) | Error::Tokenize { .. } => return None,
+            Error::EdgeCases(_) | Error::Template { .. } | Error::Torch(_) | Error::Tokenize { .. } => return None,
             Error::Models(error) => return error.hint(),
             Error::Data(error) => return error.hint(),
         };

@@ -31,6 +31,15 @@ pub struct Scores {
     pub exact_match_normalized: f64,
     pub rouge_l: f64,
     pub length_ratio: f64,
+    #[serde(default)]
+    pub cer: f64,
+    /// None where the references have no such fact, as for the two that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number_recall: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_recall: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub negation_recall: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cosine: Option<f64>,
     /// `[low, high]` of each metric; empty without resamples.
@@ -45,6 +54,9 @@ impl Scores {
         let metrics = statistics.metrics();
         let intervals =
             metrics.iter().map(|metric| metric.name().to_owned()).zip(bootstrap.intervals(statistics));
+        // a resample may have none of the few facts that there are
+        let intervals = intervals.filter(|(_, [low, high])| low.is_finite() && high.is_finite());
+        let defined = |metric: Metric| Some(value(metric)).filter(|value| value.is_finite());
         Scores {
             n: statistics.len(),
             bleu: value(Metric::Bleu),
@@ -56,12 +68,16 @@ impl Scores {
             exact_match_normalized: value(Metric::ExactMatchNormalized),
             rouge_l: value(Metric::RougeL),
             length_ratio: value(Metric::LengthRatio),
+            cer: value(Metric::Cer),
+            number_recall: defined(Metric::NumberRecall),
+            name_recall: defined(Metric::NameRecall),
+            negation_recall: defined(Metric::NegationRecall),
             cosine: metrics.contains(&Metric::Cosine).then(|| value(Metric::Cosine)),
             intervals: intervals.collect(),
         }
     }
 
-    /// The score of one metric; `None` for a cosine that was not measured.
+    /// The score of one metric; `None` for one that was not measured or is not defined.
     pub fn get(&self, metric: Metric) -> Option<f64> {
         Some(match metric {
             Metric::Bleu => self.bleu,
@@ -73,6 +89,10 @@ impl Scores {
             Metric::ExactMatchNormalized => self.exact_match_normalized,
             Metric::RougeL => self.rouge_l,
             Metric::LengthRatio => self.length_ratio,
+            Metric::Cer => self.cer,
+            Metric::NumberRecall => return self.number_recall,
+            Metric::NameRecall => return self.name_recall,
+            Metric::NegationRecall => return self.negation_recall,
             Metric::Cosine => return self.cosine,
         })
     }
@@ -164,6 +184,8 @@ pub struct Row {
     pub exact_match_normalized: bool,
     pub rouge_l: f64,
     pub length_ratio: f64,
+    #[serde(default)]
+    pub cer: f64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cosine: Option<f64>,
 }

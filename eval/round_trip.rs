@@ -360,6 +360,7 @@ pub(crate) fn versions() -> std::collections::BTreeMap<String, String> {
         ("metrics: sacrebleu", "2.6.0"),
         ("metrics: rouge-score", "0.1.2"),
         ("metrics: nltk", "3.10.4"),
+        ("metrics: jiwer", "4.0.0"),
     ];
     list.map(|(name, version)| (name.to_owned(), version.to_owned())).into()
 }
@@ -392,6 +393,7 @@ fn rows(
             exact_match_normalized: value(Metric::ExactMatchNormalized) == 1.0,
             rouge_l: value(Metric::RougeL),
             length_ratio: value(Metric::LengthRatio),
+            cer: value(Metric::Cer),
             cosine: Some(value(Metric::Cosine)),
         });
     }

@@ -118,6 +118,7 @@ fn grid(lines: Vec<Vec<String>>) -> String {
 fn name(metric: Metric) -> String {
     let arrow = match metric.better() {
         Better::Higher => "↑",
+        Better::Lower => "↓",
         Better::NearerOne => "→1",
     };
     format!("{metric} {arrow}")

@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, completions, config, curve, doctor, encode, eval_verb, export, invert, launch, pairs, roundtrip, train,
+    bench, completions, config, curve, doctor, encode, eval_verb, export, invert, launch, pairs, report, roundtrip, train,
 };
 
 /// Turn sentence-embedding vectors back into text, and measure how much meaning survives.
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Train(train::TrainArgs),
     /// Texts -> vectors -> texts, scored
     Eval(eval_verb::EvalArgs),
+    /// Evaluations -> a page with plots and samples, Markdown, and what a model card says
+    Report(report::ReportArgs),
     /// Fit a learning curve through several runs: what would more compute give?
     Curve(curve::CurveArgs),
     /// A run -> the folder that a service or Hugging Face transformers loads

@@ -1,6 +1,6 @@
 //! `curve`: a learning curve through the ends of several trainings, and what it says of more compute.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -123,7 +123,7 @@ impl Measure {
         }
     }
 
-    fn of(&self, run: &PathBuf, record: &Record) -> Result<f64> {
+    fn of(&self, run: &Path, record: &Record) -> Result<f64> {
         let Self::Score { metric, .. } = self else {
             return record.dev_loss().with_context(|| format!("{} measured no dev loss", run.display()));
         };

@@ -1,18 +1,20 @@
 //! `eval`: texts -> vectors -> texts, scored.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::Args;
 use data::Split;
 use data::pairs::PairSet;
+use eval::suites::Evaluation;
 use eval::{Invert, RoundTrip, RoundTripOptions, Searching, Spread};
-use models::Inverter;
+use models::{Embed as _, Encoder, Inverter};
 use torch_ext::World;
 
 use crate::decoding::DecodingArgs;
 use crate::encoder_source::{self, EncoderArgs};
+use crate::eval_suites::{self, Judged, SuiteArgs};
 use crate::failure::ArgumentError;
 use crate::output;
 use crate::progress::Progress;
@@ -24,7 +26,7 @@ const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Flags of `eval`.
 #[derive(Debug, Args)]
 #[command(
-    group(clap::ArgGroup::new("what").required(true).args(["texts", "pairs"])),
+    group(clap::ArgGroup::new("what").required(true).multiple(true).args(["texts", "pairs", "suite"])),
     after_help = "\
 Examples:
   inverse-stella eval runs/captions --texts held-out.txt --limit 512
@@ -33,6 +35,7 @@ Examples:
   inverse-stella eval captions-decoder --texts held-out.txt --beam 4 --out runs/captions/report.json
   inverse-stella eval captions-decoder --texts held-out.txt --budget 32
   inverse-stella eval captions-decoder --texts held-out.txt --samples 16 --rerank
+  inverse-stella eval runs/captions --suite all --texts held-out.txt --config configs/eval.toml --out result.json
   inverse-stella launch --processes 4 -- eval runs/captions --texts held-out.txt
 
 The numbers of --json are explained in docs/eval-schema.md.")]
@@ -43,8 +46,8 @@ pub(crate) struct EvalArgs {
     /// Texts to take there and back, one a line (.gz, .xz and .zst too)
     #[arg(long, value_name = "FILE")]
     texts: Option<PathBuf>,
-    /// A pair set, whose vectors (those under --prompt) are taken as they are
-    #[arg(long, value_name = "DIR")]
+    /// A pair set, whose vectors (those under --prompt) are taken as they are; by suites its texts
+    #[arg(long, value_name = "DIR", conflicts_with = "texts")]
     pairs: Option<PathBuf>,
     /// Which part of the pair set: train, dev or test
     #[arg(long, value_name = "SPLIT", default_value = "test", conflicts_with = "texts")]
@@ -73,6 +76,8 @@ pub(crate) struct EvalArgs {
     decoding: DecodingArgs,
     #[command(flatten)]
     search: SearchArgs,
+    #[command(flatten)]
+    suites: SuiteArgs,
 }
 
 /// Takes the texts there and back, and scores what came back.
@@ -107,7 +112,6 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
         Some(searching) => searching,
         None => &inverter,
     };
-    let (inverter, encoder) = (Spread::new(decoder, world), Spread::new(&encoder, world));
     let mut bar: Option<(String, Progress)> = None;
     let mut tell = |stage: &str, done: usize, total: usize| {
         if !world.is_first() {
@@ -123,6 +127,24 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
             bar.at(done as u64, "");
         }
     };
+    if args.suites.wanted() {
+        let judged = Judged {
+            decoder,
+            encoder: &encoder,
+            world,
+            texts: &texts_of(args, &encoder)?,
+            options: &options,
+            device,
+            encoder_dtype: args.encoder.encoder_dtype,
+            kept: args.out.as_deref().map(kept_beside),
+        };
+        let evaluation = args.suites.run(&judged, &mut tell)?;
+        if let Some((_, bar)) = bar {
+            bar.finish();
+        }
+        return if world.is_first() { tell_evaluation(args, &evaluation) } else { Ok(()) };
+    }
+    let (inverter, encoder) = (Spread::new(decoder, world), Spread::new(&encoder, world));
     let result = match (&args.texts, &args.pairs) {
         (Some(path), _) => {
             let texts = data::read_lines(path)?;
@@ -145,6 +167,42 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
         return output::json(&result);
     }
     output::write(|out| write!(out, "{}", eval::table(&result)))
+}
+
+/// The texts of the suites that need some of their own.
+fn texts_of(args: &EvalArgs, encoder: &Encoder) -> Result<Vec<String>> {
+    match (&args.texts, &args.pairs) {
+        (Some(path), _) => Ok(data::read_lines(path)?),
+        (None, Some(dir)) => {
+            let pairs = PairSet::open(dir)?;
+            let rows = pairs.indices_under(args.split, &encoder.space().prompt)?;
+            Ok(rows.into_iter().map(|row| pairs.text(row as usize).to_owned()).collect())
+        }
+        (None, None) => Ok(Vec::new()),
+    }
+}
+
+/// Where the finished tasks of an interrupted evaluation are kept.
+fn kept_beside(out: &Path) -> PathBuf {
+    out.with_extension("kept.json")
+}
+
+fn tell_evaluation(args: &EvalArgs, evaluation: &Evaluation) -> Result<()> {
+    if let Some(path) = &args.out {
+        output::json_file(path, evaluation)?;
+        // now that the whole is safe
+        let kept = kept_beside(path);
+        if kept.exists() {
+            fs_err::remove_file(kept)?;
+        }
+    }
+    if let (Some(path), Some(result)) = (&args.rows, &evaluation.reconstruction) {
+        RoundTrip { rows: evaluation.rows.clone(), ..result.clone() }.write_rows(path)?;
+    }
+    if args.json {
+        return output::json(evaluation);
+    }
+    output::write(|out| write!(out, "{}", eval_suites::text(evaluation)))
 }
 
 /// The result and its rows where the caller wants them kept.

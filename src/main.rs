@@ -18,6 +18,7 @@ mod doctor;
 mod encode;
 mod encoder_flags;
 mod encoder_source;
+mod eval_suites;
 mod eval_verb;
 mod export;
 mod failure;
@@ -26,6 +27,7 @@ mod launch;
 mod output;
 mod pairs;
 mod progress;
+mod report;
 mod roundtrip;
 mod run_recipe;
 mod search_flags;
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Pairs(args) => pairs::run(args),
         Command::Train(args) => train::run(args),
         Command::Eval(args) => eval_verb::run(args),
+        Command::Report(args) => report::run(args),
         Command::Curve(args) => curve::run(args),
         Command::Export(args) => export::run(args),
         Command::Invert(args) => invert::run(args),

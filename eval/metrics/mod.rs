@@ -6,9 +6,11 @@
 //! the score of a set is the mean. So the bootstrap of every metric is exact and adds numbers only.
 
 pub mod bleu;
+pub mod cer;
 pub mod chrf;
 pub mod cosine;
 pub mod exact_match;
+pub mod facts;
 pub mod length_ratio;
 pub(crate) mod ngrams;
 pub mod rouge_l;
@@ -43,6 +45,14 @@ pub enum Metric {
     RougeL,
     /// Words in the hypotheses over words in the references.
     LengthRatio,
+    /// Character error rate: edits over characters of the references, from 0 up.
+    Cer,
+    /// Share of the references' numbers that came back, 0 to 1.
+    NumberRecall,
+    /// Share of the references' names that came back, 0 to 1.
+    NameRecall,
+    /// Share of the references that deny something of which the hypothesis does too, 0 to 1.
+    NegationRecall,
     /// Mean cosine between the input vector and the re-encoded hypothesis's, -1 to 1.
     Cosine,
 }
@@ -52,13 +62,15 @@ pub enum Metric {
 pub enum Better {
     /// The higher the better.
     Higher,
+    /// The lower the better.
+    Lower,
     /// The nearer to 1 the better.
     NearerOne,
 }
 
 impl Metric {
     /// All metrics, in the order of tables and reports.
-    pub const ALL: [Metric; 10] = [
+    pub const ALL: [Metric; 14] = [
         Metric::Bleu,
         Metric::SentenceBleu,
         Metric::Chrf,
@@ -68,6 +80,10 @@ impl Metric {
         Metric::ExactMatchNormalized,
         Metric::RougeL,
         Metric::LengthRatio,
+        Metric::Cer,
+        Metric::NumberRecall,
+        Metric::NameRecall,
+        Metric::NegationRecall,
         Metric::Cosine,
     ];
 
@@ -83,6 +99,10 @@ impl Metric {
             Metric::ExactMatchNormalized => "exact_match_normalized",
             Metric::RougeL => "rouge_l",
             Metric::LengthRatio => "length_ratio",
+            Metric::Cer => "cer",
+            Metric::NumberRecall => "number_recall",
+            Metric::NameRecall => "name_recall",
+            Metric::NegationRecall => "negation_recall",
             Metric::Cosine => "cosine",
         }
     }
@@ -91,6 +111,7 @@ impl Metric {
     pub fn better(self) -> Better {
         match self {
             Metric::LengthRatio => Better::NearerOne,
+            Metric::Cer => Better::Lower,
             _ => Better::Higher,
         }
     }
@@ -101,6 +122,8 @@ impl Metric {
             Metric::Bleu => bleu::COLUMNS,
             Metric::Chrf => chrf::COLUMNS,
             Metric::LengthRatio => length_ratio::COLUMNS,
+            Metric::Cer => cer::COLUMNS,
+            Metric::NumberRecall | Metric::NameRecall | Metric::NegationRecall => facts::COLUMNS,
             _ => 1,
         }
     }
@@ -123,6 +146,8 @@ impl Metric {
             Metric::Bleu => bleu::bleu(own, false),
             Metric::Chrf => chrf::chrf(own),
             Metric::LengthRatio => length_ratio::length_ratio(own),
+            Metric::Cer => cer::cer(own),
+            Metric::NumberRecall | Metric::NameRecall | Metric::NegationRecall => facts::recall(own),
             _ => own[0] / rows.max(1) as f64,
         }
     }
@@ -224,6 +249,11 @@ fn row(reference: &str, hypothesis: &str) -> [f64; Statistics::COLUMNS] {
     put(Metric::ExactMatchNormalized, &[normalised]);
     put(Metric::RougeL, &[rouge_l::rouge_l(reference, hypothesis)]);
     put(Metric::LengthRatio, &length_ratio::statistics(reference, hypothesis));
+    put(Metric::Cer, &cer::statistics(reference, hypothesis));
+    let [numbers, names, negations] = facts::statistics(reference, hypothesis);
+    put(Metric::NumberRecall, &numbers);
+    put(Metric::NameRecall, &names);
+    put(Metric::NegationRecall, &negations);
     row
 }
 
@@ -253,8 +283,10 @@ mod tests {
         let texts = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
         let statistics = Statistics::of(&texts(&["a b c d e"]), &texts(&["a b c d e"]), Some(&[0.5]));
         let scores = statistics.scores();
-        let want = [100.0, 100.0, 100.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5];
-        assert!(scores.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-9), "{scores:?}");
-        assert_eq!(Statistics::of(&texts(&["a"]), &texts(&["a"]), None).metrics().len(), 9);
+        let none = f64::NAN;
+        let want = [100.0, 100.0, 100.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, none, none, none, 0.5];
+        let equal = |(a, b): (&f64, f64)| (a - b).abs() < 1e-9 || (a.is_nan() && b.is_nan());
+        assert!(scores.iter().zip(want).all(equal), "{scores:?}");
+        assert_eq!(Statistics::of(&texts(&["a"]), &texts(&["a"]), None).metrics().len(), 13);
     }
 }

@@ -1,4 +1,4 @@
-//! What the suites found: one object, for machines (docs/eval-schema.md) and for reports.
+//! What the suites found: one object, for machines (docs/evaluation-schema.md) and for reports.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::robustness::Robust;
 use super::self_retrieval::SelfRetrieval;
 use super::sts::StsResult;
 use crate::bootstrap::Bootstrap;
-use crate::result::{DecoderRecord, RoundTrip, Samples, Scores};
+use crate::result::{DecoderRecord, RoundTrip, Row, Samples, Scores};
 
 /// Name and version of the schema; the number grows when a key changes its meaning or goes.
 pub const SCHEMA: &str = "inverse-stella/evaluation/1";
@@ -41,6 +41,9 @@ pub struct Evaluation {
     /// The round trip of texts, by length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconstruction: Option<RoundTrip>,
+    /// Every text of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<Row>,
     /// Whether those texts find themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub self_retrieval: Option<SelfRetrieval>,

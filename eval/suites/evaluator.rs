@@ -4,13 +4,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use data::corpus::{CorpusConfig, IrOptions, open_corpus};
+use models::generate::GenerateOptions;
 use models::Embed;
+use torch_ext::World;
 
 use super::config::SuitesConfig;
 use super::edge_cases::{EdgeCase, edge_cases};
 use super::evaluation::{Cost, DomainResult, Evaluation, SCHEMA};
 use super::journey::Traveller;
-use super::kept::Kept;
+use super::kept::{Kept, stamp};
 use super::retrieval::{RetrievalTask, retrieval};
 use super::robustness::robustness;
 use super::self_retrieval::self_retrieval;
@@ -78,23 +80,26 @@ pub struct Evaluator<'a> {
     pub texts: &'a [String],
     /// Limit, samples, resamples, seed.
     pub options: &'a RoundTripOptions,
+    /// What else changes results, such as the encoder's data type.
+    pub setup: &'a str,
+    /// The processes that take part.
+    pub world: &'a World,
 }
 
 impl Evaluator<'_> {
-    /// Runs suites in the order of [`Suite::ALL`]. `kept` is a file in which an interrupted evaluation goes on; it is gone
-    /// when all is done.
+    /// Runs suites in the order of [`Suite::ALL`]. `kept` is a file in which an interrupted evaluation goes on; it is for the
+    /// caller to remove once the result is safe.
     ///
     /// # Errors
     /// [`Error::NoTexts`] for a suite without a set; what encoders and decoder say.
     pub fn run(&self, suites: &[Suite], kept: Option<&Path>, progress: &mut Progress<'_>) -> Result<Evaluation> {
         let start = Instant::now();
-        let mut kept = Kept::open(kept, &self.fingerprint());
+        let mut kept = Kept::open(kept, &self.fingerprint()?, self.world)?;
         let mut found = self.empty();
         for suite in Suite::ALL.into_iter().filter(|suite| suites.contains(suite)) {
             self.run_one(suite, &mut found, &mut kept, progress)?;
         }
         found.cost.seconds = start.elapsed().as_secs_f64();
-        kept.remove()?;
         Ok(found)
     }
 
@@ -105,15 +110,20 @@ impl Evaluator<'_> {
         kept: &mut Kept,
         progress: &mut Progress<'_>,
     ) -> Result<()> {
-        let bootstrap = &found.bootstrap.clone();
+        let bootstrap = found.bootstrap;
+        let bootstrap = &bootstrap;
         let limited = |texts: usize| &self.texts[..self.texts.len().min(texts).min(self.limit())];
         match suite {
             Suite::Reconstruction => {
                 require(!self.texts.is_empty(), "the reconstruction suite: no --texts")?;
-                let result = kept.task("reconstruction", || {
+                let (result, rows) = kept.task("reconstruction", || {
                     let Traveller { inverter, encoder, .. } = self.traveller;
-                    round_trip(inverter, encoder, self.texts, None, self.options, progress)
+                    let mut result =
+                        round_trip(inverter, encoder, self.texts, None, self.options, progress)?;
+                    let rows = std::mem::take(&mut result.rows);
+                    Ok((result, rows))
                 })?;
+                found.rows = rows;
                 found.cost.texts_per_s = result.settings.texts_per_s;
                 found.cost.encodings = result.settings.encodings;
                 found.trial |= result.settings.trial;
@@ -121,6 +131,7 @@ impl Evaluator<'_> {
             }
             Suite::SelfRetrieval => {
                 require(!self.texts.is_empty(), "the self-retrieval suite: no --texts")?;
+                found.trial |= self.texts.len() > self.limit();
                 found.self_retrieval = Some(kept.task("self-retrieval", || {
                     self_retrieval(&self.traveller.travel(limited(usize::MAX), progress)?, bootstrap)
                 })?);
@@ -158,6 +169,7 @@ impl Evaluator<'_> {
             }
             Suite::Robustness => {
                 let entry = &self.config.robustness;
+                found.trial |= self.texts.len().min(entry.texts) > self.limit();
                 let run =
                     || robustness(&self.traveller, limited(entry.texts), &entry.perturbations, bootstrap, progress);
                 found.robustness = kept.task("robustness", run)?;
@@ -172,6 +184,7 @@ impl Evaluator<'_> {
         for corpus in &self.config.domain {
             let name = corpus.domain.clone().unwrap_or_else(|| corpus.name.clone());
             let limit = self.config.domain_texts.0.min(self.limit());
+            found.trial |= limit < self.config.domain_texts.0;
             let run = || -> Result<DomainResult> {
                 let texts = texts_of(corpus, limit)?;
                 let Traveller { inverter, encoder, .. } = self.traveller;
@@ -203,6 +216,7 @@ impl Evaluator<'_> {
             dtype: inverter.dtype(),
             bootstrap: Bootstrap { resamples, seed, ..Bootstrap::default() },
             reconstruction: None,
+            rows: Vec::new(),
             self_retrieval: None,
             sts: Vec::new(),
             retrieval: Vec::new(),
@@ -215,17 +229,20 @@ impl Evaluator<'_> {
     }
 
     /// What a kept result must have been made with.
-    fn fingerprint(&self) -> String {
-        let of = |encoder: &dyn Embed| encoder.space().id();
-        let parts = (
-            (self.traveller.inverter.record(), self.traveller.inverter.search(), self.traveller.generate),
-            (of(self.traveller.encoder), self.queries.as_ref().map(|way| of(way.encoder)), self.judge.map(of)),
-            (self.options.limit, self.options.samples, self.options.bootstrap, self.options.seed),
-            (self.config, self.texts),
-        );
-        // maps of strings and numbers: nothing in it that JSON could refuse
-        let bytes = serde_json::to_vec(&parts).unwrap_or_default();
-        blake3::hash(&bytes).to_hex().to_string()
+    fn fingerprint(&self) -> Result<String> {
+        let of = |encoder: &dyn Embed| encoder.space().clone();
+        let Traveller { inverter, encoder, generate } = &self.traveller;
+        // how many vectors go together changes nothing
+        let generate = GenerateOptions { batch: 0, ..(*generate).clone() };
+        let sts = self.config.sts.iter().map(|entry| stamp(&entry.path));
+        let retrieval = self.config.retrieval.iter().map(|entry| stamp(&entry.path));
+        let parts = serde_json::to_vec(&(
+            (inverter.record(), stamp(&inverter.record().path), inverter.dtype(), inverter.search(), generate),
+            (of(*encoder), self.queries.as_ref().map(|way| of(way.encoder)), self.judge.map(of)),
+            (self.options.limit, self.options.samples, self.options.bootstrap, self.options.seed, self.setup),
+            (self.config, sts.chain(retrieval).collect::<Vec<_>>(), self.texts, versions(), EdgeCase::all()?),
+        ));
+        Ok(blake3::hash(&parts?).to_hex().to_string())
     }
 }
 

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use torch_ext::World;
 
 use crate::{Error, Result};
 
-/// Results by task, on disk as they are made.
+/// Results by task, on disk as they are made: by rank 0, for all.
 #[derive(Debug)]
 pub(super) struct Kept {
+    /// None where nothing is kept, and on other ranks.
     path: Option<PathBuf>,
     file: File,
 }
@@ -25,18 +27,18 @@ struct File {
 
 impl Kept {
     /// Takes up what lies at `path`, where it is of the same evaluation; a file of another one, or one that is damaged, is
-    /// begun anew.
-    pub(super) fn open(path: Option<&Path>, fingerprint: &str) -> Self {
-        let read = |path: &Path| -> Option<File> {
-            let file: File = serde_json::from_slice(&fs_err::read(path).ok()?).ok()?;
-            (file.fingerprint == fingerprint).then_some(file)
-        };
-        let file = path.and_then(read);
-        if let Some(file) = &file {
+    /// begun anew. All ranks have what rank 0 found, so that all pass over the same tasks.
+    pub(super) fn open(path: Option<&Path>, fingerprint: &str, world: &World) -> Result<Self> {
+        let own = path.filter(|_| world.is_first());
+        let bytes = own.and_then(|path| fs_err::read(path).ok()).unwrap_or_default();
+        let of_all = world.gather_bytes(bytes).map_err(models::Error::from)?;
+        let found = of_all.first().and_then(|bytes| serde_json::from_slice::<File>(bytes).ok());
+        let file = found.filter(|file| file.fingerprint == fingerprint);
+        if let (Some(file), true) = (&file, world.is_first()) {
             tracing::info!("going on with an evaluation that has {} of its tasks behind it", file.done.len());
         }
         let anew = || File { fingerprint: fingerprint.to_owned(), done: BTreeMap::new() };
-        Self { path: path.map(Path::to_owned), file: file.unwrap_or_else(anew) }
+        Ok(Self { path: own.map(Path::to_owned), file: file.unwrap_or_else(anew) })
     }
 
     /// The result of a task: the kept one, or a new one, which is kept.
@@ -65,20 +67,23 @@ impl Kept {
         written.map_err(|source| Error::Write { path: path.clone(), source })?;
         Ok(result)
     }
+}
 
-    /// Forgets it: the evaluation is over.
-    pub(super) fn remove(self) -> Result<()> {
-        match &self.path {
-            Some(path) if path.exists() => {
-                fs_err::remove_file(path).map_err(|source| Error::Write { path: path.clone(), source })
-            }
-            _ => Ok(()),
-        }
+/// What changes when a file, or a file below a folder, is another: names, lengths and times.
+pub(super) fn stamp(path: &Path) -> String {
+    let Ok(meta) = fs_err::metadata(path) else { return "missing".to_owned() };
+    if meta.is_file() {
+        let time = meta.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        return format!("{} {} {:?}", path.display(), meta.len(), time);
     }
+    let entries = fs_err::read_dir(path).into_iter().flatten();
+    let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    below.sort();
+    below.iter().map(|path| stamp(path)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use super::*;
 
@@ -86,19 +91,22 @@ mod tests {
     fn a_task_that_was_done_is_not_done_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kept.json");
-        let mut first = Kept::open(Some(&path), "a");
+        let world = World::alone();
+        let open = |fingerprint: &str| Kept::open(Some(&path), fingerprint, &world).unwrap();
+        let mut first = open("a");
         assert_eq!(first.task("one", || Ok(1.5f64)).unwrap(), 1.5);
         assert!(first.task("two", || -> Result<f64> { Err(Error::NoTexts { what: "it".into() }) }).is_err());
         drop(first);
-        let mut again = Kept::open(Some(&path), "a");
+        let mut again = open("a");
         assert_eq!(again.task("one", || -> Result<f64> { panic!("made again") }).unwrap(), 1.5);
         assert_eq!(again.task("two", || Ok(2.5f64)).unwrap(), 2.5);
         // another evaluation has nothing of it, nor has a file that was cut off
-        assert_eq!(Kept::open(Some(&path), "b").task("one", || Ok(9.5f64)).unwrap(), 9.5);
+        assert_eq!(open("b").task("one", || Ok(9.5f64)).unwrap(), 9.5);
         fs_err::write(&path, "{\"finger").unwrap();
-        let mut damaged = Kept::open(Some(&path), "a");
+        let mut damaged = open("a");
         assert_eq!(damaged.task("one", || Ok(3.5f64)).unwrap(), 3.5);
-        damaged.remove().unwrap();
-        assert!(!path.exists());
+        let before = stamp(folder.path());
+        fs_err::write(folder.path().join("more"), "x").unwrap();
+        assert_ne!(stamp(folder.path()), before);
     }
 }

@@ -40,7 +40,7 @@ pub struct RetrievalTask {
 
 impl RetrievalTask {
     /// Reads a collection from its folder. Queries without a relevant document are left out, as the scores of trec_eval
-    /// leave them out that are judged nowhere; documents without a text stay, and are never found.
+    /// leave them out that are judged nowhere. Documents without a text stay, as what the encoder makes of nothing.
     ///
     /// # Errors
     /// [`Error::NoTexts`] where no query is judged; what reading fails with.

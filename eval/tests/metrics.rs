@@ -27,6 +27,7 @@ struct Row {
     token_f1: f64,
     token_set_f1: f64,
     rouge_l: f64,
+    cer: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -82,6 +83,9 @@ fn rows_score_as_the_reference_programs_say() {
             (Metric::RougeL, row.rouge_l),
         ] {
             near(metric.value(sums, 1), want, &format!("{metric} of row {index} {:?}", row.reference));
+        }
+        if let Some(cer) = row.cer {
+            near(Metric::Cer.value(sums, 1), cer, &format!("cer of row {index} {:?}", row.reference));
         }
     }
 }

@@ -28,8 +28,10 @@ pub struct SearchOptions {
     /// Refinements of each of them.
     pub each: Decodes,
     /// Greedy guesses from each of them at vectors beyond the target, which need no refining decoder.
+    #[serde(default)]
     pub beyond: usize,
     /// New texts a round that are put together of those that were encoded.
+    #[serde(default)]
     pub recombined: usize,
     /// Encodings a text may cost; `None` for no bound.
     pub budget: Option<usize>,

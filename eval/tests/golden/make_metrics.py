@@ -1,6 +1,6 @@
 """Writes metrics.json: what the field's own programs say about pairs of texts.
 
-    pip install sacrebleu rouge-score nltk
+    pip install sacrebleu rouge-score nltk jiwer
     python make_metrics.py
 
 NLTK's trained sentence model is not used: the sentence step is NLTK's Punkt algorithm with the abbreviations of
@@ -12,6 +12,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+import jiwer
 import sacrebleu
 from nltk.tokenize import NLTKWordTokenizer
 from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
@@ -123,6 +124,8 @@ def main():
             "chrf": sacrebleu.sentence_chrf(hypothesis, [reference]).score,
             "token_f1": f1(sum(min(r.count(w), h.count(w)) for w in set(r)), len(r), len(h)),
             "token_set_f1": f1(len(set(r) & set(h)), len(set(r)), len(set(h))),
+            # jiwer refuses an empty reference
+            "cer": jiwer.cer(reference, hypothesis) if reference.strip() else None,
             "rouge_l": rouge.score(reference, hypothesis)["rougeL"].fmeasure,
         })
 
@@ -136,7 +139,7 @@ def main():
     golden = {
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ["sacrebleu", "rouge-score", "nltk"]},
+            **{name: version(name) for name in ["sacrebleu", "rouge-score", "nltk", "jiwer"]},
         },
         "rows": rows,
         "corpus": corpus(PAIRS),

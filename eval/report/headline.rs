@@ -1,0 +1,63 @@
+//! An evaluation in a few sentences.
+
+use crate::suites::Evaluation;
+
+/// Scores below this are named as weak.
+const WEAK: f64 = 0.5;
+
+/// What a reader should take away: how much comes back, what it is good for, where it fails.
+pub fn headline(evaluation: &Evaluation) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if let Some(result) = &evaluation.reconstruction {
+        let scores = &result.summary;
+        let cosine = scores.cosine.map_or(String::new(), |cosine| {
+            format!(", and what comes back has a cosine of {cosine:.2} to what went in")
+        });
+        sentences.push(format!(
+            "Of {} texts, {} come back word for word; {} of the words come back{cosine}.",
+            scores.n,
+            percent(scores.exact_match),
+            percent(scores.token_f1),
+        ));
+    }
+    if let Some(found) = &evaluation.self_retrieval
+        && let Some(first) = found.top_1.value
+    {
+        sentences.push(format!(
+            "{} of them still find their own vector first among {}.",
+            percent(first),
+            found.n
+        ));
+    }
+    let preserved = |name: &str, list: Vec<(String, f64)>| {
+        let mean = list.iter().map(|(_, value)| value).sum::<f64>() / list.len().max(1) as f64;
+        let worst = list.into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+        Some(format!("{name} is preserved to {}, least in {} ({}).", percent(mean), worst.0, percent(worst.1)))
+    };
+    let sts = evaluation.sts.iter().filter_map(|set| Some((set.name.clone(), set.scores.preservation.value?)));
+    sentences.extend(preserved("The likeness of sentences (STS)", sts.collect()));
+    let retrieval =
+        evaluation.retrieval.iter().filter_map(|set| Some((set.name.clone(), set.queries.preservation.value?)));
+    sentences.extend(preserved("Retrieval with queries read back", retrieval.collect()));
+    sentences.extend(weakness(evaluation));
+    sentences
+}
+
+fn weakness(evaluation: &Evaluation) -> Option<String> {
+    let mut weak = Vec::new();
+    if let Some(domain) = evaluation.domains.first()
+        && let Some(cosine) = domain.scores.cosine
+    {
+        weak.push(format!("the domain {} (cosine {cosine:.2})", domain.name));
+    }
+    let edge = evaluation.edge_cases.iter().flat_map(|found| &found.categories);
+    for category in edge.filter(|category| category.passed.value.is_some_and(|passed| passed < WEAK)).take(3) {
+        let passed = category.passed.value.unwrap_or(0.0);
+        weak.push(format!("{} ({} right)", category.category, percent(passed)));
+    }
+    (!weak.is_empty()).then(|| format!("It fails most in {}.", weak.join(", ")))
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}

@@ -1,0 +1,134 @@
+//! A report as Markdown: the numbers without the pictures.
+
+use std::fmt::Write as _;
+
+use super::{Subject, compared, headline};
+use crate::metrics::Metric;
+use crate::suites::Scored;
+
+/// The summary of one or several evaluations.
+pub fn markdown(subjects: &[Subject]) -> String {
+    let mut text = String::from("# Evaluation\n");
+    for subject in subjects {
+        let trial = if subject.evaluation.trial { " (a trial: a limit left texts out)" } else { "" };
+        let sentences = headline(&subject.evaluation).join(" ");
+        let _ = write!(text, "\n**{}**{trial}. {sentences}\n", cell(&subject.name));
+    }
+    let names: Vec<String> = subjects.iter().map(|subject| cell(&subject.name)).collect();
+    let mut table = |title: &str, rows: Vec<(String, Vec<String>)>| {
+        if rows.iter().all(|(_, cells)| cells.iter().all(String::is_empty)) {
+            return;
+        }
+        let _ = write!(text, "\n## {title}\n\n| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+        for (name, cells) in rows {
+            let _ = writeln!(text, "| {} | {} |", cell(&name), cells.join(" | "));
+        }
+    };
+    table("Reconstruction", reconstruction(subjects));
+    let sts = named(subjects, |subject| {
+        let of = |set: &crate::suites::sts::StsResult| {
+            let scores = &set.scores;
+            let after = scored(scores.both.spearman);
+            (set.name.clone(), format!("{} -> {after}", plain(scores.originals.spearman)))
+        };
+        subject.evaluation.sts.iter().map(of).collect()
+    });
+    table("STS, Spearman before -> after", sts);
+    let retrieval = named(subjects, |subject| {
+        let of = |set: &crate::suites::retrieval::RetrievalResult| {
+            let after = scored(set.queries.scores.ndcg_at_10);
+            (set.name.clone(), format!("{} -> {after}", plain(set.originals.ndcg_at_10)))
+        };
+        subject.evaluation.retrieval.iter().map(of).collect()
+    });
+    table("Retrieval, nDCG@10 before -> with queries read back", retrieval);
+    let domains = named(subjects, |subject| {
+        let of = |domain: &crate::suites::DomainResult| {
+            let cosine = domain.scores.cosine.unwrap_or(0.0);
+            (domain.name.clone(), format!("{cosine:.3}, BLEU {:.1}", domain.scores.bleu))
+        };
+        subject.evaluation.domains.iter().map(of).collect()
+    });
+    table("Domains, cosine", domains);
+    let edge = named(subjects, |subject| {
+        let all = subject.evaluation.edge_cases.iter().flat_map(|found| &found.categories);
+        all.map(|category| (category.category.clone(), scored(category.passed))).collect()
+    });
+    table("Edge cases, share that came back", edge);
+    text + &significance(subjects)
+}
+
+fn reconstruction(subjects: &[Subject]) -> Vec<(String, Vec<String>)> {
+    let of = |metric: Metric| {
+        let cells = subjects.iter().map(|subject| {
+            let Some(result) = &subject.evaluation.reconstruction else { return String::new() };
+            let Some(value) = result.summary.get(metric) else { return String::new() };
+            let interval = result.summary.interval(metric);
+            scored(Scored { value: Some(value), interval })
+        });
+        (metric.name().replace('_', " "), cells.collect())
+    };
+    let mut rows: Vec<(String, Vec<String>)> = Metric::ALL.into_iter().map(of).collect();
+    let cost = |subject: &Subject| match &subject.evaluation.reconstruction {
+        Some(result) => format!("{:.1}, {:.1}", result.settings.encodings, result.settings.texts_per_s),
+        None => String::new(),
+    };
+    rows.push(("re-encodings a text, texts a second".into(), subjects.iter().map(cost).collect()));
+    rows
+}
+
+/// Rows by name, in the order in which names are met, a cell for each subject.
+fn named(
+    subjects: &[Subject],
+    of: impl Fn(&Subject) -> Vec<(String, String)>,
+) -> Vec<(String, Vec<String>)> {
+    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
+    for (number, subject) in subjects.iter().enumerate() {
+        for (name, text) in of(subject) {
+            let place = rows.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
+                rows.push((name.clone(), vec![String::new(); subjects.len()]));
+                rows.len() - 1
+            });
+            rows[place].1[number] = text;
+        }
+    }
+    rows
+}
+
+fn significance(subjects: &[Subject]) -> String {
+    let mut text = String::new();
+    for (subject, differences) in subjects.iter().zip(compared(subjects)).filter(|(_, found)| !found.is_empty()) {
+        let _ = write!(
+            text,
+            "\n## {} against {}\n\n| | difference | 95 % interval | p |\n|---|---|---|---|\n",
+            cell(&subject.name),
+            subjects.first().map_or(String::new(), |first| cell(&first.name))
+        );
+        for of in differences {
+            let [low, high] = of.interval;
+            let name = of.metric.replace('_', " ");
+            let _ = writeln!(text, "| {name} | {:+.3} | {low:+.3} to {high:+.3} | {:.3} |", of.difference, of.p);
+        }
+    }
+    text
+}
+
+pub(super) fn plain(scored: Scored) -> String {
+    scored.value.map_or(String::new(), number)
+}
+
+pub(super) fn scored(scored: Scored) -> String {
+    match (scored.value, scored.interval) {
+        (Some(value), Some([low, high])) => format!("{} ({} to {})", number(value), number(low), number(high)),
+        _ => plain(scored),
+    }
+}
+
+fn number(value: f64) -> String {
+    if value.abs() >= 10.0 { format!("{value:.1}") } else { format!("{value:.3}") }
+}
+
+/// Text in a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+}

@@ -1,0 +1,76 @@
+//! Reports that people decide from: one HTML file with plots and samples, a Markdown summary, and what a model card says
+//! of its evaluation. All are made of [`Evaluation`]s, several side by side.
+
+mod card;
+mod diff;
+mod headline;
+mod markdown;
+mod page;
+mod plots;
+pub mod svg;
+
+use serde::{Deserialize, Serialize};
+
+pub use card::{eval_results, model_index};
+pub use headline::headline;
+pub use markdown::markdown;
+pub use page::html;
+
+use crate::metrics::Statistics;
+use crate::significance::{Difference, differences};
+use crate::suites::Evaluation;
+
+/// An evaluation with what is known of how its decoder came to be.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// What it is called in the report.
+    pub name: String,
+    /// What was found.
+    pub evaluation: Evaluation,
+    /// How its training went.
+    pub training: Option<Training>,
+    /// The commands that make it again, one a line.
+    pub commands: Vec<String>,
+}
+
+/// How a training went, for its curves.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Training {
+    /// `[minutes, loss]` of the steps.
+    pub loss: Vec<[f64; 2]>,
+    /// `[minutes, dev loss]`.
+    pub dev_loss: Vec<[f64; 2]>,
+    /// `[minutes, cosine]` of the round trip of dev texts.
+    pub cosine: Vec<[f64; 2]>,
+    /// Trained parameters.
+    pub parameters: i64,
+    /// Target tokens trained on.
+    pub tokens: u64,
+    /// Minutes.
+    pub minutes: f64,
+    /// The recipe.
+    pub recipe: String,
+}
+
+/// The differences of each subject from the first, where both were judged by the same texts; empty for the first.
+pub fn compared(subjects: &[Subject]) -> Vec<Vec<Difference>> {
+    let statistics = |subject: &Subject| -> Option<Statistics> {
+        let rows = &subject.evaluation.rows;
+        let texts = |of: fn(&crate::Row) -> &String| rows.iter().map(of).cloned().collect::<Vec<_>>();
+        let cosines: Option<Vec<f64>> = rows.iter().map(|row| row.cosine).collect();
+        let (references, hypotheses) = (texts(|row| &row.reference), texts(|row| &row.hypothesis));
+        (!rows.is_empty()).then(|| Statistics::of(&references, &hypotheses, cosines.as_deref()))
+    };
+    let references = |subject: &Subject| -> Vec<String> {
+        subject.evaluation.rows.iter().map(|row| row.reference.clone()).collect()
+    };
+    let Some(first) = subjects.first() else { return Vec::new() };
+    let (of_first, texts) = (statistics(first), references(first));
+    let compare = |(number, subject): (usize, &Subject)| match (&of_first, statistics(subject)) {
+        (Some(a), Some(b)) if number > 0 && references(subject) == texts => {
+            differences(a, &b, &first.evaluation.bootstrap)
+        }
+        _ => Vec::new(),
+    };
+    subjects.iter().enumerate().map(compare).collect()
+}

@@ -1,0 +1,206 @@
+//! The plots of a report.
+
+use super::Subject;
+use super::svg::{Axis, BarRow, Bars, Plot, histogram};
+use crate::suites::robustness::Perturbation;
+
+/// A plot with the sentence below it.
+#[derive(Debug, serde::Serialize)]
+pub(super) struct Figure {
+    pub(super) svg: String,
+    pub(super) caption: String,
+}
+
+fn figure(svg: String, caption: &str) -> Figure {
+    Figure { svg, caption: caption.to_owned() }
+}
+
+fn pairs(points: &[[f64; 2]]) -> Vec<(f64, f64)> {
+    points.iter().map(|&[x, y]| (x, y)).collect()
+}
+
+/// Losses against minutes.
+pub(super) fn training(subjects: &[Subject]) -> Option<Figure> {
+    let known: Vec<_> = subjects.iter().filter_map(|subject| Some((subject, subject.training.as_ref()?))).collect();
+    let all = || known.iter().flat_map(|(_, training)| training.loss.iter().chain(&training.dev_loss));
+    all().next()?;
+    let x = Axis::around("minutes", all().map(|point| point[0]).chain([0.0]), false);
+    let mut plot = Plot::new("Loss during the training", x, Axis::around("loss, nats a token", all().map(|p| p[1]), false));
+    for (subject, training) in known {
+        plot = plot.line(&format!("{}: training", subject.name), pairs(&training.loss));
+        plot = plot.line(&format!("{}: dev", subject.name), pairs(&training.dev_loss));
+    }
+    Some(figure(plot.svg(), "The loss a token on training texts (as they come) and on dev texts (averaged weights)."))
+}
+
+/// The round trip of dev texts against minutes.
+pub(super) fn progress(subjects: &[Subject]) -> Option<Figure> {
+    let known: Vec<_> = subjects.iter().filter_map(|subject| Some((subject, subject.training.as_ref()?))).collect();
+    let all = || known.iter().flat_map(|(_, training)| &training.cosine);
+    all().next()?;
+    let x = Axis::around("minutes", all().map(|point| point[0]).chain([0.0]), false);
+    let y = Axis::around("cosine", all().map(|point| point[1]).chain([1.0]), false);
+    let mut plot = Plot::new("Round trip during the training", x, y);
+    for (subject, training) in known {
+        plot = plot.line(&subject.name, pairs(&training.cosine));
+    }
+    Some(figure(plot.svg(), "Cosine of a few dev texts to what came back, one guess each."))
+}
+
+/// Cosine by length.
+pub(super) fn lengths(subjects: &[Subject]) -> Option<Figure> {
+    let known: Vec<_> = subjects.iter().filter_map(|s| Some((s, s.evaluation.reconstruction.as_ref()?))).collect();
+    let mut names: Vec<&str> = Vec::new();
+    for bucket in known.iter().flat_map(|(_, result)| &result.buckets.length) {
+        if !names.contains(&bucket.name.as_str()) {
+            names.push(&bucket.name);
+        }
+    }
+    names.sort_by_key(|name| (name.starts_with('>'), name.trim_matches(['<', '=', '>']).parse::<usize>().ok()));
+    let of = |name: &str| BarRow {
+        name: format!("{name} tokens"),
+        values: known
+            .iter()
+            .map(|(_, result)| {
+                let bucket = result.buckets.length.iter().find(|bucket| bucket.name == name)?;
+                Some((bucket.scores.cosine?, bucket.scores.intervals.get("cosine").copied()))
+            })
+            .collect(),
+    };
+    (!names.is_empty()).then(|| {
+        let bars = Bars {
+            title: "Cosine by length".into(),
+            axis: Axis::between("cosine of what came back to what went in", 0.0, 1.0),
+            rows: names.into_iter().map(of).collect(),
+            series: known.iter().map(|(subject, _)| subject.name.clone()).collect(),
+        };
+        figure(bars.svg(), "Longer texts hold more than one vector tells; bars with 95 % intervals.")
+    })
+}
+
+/// Distribution of the cosines.
+pub(super) fn cosines(subjects: &[Subject]) -> Option<Figure> {
+    let of = |subject: &Subject| -> Vec<f64> {
+        subject.evaluation.rows.iter().filter_map(|row| row.cosine).collect()
+    };
+    let known: Vec<_> = subjects.iter().map(|subject| (subject, of(subject))).filter(|(_, all)| !all.is_empty()).collect();
+    let lowest = known.iter().flat_map(|(_, all)| all).copied().reduce(f64::min)?;
+    let range = (((lowest * 10.0).floor() / 10.0).min(0.9), 1.0);
+    let bars: Vec<_> = known.iter().map(|(subject, all)| (subject, histogram(all, range, 40))).collect();
+    let highest = bars.iter().flat_map(|(_, bars)| bars).map(|bar| bar.2).fold(0.0, f64::max);
+    let y = Axis::around("share of the texts", [0.0, highest].into_iter(), false);
+    let mut plot = Plot::new("Cosines", Axis::between("cosine", range.0, range.1), y);
+    for (subject, bars) in bars {
+        plot = plot.steps(&subject.name, bars);
+    }
+    Some(figure(plot.svg(), "How near what came back lies to what went in, text by text."))
+}
+
+/// Cosines of STS pairs before and after, a plot a set.
+pub(super) fn sts(subjects: &[Subject]) -> Vec<Figure> {
+    let Some(first) = subjects.first() else { return Vec::new() };
+    let plot = |set: &crate::suites::sts::StsResult| {
+        let axis = |label: &str| {
+            let all = set.pairs.iter().flat_map(|pair| [pair[1], pair[2]]);
+            Axis::around(label, all, false)
+        };
+        let points = set.pairs.iter().take(1500).map(|pair| (pair[1], pair[2])).collect();
+        let (low, high) = axis("").range;
+        let plot = Plot::new(&set.name, axis("cosine of the pair, originals"), axis("cosine, both read back"))
+            .dots(&set.name, points)
+            .line("as before", vec![(low, low), (high, high)]);
+        figure(plot.svg(), &format!("{}: a point is a pair of sentences; on the line nothing changed.", set.name))
+    };
+    first.evaluation.sts.iter().map(plot).collect()
+}
+
+/// Domains.
+pub(super) fn domains(subjects: &[Subject]) -> Option<Figure> {
+    let mut names: Vec<&str> = Vec::new();
+    for domain in subjects.iter().flat_map(|subject| &subject.evaluation.domains) {
+        if !names.contains(&domain.name.as_str()) {
+            names.push(&domain.name);
+        }
+    }
+    let of = |name: &str| BarRow {
+        name: name.to_owned(),
+        values: subjects
+            .iter()
+            .map(|subject| {
+                let domain = subject.evaluation.domains.iter().find(|domain| domain.name == name)?;
+                Some((domain.scores.cosine?, domain.scores.intervals.get("cosine").copied()))
+            })
+            .collect(),
+    };
+    (!names.is_empty()).then(|| {
+        let bars = Bars {
+            title: "Cosine by domain".into(),
+            axis: Axis::between("cosine of what came back to what went in", 0.0, 1.0),
+            rows: names.into_iter().map(of).collect(),
+            series: subjects.iter().map(|subject| subject.name.clone()).collect(),
+        };
+        figure(bars.svg(), "The worst domain of the first decoder stands first.")
+    })
+}
+
+/// Edge cases.
+pub(super) fn edge_cases(subjects: &[Subject]) -> Option<Figure> {
+    let first = subjects.iter().find_map(|subject| subject.evaluation.edge_cases.as_ref())?;
+    let of = |name: &str| BarRow {
+        name: name.to_owned(),
+        values: subjects
+            .iter()
+            .map(|subject| {
+                let all = &subject.evaluation.edge_cases.as_ref()?.categories;
+                let passed = all.iter().find(|category| category.category == name)?.passed;
+                Some((passed.value?, passed.interval))
+            })
+            .collect(),
+    };
+    let bars = Bars {
+        title: "Edge cases".into(),
+        axis: Axis::between("share of the cases in which what counts came back", 0.0, 1.0),
+        rows: first.categories.iter().map(|category| of(&category.category)).collect(),
+        series: subjects.iter().map(|subject| subject.name.clone()).collect(),
+    };
+    Some(figure(bars.svg(), "The same number, the same formula, the same name: checked by program, case by case."))
+}
+
+/// Cosine against the noise on the vectors.
+pub(super) fn noise(subjects: &[Subject]) -> Option<Figure> {
+    let of = |subject: &Subject| -> Vec<(f64, f64)> {
+        let level = |perturbation| match perturbation {
+            Perturbation::Noise(level) => Some(level),
+            _ => None,
+        };
+        let all = subject.evaluation.robustness.iter();
+        all.filter_map(|found| Some((level(found.perturbation)?, found.cosine.value?))).collect()
+    };
+    let known: Vec<_> = subjects.iter().map(|subject| (subject, of(subject))).filter(|(_, all)| !all.is_empty()).collect();
+    let all = || known.iter().flat_map(|(_, points)| points);
+    all().next()?;
+    let x = Axis::around("standard deviation of the noise in each number", all().map(|point| point.0), true);
+    let mut plot = Plot::new("Noise on the vectors", x, Axis::between("cosine to the text's own vector", 0.0, 1.0));
+    for (subject, points) in known {
+        plot = plot.line(&subject.name, points);
+    }
+    Some(figure(plot.svg(), "What comes back of vectors that are not quite those of the texts."))
+}
+
+/// Quality against re-encodings, where subjects differ in them.
+pub(super) fn budgets(subjects: &[Subject]) -> Option<Figure> {
+    let of = |subject: &Subject| {
+        let result = subject.evaluation.reconstruction.as_ref()?;
+        Some((result.settings.encodings + 1.0, result.summary.cosine?))
+    };
+    let mut points: Vec<(f64, f64)> = subjects.iter().filter_map(of).collect();
+    points.sort_by(|a, b| a.0.total_cmp(&b.0));
+    points.dedup_by(|a, b| a.0 == b.0);
+    if points.len() < 2 {
+        return None;
+    }
+    let x = Axis::around("re-encodings a text, and 1", points.iter().map(|point| point.0), true);
+    let y = Axis::around("cosine", points.iter().map(|point| point.1).chain([1.0]), false);
+    let plot = Plot::new("Quality against re-encodings", x, y).line("", points);
+    Some(figure(plot.svg(), "What a search by encoding again buys."))
+}
