@@ -45,7 +45,9 @@ impl Bootstrap {
                 metrics.iter().map(|metric| metric.value(&sums, statistics.len())).collect()
             })
             .collect();
-        (0..metrics.len()).map(|metric| self.interval(resampled.iter().map(|scores| scores[metric]))).collect()
+        (0..metrics.len())
+            .map(|metric| self.interval(resampled.iter().map(|scores| scores[metric])))
+            .collect()
     }
 
     /// The intervals of any scores of `rows` rows, which `scores` gives for the rows of a resample; `None` without rows or
@@ -98,6 +100,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

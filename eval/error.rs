@@ -95,7 +95,9 @@ impl Error {
             Error::NonFinite { .. } => "make the vectors again; a sound encoder gives finite numbers",
             Error::Write { .. } => "choose a folder that exists, that you may write to and that has room",
             Error::Config { .. } => "docs/eval.md names every key; configs/eval.toml is an example",
-            Error::EdgeCases(_) | Error::Template { .. } | Error::Torch(_) | Error::Tokenize { .. } => return None,
+            Error::EdgeCases(_) | Error::Template { .. } | Error::Torch(_) | Error::Tokenize { .. } => {
+                return None;
+            }
             Error::Models(error) => return error.hint(),
             Error::Data(error) => return error.hint(),
         };

@@ -39,7 +39,8 @@ impl PowerLaw {
     fn with_exponent(points: &[(f64, f64)], exponent: f64) -> Self {
         let count = points.len() as f64;
         let powers = || points.iter().map(|&(x, y)| (x.powf(-exponent), y));
-        let (mean_u, mean_y) = (powers().map(|(u, _)| u).sum::<f64>() / count, powers().map(|(_, y)| y).sum::<f64>() / count);
+        let (mean_u, mean_y) =
+            (powers().map(|(u, _)| u).sum::<f64>() / count, powers().map(|(_, y)| y).sum::<f64>() / count);
         let covariance: f64 = powers().map(|(u, y)| (u - mean_u) * (y - mean_y)).sum();
         let variance: f64 = powers().map(|(u, _)| (u - mean_u).powi(2)).sum();
         let scale = covariance / variance;

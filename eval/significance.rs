@@ -56,7 +56,8 @@ mod tests {
     use super::*;
 
     fn statistics(hypotheses: impl Fn(usize) -> String) -> Statistics {
-        let references: Vec<String> = (0..60).map(|row| format!("a man sees {row} dogs on the road")).collect();
+        let references: Vec<String> =
+            (0..60).map(|row| format!("a man sees {row} dogs on the road")).collect();
         let hypotheses: Vec<String> = (0..60).map(hypotheses).collect();
         Statistics::of(&references, &hypotheses, None)
     }
@@ -64,7 +65,9 @@ mod tests {
     #[test]
     fn a_clear_difference_is_clear_and_none_is_none() {
         let right = statistics(|row| format!("a man sees {row} dogs on the road"));
-        let wrong = statistics(|row| format!("a man sees {row} cats on the {}", if row % 3 == 0 { "road" } else { "sea" }));
+        let wrong = statistics(|row| {
+            format!("a man sees {row} cats on the {}", if row % 3 == 0 { "road" } else { "sea" })
+        });
         let bootstrap = Bootstrap { resamples: 200, ..Bootstrap::default() };
         let found = differences(&wrong, &right, &bootstrap);
         let exact = found.iter().find(|of| of.metric == "exact_match").unwrap();

@@ -3,7 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, completions, config, curve, doctor, encode, eval_verb, export, invert, launch, pairs, report, roundtrip, train,
+    bench, completions, config, curve, doctor, encode, eval_verb, export, invert, launch, pairs, report,
+    roundtrip, train,
 };
 
 /// Turn sentence-embedding vectors back into text, and measure how much meaning survives.

@@ -111,7 +111,8 @@ impl Measure {
             None => {
                 let names: Vec<&str> = metrics.map(Metric::name).collect();
                 let hint = format!("there are dev_loss, {}", names.join(", "));
-                Err(ArgumentError::with_hint(format!("--metric {name}: no metric that a curve fits"), hint).into())
+                Err(ArgumentError::with_hint(format!("--metric {name}: no metric that a curve fits"), hint)
+                    .into())
             }
         }
     }

@@ -183,12 +183,19 @@ pub(crate) fn text(evaluation: &Evaluation) -> String {
     add(
         "does a text find itself",
         &["texts", "first", "mean reciprocal rank"],
-        found.map(|found| vec![found.n.to_string(), with_interval(found.top_1), with_interval(found.mrr)]).collect(),
+        found
+            .map(|found| vec![found.n.to_string(), with_interval(found.top_1), with_interval(found.mrr)])
+            .collect(),
     );
     let sts = evaluation.sts.iter().flat_map(|set| {
         let judged = set.judge.iter().map(|scores| (format!("{} (judge)", set.name), scores));
         std::iter::once((set.name.clone(), &set.scores)).chain(judged).map(move |(name, scores)| {
-            let list = [scores.originals.spearman, scores.both.spearman, scores.one_side.spearman, scores.preservation];
+            let list = [
+                scores.originals.spearman,
+                scores.both.spearman,
+                scores.one_side.spearman,
+                scores.preservation,
+            ];
             let numbers = list.map(with_interval).into_iter();
             [name, set.n.to_string()].into_iter().chain(numbers).chain([plain(scores.mean_change)]).collect()
         })
@@ -210,21 +217,39 @@ pub(crate) fn text(evaluation: &Evaluation) -> String {
     });
     add(
         "are documents still found (nDCG@10)",
-        &["collection", "queries", "originals", "queries read back", "documents read back", "preserved", "overlap@10"],
+        &[
+            "collection",
+            "queries",
+            "originals",
+            "queries read back",
+            "documents read back",
+            "preserved",
+            "overlap@10",
+        ],
         retrieval.collect(),
     );
     let domains = evaluation.domains.iter().map(|domain| {
         let scores = &domain.scores;
-        let numbers = [scores.bleu, scores.token_f1, 100.0 * scores.exact_match, scores.cosine.unwrap_or(0.0)];
-        [domain.name.clone(), scores.n.to_string()].into_iter().chain(numbers.map(|x| format!("{x:.3}"))).collect()
+        let numbers =
+            [scores.bleu, scores.token_f1, 100.0 * scores.exact_match, scores.cosine.unwrap_or(0.0)];
+        [domain.name.clone(), scores.n.to_string()]
+            .into_iter()
+            .chain(numbers.map(|x| format!("{x:.3}")))
+            .collect()
     });
-    add("domains, the worst first", &["domain", "texts", "BLEU", "token F1", "exact %", "cosine"], domains.collect());
+    add(
+        "domains, the worst first",
+        &["domain", "texts", "BLEU", "token F1", "exact %", "cosine"],
+        domains.collect(),
+    );
     let edge = evaluation.edge_cases.iter().flat_map(|found| &found.categories);
     add(
         "edge cases, the worst first",
         &["category", "cases", "passed", "cosine"],
-        edge.map(|of| vec![of.category.clone(), of.n.to_string(), with_interval(of.passed), plain(of.cosine)])
-            .collect(),
+        edge.map(|of| {
+            vec![of.category.clone(), of.n.to_string(), with_interval(of.passed), plain(of.cosine)]
+        })
+        .collect(),
     );
     let robust = evaluation.robustness.iter().map(|found| {
         let numbers = [found.bleu, found.token_f1, found.cosine, found.cosine_to_changed].map(plain);

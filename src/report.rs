@@ -94,10 +94,15 @@ fn name_of(path: &Path) -> String {
 }
 
 fn in_run(run: &Path) -> Result<PathBuf> {
-    let found = ["evaluation.json", "report.json"].into_iter().map(|name| run.join(name)).find(|file| file.is_file());
+    let found =
+        ["evaluation.json", "report.json"].into_iter().map(|name| run.join(name)).find(|file| file.is_file());
     found.ok_or_else(|| {
-        let hint = format!("inverse-stella eval {0} --texts FILE --suite all --out {0}/evaluation.json", run.display());
-        WorldError::with_hint(format!("{} holds no evaluation.json and no report.json", run.display()), hint).into()
+        let hint = format!(
+            "inverse-stella eval {0} --texts FILE --suite all --out {0}/evaluation.json",
+            run.display()
+        );
+        WorldError::with_hint(format!("{} holds no evaluation.json and no report.json", run.display()), hint)
+            .into()
     })
 }
 
@@ -110,7 +115,8 @@ fn evaluation(file: &Path) -> Result<Evaluation> {
         found => {
             let found = found.map_or("no schema".to_owned(), |found| format!("the schema {found:?}"));
             let message = format!("{}: {found}, not that of an evaluation", file.display());
-            Err(WorldError::with_hint(message, "give what `inverse-stella eval --out FILE.json` has written").into())
+            Err(WorldError::with_hint(message, "give what `inverse-stella eval --out FILE.json` has written")
+                .into())
         }
     }
 }

@@ -93,7 +93,9 @@ impl SearchArgs {
             recombined: self.recombine.map_or(base.recombined, |count| count as usize),
             budget: self.budget.map(|budget| budget as usize),
             epsilon: self.epsilon,
-            patience: self.patience.map_or(if self.budget.is_some() { 4 } else { 2 }, |rounds| rounds as usize),
+            patience: self
+                .patience
+                .map_or(if self.budget.is_some() { 4 } else { 2 }, |rounds| rounds as usize),
             generate: generate.clone(),
             ..decoding.search_base()
         };

@@ -98,7 +98,8 @@ fn guesses_are_encoded_under_the_prompt_of_their_pair() {
     let Some(encoder) = minilm_with_prompts(models.path()) else { return };
     let small = Small::new(&encoder);
     small.done(&["pairs", "build"], &[two()]);
-    let refining = ["training.max_steps=6", "refinement.share=0.5", "refinement.begin=0.3", "refinement.set_texts=40"];
+    let refining =
+        ["training.max_steps=6", "refinement.share=0.5", "refinement.begin=0.3", "refinement.set_texts=40"];
     let sets: Vec<String> = refining.into_iter().map(str::to_owned).chain([two()]).collect();
     small.done(&["train"], &sets);
 
@@ -108,17 +109,17 @@ fn guesses_are_encoded_under_the_prompt_of_their_pair() {
     let state: Value = serde_json::from_slice(&fs_err::read(state).unwrap()).unwrap();
     let record = serde_json::from_value(state["refinement"]["sets"][0]["shard"].clone()).unwrap();
     let storage = data::pairs::Storage::F16;
-    let set = data::pairs::ShardFile::open(&small.path("run/hypotheses"), &record, pairs.space(), storage).unwrap();
+    let set =
+        data::pairs::ShardFile::open(&small.path("run/hypotheses"), &record, pairs.space(), storage).unwrap();
     for prompt in ["passage", "query"] {
         let is_line = |row: usize| set.text(row).unwrap().lines().count() == 1;
         let rows = (0..set.len()).filter(|&row| set.prompt(row).unwrap() == prompt && is_line(row));
         let rows: Vec<usize> = rows.collect();
         assert!(rows.len() > 5, "{} of {} under {prompt}", rows.len(), set.len());
-        let (texts, vectors) = (small.path(&format!("{prompt}.txt")), small.path(&format!("{prompt}.npy")));
-        let lines: Vec<String> = rows.iter().map(|&row| set.text(row).unwrap().to_owned()).collect();
-        write_lines(&texts, &lines);
-        encode(&encoder, &texts, &vectors, &["--prompt", prompt]);
-        let again = tch::Tensor::read_npy(&vectors).unwrap();
+        let options = models::EncoderOptions { prompt: Some(prompt.to_owned()), ..Default::default() };
+        let opened = models::Encoder::open(encoder.to_str().unwrap(), &options).unwrap();
+        let texts: Vec<&str> = rows.iter().map(|&row| set.text(row).unwrap()).collect();
+        let again = models::Embed::embed(&opened, &texts).unwrap();
         for (number, &row) in rows.iter().enumerate() {
             let pair: usize = set.source(row).unwrap().parse().unwrap();
             assert_eq!(pairs.prompt(pair), prompt);

@@ -1,5 +1,5 @@
 //! The report's page in a browser: headless Chromium, where there is one.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 mod support;
 
@@ -13,7 +13,9 @@ use support::inverse_stella;
 fn chromium() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let names = ["chromium", "chromium-browser", "google-chrome"];
-    let found = std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name))).find(|file| file.is_file());
+    let found = std::env::split_paths(&path)
+        .flat_map(|folder| names.map(|name| folder.join(name)))
+        .find(|file| file.is_file());
     if found.is_none() {
         eprintln!("skipped: no chromium on the PATH");
     }
@@ -45,17 +47,25 @@ fn evaluation() -> Value {
     let rows: Vec<Value> = (0..200).map(row).collect();
     let space = json!({"encoder": "all-MiniLM-L6-v2", "weights_digest": "blake3:00", "prompt": {"name": "none", "text": ""},
         "pooling": "mean", "attention": "bidirectional", "dim": 384, "normalize": true, "max_tokens": 256});
-    let decoder = json!({"kind": "run", "path": "runs/captions", "step": 1200, "device": "cpu", "max_tokens": 64});
+    let decoder =
+        json!({"kind": "run", "path": "runs/captions", "step": 1200, "device": "cpu", "max_tokens": 64});
     let of = |value: f64| json!({"value": value, "interval": [value - 0.03, value + 0.03]});
     let correlations = |value: f64| json!({"spearman": of(value), "pearson": of(value)});
-    let retrieval = |value: f64| json!({"ndcg_at_10": of(value), "recall_at_100": of(value), "mrr_at_10": of(value)});
+    let retrieval =
+        |value: f64| json!({"ndcg_at_10": of(value), "recall_at_100": of(value), "mrr_at_10": of(value)});
     let after = |value: f64| json!({"scores": retrieval(value), "preservation": of(value), "overlap_at_10": of(value)});
-    let pairs: Vec<Value> = (0..100).map(|at| json!([at as f64 / 20.0, at as f64 / 100.0, at as f64 / 120.0])).collect();
+    let pairs: Vec<Value> =
+        (0..100).map(|at| json!([at as f64 / 20.0, at as f64 / 100.0, at as f64 / 120.0])).collect();
     let settings = json!({"trial": false, "limit": null, "available": 200, "truncated": 0, "unfinished": 0,
         "strategy": "greedy", "dtype": "f32", "generate": {"strategy": "greedy", "max_tokens": 64, "batch": 64}, "bootstrap": {"resamples": 100, "confidence": 0.95, "seed": 0},
         "decoder": decoder, "space": space, "prompt": "none", "versions": {}, "texts_per_s": 300.0,
         "seconds": {"encode": 1.0, "invert": 1.0, "reencode": 1.0, "score": 1.0, "total": 4.0}});
     let length = |name: &str, cosine: f64| merged(scores(50, cosine), json!({"name": name}));
+    let robust = |level: f64| {
+        json!({"perturbation": {"noise": level}, "kept": 0.9, "bleu": of(30.0), "token_f1": of(0.6),
+        "exact_match": of(0.1), "cosine": of(0.9 - 8.0 * level), "cosine_to_changed": of(0.8)})
+    };
+    let robustness = [0.001, 0.01, 0.05].map(robust);
     let no_samples = json!({"best": [], "worst": [], "random": []});
     json!({"schema": "inverse-stella/evaluation/1", "trial": false, "limit": null, "decoder": decoder, "space": space,
         "strategy": "greedy", "dtype": "f32", "bootstrap": {"resamples": 100, "confidence": 0.95, "seed": 0},
@@ -72,8 +82,7 @@ fn evaluation() -> Value {
         "edge_cases": {"passed": of(0.4), "rows": [], "categories": [
             {"category": "formula", "n": 28, "passed": of(0.1), "cosine": of(0.5)},
             {"category": "negation", "n": 27, "passed": of(0.8), "cosine": of(0.7)}]},
-        "robustness": [0.001, 0.01, 0.05].map(|level| json!({"perturbation": {"noise": level}, "kept": 0.9, "bleu": of(30.0),
-            "token_f1": of(0.6), "exact_match": of(0.1), "cosine": of(0.9 - 8.0 * level), "cosine_to_changed": of(0.8)})),
+        "robustness": robustness,
         "cost": {"texts_per_s": 300.0, "encodings": 0.0, "seconds": 60.0, "memory_bytes": 1_000_000}, "versions": {"libtorch": "2.11.0"}})
 }
 
@@ -102,7 +111,14 @@ window.addEventListener("load", () => {
 fn asked(chromium: &Path, page: &Path, width: usize) -> Value {
     let profile = tempfile::tempdir().unwrap();
     let output = Command::new(chromium)
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom", "--hide-scrollbars"])
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--dump-dom",
+            "--hide-scrollbars",
+        ])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(format!("--window-size={width},2000"))
         .arg(format!("file://{}", page.display()))

@@ -30,11 +30,21 @@ impl Sets {
         write_lines(&small.path("held-out.txt"), &sentences(640)[610..]);
         let texts = sentences(660);
         let sts: Vec<String> = (0..12)
-            .map(|at| format!("{}\t{}\t{}", f64::from(at) / 2.5, texts[600 + at as usize], texts[620 + (at * at) as usize % 30]))
+            .map(|at| {
+                format!(
+                    "{}\t{}\t{}",
+                    f64::from(at) / 2.5,
+                    texts[600 + at as usize],
+                    texts[620 + (at * at) as usize % 30]
+                )
+            })
             .collect();
         fs_err::create_dir(small.path("sts")).unwrap();
         write_lines(&small.path("sts/some.tsv"), &sts);
-        write_lines(&small.path("sts/unscored.tsv"), &["2.5\tA dog runs.\tA cat runs.".into(), "\tA.\tB.".into()]);
+        write_lines(
+            &small.path("sts/unscored.tsv"),
+            &["2.5\tA dog runs.\tA cat runs.".into(), "\tA.\tB.".into()],
+        );
         let beir = small.path("beir");
         fs_err::create_dir_all(beir.join("qrels")).unwrap();
         let record = |id: String, text: &str| format!("{{\"_id\": \"{id}\", \"text\": \"{text}\"}}");
@@ -93,7 +103,11 @@ fn scores(mut evaluation: Value) -> Value {
     // equal to rounding alone
     without_log_probs(&mut evaluation);
     for list in ["sts", "retrieval"] {
-        evaluation[list].as_array_mut().unwrap().iter_mut().for_each(|set| drop(set.as_object_mut().unwrap().remove("seconds")));
+        evaluation[list]
+            .as_array_mut()
+            .unwrap()
+            .iter_mut()
+            .for_each(|set| drop(set.as_object_mut().unwrap().remove("seconds")));
     }
     evaluation
 }
@@ -108,8 +122,10 @@ fn every_suite_says_the_same_again_and_for_any_batch() {
     let sts = &all["sts"][0];
     assert_eq!((&sts["n"], &sts["unscored"]), (&13.into(), &1.into()));
     // the judge is the encoder itself here: it must say the same
-    let spearman = |of: &Value| of["both"]["spearman"]["value"].as_f64().unwrap();
+    let spearman = |of: &Value| of["originals"]["spearman"]["value"].as_f64().unwrap();
     assert!((spearman(&sts["scores"]) - spearman(&sts["judge"])).abs() < 1e-6);
+    let change = |of: &Value| of["mean_change"]["value"].as_f64().unwrap();
+    assert!((change(&sts["scores"]) - change(&sts["judge"])).abs() < 1e-6 && change(&sts["judge"]) > 0.0);
     let tiny = &all["retrieval"][0];
     assert_eq!((&tiny["n"], &tiny["documents"]), (&4.into(), &20.into()));
     assert_eq!(tiny["originals"]["ndcg_at_10"]["value"], 1.0, "a query that is its document finds it");
@@ -119,7 +135,8 @@ fn every_suite_says_the_same_again_and_for_any_batch() {
     assert_eq!(all["robustness"].as_array().unwrap().len(), 4);
     assert!(all["robustness"][1]["kept"].as_f64().unwrap() < 0.99);
 
-    let again = sets.evaluated(&["--suite", "all", "--judge", sets.encoder.to_str().unwrap(), "--batch", "1"]);
+    let again =
+        sets.evaluated(&["--suite", "all", "--judge", sets.encoder.to_str().unwrap(), "--batch", "1"]);
     assert_eq!(scores(again), scores(all));
     let trial = sets.evaluated(&["--suite", "sts,reconstruction", "--limit", "5"]);
     assert_eq!((&trial["trial"], &trial["sts"][0]["n"]), (&true.into(), &5.into()));
@@ -135,7 +152,12 @@ fn an_evaluation_that_was_killed_goes_on() {
     let out = sets.small.path("result.json");
     let flags = ["--suite", "all", "--out", out.to_str().unwrap()];
     let kept = sets.small.path("result.kept.json");
-    let mut child = sets.command(&flags).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let mut child = sets
+        .command(&flags)
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let started = Instant::now();
     while !kept.exists() {
         assert!(started.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none());

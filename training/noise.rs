@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn vectors_are_led_as_far_astray_as_is_said() {
         let texts: Vec<u32> = (0..2000).collect();
-        let v_ND = Tensor::eye(256, (Kind::Float, Device::Cpu)).narrow(0, 0, 1).expand([2000, 256], false) * 3.0;
+        let v_ND =
+            Tensor::eye(256, (Kind::Float, Device::Cpu)).narrow(0, 0, 1).expand([2000, 256], false) * 3.0;
         let section = RefinementSection { astray: 0.5, astray_cosine: 0.6, ..RefinementSection::default() };
         let led = |texts: &[u32], step| {
             lead_astray(&v_ND.narrow(0, 0, texts.len() as i64), texts, &section, 5, step).unwrap()

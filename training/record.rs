@@ -83,7 +83,8 @@ mod tests {
     #[test]
     fn a_record_is_read_up_to_a_line_that_is_cut_off() {
         let start = r#"{"kind":"start","step":0,"max_steps":null,"max_minutes":8.0,"parameters":17}"#;
-        let dev = r#"{"kind":"dev","step":10,"dev_loss":1.5,"n":512,"round_trip":null,"samples":[],"seconds":1.4}"#;
+        let dev =
+            r#"{"kind":"dev","step":10,"dev_loss":1.5,"n":512,"round_trip":null,"samples":[],"seconds":1.4}"#;
         let found = record(&format!("{start}\n{STEP}\n{dev}\n{}", &dev[..30])).unwrap();
         assert_eq!((found.parameters, found.steps.len(), found.dev.len()), (17, 1, 1));
         assert_eq!((found.minutes(), found.tokens(), found.dev_loss()), (1.5, 40905, Some(1.5)));

@@ -15,7 +15,8 @@ use super::sentences::sentences;
 pub(crate) const COLUMNS: usize = 2;
 
 /// A number, with what dates, times, fractions and versions have between digits.
-static NUMBER: LazyLock<Regex> = LazyLock::new(|| pattern(r"(?:^|[^\w.,:/-])(-?\d+(?:,\d{3})*(?:[.:/-]\d+)*)"));
+static NUMBER: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"(?:^|[^\w.,:/-])(-?\d+(?:,\d{3})*(?:[.:/-]\d+)*)"));
 
 static NEGATION: LazyLock<Regex> = LazyLock::new(|| {
     pattern(r"(?i)\b(?:not|no|never|none|nobody|nothing|nowhere|neither|nor|without|cannot)\b|n['’]t\b")
@@ -31,7 +32,8 @@ pub(crate) fn numbers(text: &str) -> Vec<(String, usize)> {
 pub(crate) fn names(text: &str) -> Vec<&str> {
     let of_sentence = |sentence: &str| -> Vec<usize> {
         let words = sentence.unicode_word_indices().skip(1);
-        let is_name = |word: &str| word != "I" && !word.starts_with("I'") && word.starts_with(char::is_uppercase);
+        let is_name =
+            |word: &str| word != "I" && !word.starts_with("I'") && word.starts_with(char::is_uppercase);
         words.filter(|(_, word)| is_name(word)).map(|(at, _)| at).collect()
     };
     let name = |sentence: &&'_ str| -> Vec<(usize, usize)> {
@@ -85,14 +87,19 @@ mod tests {
 
     #[test]
     fn numbers_are_numbers() {
-        let found: Vec<String> =
-            numbers("In 1999, 48,500 of 1/2 at 6:45 (-40), v2.11.0; 3.5.").into_iter().map(|(n, _)| n).collect();
+        let found: Vec<String> = numbers("In 1999, 48,500 of 1/2 at 6:45 (-40), v2.11.0; 3.5.")
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect();
         assert_eq!(found, ["1999", "48500", "1/2", "6:45", "-40", "3.5"]);
     }
 
     #[test]
     fn names_have_capitals_within_sentences() {
-        assert_eq!(names("Yesterday Anna met Dr. Brown in Paris. She said I was right."), ["Anna", "Dr", "Brown", "Paris"]);
+        assert_eq!(
+            names("Yesterday Anna met Dr. Brown in Paris. She said I was right."),
+            ["Anna", "Dr", "Brown", "Paris"]
+        );
         assert!(names("The dog runs. A cat sits.").is_empty());
         assert_eq!(names("In Zürich, Émile waits."), ["Zürich", "Émile"]);
     }

@@ -45,10 +45,16 @@ struct Task {
 fn tasks(evaluation: &Evaluation) -> Vec<Task> {
     let mut tasks = Vec::new();
     if let Some(result) = &evaluation.reconstruction {
-        let main = [Metric::Cosine, Metric::Bleu, Metric::TokenF1, Metric::ExactMatch, Metric::Chrf, Metric::RougeL];
+        let main =
+            [Metric::Cosine, Metric::Bleu, Metric::TokenF1, Metric::ExactMatch, Metric::Chrf, Metric::RougeL];
         let metric = |metric: Metric| Some((metric.name().to_owned(), result.summary.get(metric)?));
         let metrics = main.into_iter().filter_map(metric).collect();
-        tasks.push(Task { kind: "reconstruction", dataset: "held-out texts".into(), n: result.summary.n, metrics });
+        tasks.push(Task {
+            kind: "reconstruction",
+            dataset: "held-out texts".into(),
+            n: result.summary.n,
+            metrics,
+        });
     }
     for set in &evaluation.sts {
         let scores = &set.scores;

@@ -32,12 +32,20 @@ pub fn headline(evaluation: &Evaluation) -> Vec<String> {
     let preserved = |name: &str, list: Vec<(String, f64)>| {
         let mean = list.iter().map(|(_, value)| value).sum::<f64>() / list.len().max(1) as f64;
         let worst = list.into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
-        Some(format!("{name} is preserved to {}, least in {} ({}).", percent(mean), worst.0, percent(worst.1)))
+        Some(format!(
+            "{name} is preserved to {}, least in {} ({}).",
+            percent(mean),
+            worst.0,
+            percent(worst.1)
+        ))
     };
-    let sts = evaluation.sts.iter().filter_map(|set| Some((set.name.clone(), set.scores.preservation.value?)));
+    let sts =
+        evaluation.sts.iter().filter_map(|set| Some((set.name.clone(), set.scores.preservation.value?)));
     sentences.extend(preserved("The likeness of sentences (STS)", sts.collect()));
-    let retrieval =
-        evaluation.retrieval.iter().filter_map(|set| Some((set.name.clone(), set.queries.preservation.value?)));
+    let retrieval = evaluation
+        .retrieval
+        .iter()
+        .filter_map(|set| Some((set.name.clone(), set.queries.preservation.value?)));
     sentences.extend(preserved("Retrieval with queries read back", retrieval.collect()));
     sentences.extend(weakness(evaluation));
     sentences
@@ -51,7 +59,8 @@ fn weakness(evaluation: &Evaluation) -> Option<String> {
         weak.push(format!("the domain {} (cosine {cosine:.2})", domain.name));
     }
     let edge = evaluation.edge_cases.iter().flat_map(|found| &found.categories);
-    for category in edge.filter(|category| category.passed.value.is_some_and(|passed| passed < WEAK)).take(3) {
+    for category in edge.filter(|category| category.passed.value.is_some_and(|passed| passed < WEAK)).take(3)
+    {
         let passed = category.passed.value.unwrap_or(0.0);
         weak.push(format!("{} ({} right)", category.category, percent(passed)));
     }

@@ -19,7 +19,12 @@ pub fn markdown(subjects: &[Subject]) -> String {
         if rows.iter().all(|(_, cells)| cells.iter().all(String::is_empty)) {
             return;
         }
-        let _ = write!(text, "\n## {title}\n\n| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+        let _ = write!(
+            text,
+            "\n## {title}\n\n| | {} |\n|---|{}\n",
+            names.join(" | "),
+            "---|".repeat(names.len())
+        );
         for (name, cells) in rows {
             let _ = writeln!(text, "| {} | {} |", cell(&name), cells.join(" | "));
         }
@@ -78,10 +83,7 @@ fn reconstruction(subjects: &[Subject]) -> Vec<(String, Vec<String>)> {
 }
 
 /// Rows by name, in the order in which names are met, a cell for each subject.
-fn named(
-    subjects: &[Subject],
-    of: impl Fn(&Subject) -> Vec<(String, String)>,
-) -> Vec<(String, Vec<String>)> {
+fn named(subjects: &[Subject], of: impl Fn(&Subject) -> Vec<(String, String)>) -> Vec<(String, Vec<String>)> {
     let mut rows: Vec<(String, Vec<String>)> = Vec::new();
     for (number, subject) in subjects.iter().enumerate() {
         for (name, text) in of(subject) {
@@ -97,7 +99,9 @@ fn named(
 
 fn significance(subjects: &[Subject]) -> String {
     let mut text = String::new();
-    for (subject, differences) in subjects.iter().zip(compared(subjects)).filter(|(_, found)| !found.is_empty()) {
+    for (subject, differences) in
+        subjects.iter().zip(compared(subjects)).filter(|(_, found)| !found.is_empty())
+    {
         let _ = write!(
             text,
             "\n## {} against {}\n\n| | difference | 95 % interval | p |\n|---|---|---|---|\n",
@@ -107,7 +111,8 @@ fn significance(subjects: &[Subject]) -> String {
         for of in differences {
             let [low, high] = of.interval;
             let name = of.metric.replace('_', " ");
-            let _ = writeln!(text, "| {name} | {:+.3} | {low:+.3} to {high:+.3} | {:.3} |", of.difference, of.p);
+            let _ =
+                writeln!(text, "| {name} | {:+.3} | {low:+.3} to {high:+.3} | {:.3} |", of.difference, of.p);
         }
     }
     text
@@ -119,7 +124,9 @@ pub(super) fn plain(scored: Scored) -> String {
 
 pub(super) fn scored(scored: Scored) -> String {
     match (scored.value, scored.interval) {
-        (Some(value), Some([low, high])) => format!("{} ({} to {})", number(value), number(low), number(high)),
+        (Some(value), Some([low, high])) => {
+            format!("{} ({} to {})", number(value), number(low), number(high))
+        }
         _ => plain(scored),
     }
 }

@@ -105,10 +105,20 @@ fn samples(subject: &Subject) -> Vec<Sample> {
     let mut rows: Vec<&Row> = subject.evaluation.rows.iter().collect();
     if rows.is_empty() {
         let Some(result) = &subject.evaluation.reconstruction else { return Vec::new() };
-        let kinds = [("best", &result.samples.best), ("typical", &result.samples.random), ("worst", &result.samples.worst)];
-        return kinds.into_iter().flat_map(|(kind, rows)| rows.iter().map(move |row| (kind, row))).map(|(kind, row)| sample(kind, row)).collect();
+        let kinds = [
+            ("best", &result.samples.best),
+            ("typical", &result.samples.random),
+            ("worst", &result.samples.worst),
+        ];
+        return kinds
+            .into_iter()
+            .flat_map(|(kind, rows)| rows.iter().map(move |row| (kind, row)))
+            .map(|(kind, row)| sample(kind, row))
+            .collect();
     }
-    rows.sort_by(|a, b| b.cosine.unwrap_or(0.0).total_cmp(&a.cosine.unwrap_or(0.0)).then(a.index.cmp(&b.index)));
+    rows.sort_by(|a, b| {
+        b.cosine.unwrap_or(0.0).total_cmp(&a.cosine.unwrap_or(0.0)).then(a.index.cmp(&b.index))
+    });
     let count = rows.len();
     let ends = SHOWN.min(count / 3);
     let every = (count - 2 * ends).div_ceil(SHOWN).max(1);
@@ -122,7 +132,13 @@ fn samples(subject: &Subject) -> Vec<Sample> {
 }
 
 fn tables(subjects: &[Subject]) -> Vec<TableOf> {
-    let all = [reconstruction(subjects), sts(subjects), retrieval(subjects), domains(subjects), significance(subjects)];
+    let all = [
+        reconstruction(subjects),
+        sts(subjects),
+        retrieval(subjects),
+        domains(subjects),
+        significance(subjects),
+    ];
     all.into_iter().filter(|table| !table.rows.is_empty()).collect()
 }
 
@@ -173,7 +189,17 @@ fn sts(subjects: &[Subject]) -> TableOf {
         note: "Spearman's correlation of cosines with people's scores: of the originals, of both sentences read back from \
                their vectors, of the first one read back alone; preserved: read back over originals; and the mean change of \
                a pair's cosine.",
-        head: head(&["decoder", "set", "judged by", "pairs", "originals", "both read back", "one read back", "preserved", "mean change"]),
+        head: head(&[
+            "decoder",
+            "set",
+            "judged by",
+            "pairs",
+            "originals",
+            "both read back",
+            "one read back",
+            "preserved",
+            "mean change",
+        ]),
         rows: rows.collect(),
     }
 }
@@ -199,7 +225,18 @@ fn retrieval(subjects: &[Subject]) -> TableOf {
         title: "Are documents still found?",
         note: "nDCG@10 of the originals, with queries read back from their vectors, and among documents read back; preserved, \
                overlap, recall and reciprocal rank are those of queries read back.",
-        head: head(&["decoder", "collection", "queries / documents", "originals", "queries read back", "documents read back", "preserved", "overlap@10", "recall@100", "MRR@10"]),
+        head: head(&[
+            "decoder",
+            "collection",
+            "queries / documents",
+            "originals",
+            "queries read back",
+            "documents read back",
+            "preserved",
+            "overlap@10",
+            "recall@100",
+            "MRR@10",
+        ]),
         rows: rows.collect(),
     }
 }
@@ -208,9 +245,14 @@ fn domains(subjects: &[Subject]) -> TableOf {
     let rows = subjects.iter().flat_map(|subject| {
         subject.evaluation.domains.iter().map(move |domain| {
             let scores = &domain.scores;
-            let of = |metric: Metric| scored(Scored { value: scores.get(metric), interval: scores.interval(metric) });
+            let of = |metric: Metric| {
+                scored(Scored { value: scores.get(metric), interval: scores.interval(metric) })
+            };
             let numbers = [Metric::Cosine, Metric::Bleu, Metric::TokenF1, Metric::ExactMatch].map(of);
-            [subject.name.clone(), domain.name.clone(), scores.n.to_string()].into_iter().chain(numbers).collect()
+            [subject.name.clone(), domain.name.clone(), scores.n.to_string()]
+                .into_iter()
+                .chain(numbers)
+                .collect()
         })
     });
     TableOf {

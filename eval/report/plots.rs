@@ -21,21 +21,30 @@ fn pairs(points: &[[f64; 2]]) -> Vec<(f64, f64)> {
 
 /// Losses against minutes.
 pub(super) fn training(subjects: &[Subject]) -> Option<Figure> {
-    let known: Vec<_> = subjects.iter().filter_map(|subject| Some((subject, subject.training.as_ref()?))).collect();
+    let known: Vec<_> =
+        subjects.iter().filter_map(|subject| Some((subject, subject.training.as_ref()?))).collect();
     let all = || known.iter().flat_map(|(_, training)| training.loss.iter().chain(&training.dev_loss));
     all().next()?;
     let x = Axis::around("minutes", all().map(|point| point[0]).chain([0.0]), false);
-    let mut plot = Plot::new("Loss during the training", x, Axis::around("loss, nats a token", all().map(|p| p[1]), false));
+    let mut plot = Plot::new(
+        "Loss during the training",
+        x,
+        Axis::around("loss, nats a token", all().map(|p| p[1]), false),
+    );
     for (subject, training) in known {
         plot = plot.line(&format!("{}: training", subject.name), pairs(&training.loss));
         plot = plot.line(&format!("{}: dev", subject.name), pairs(&training.dev_loss));
     }
-    Some(figure(plot.svg(), "The loss a token on training texts (as they come) and on dev texts (averaged weights)."))
+    Some(figure(
+        plot.svg(),
+        "The loss a token on training texts (as they come) and on dev texts (averaged weights).",
+    ))
 }
 
 /// The round trip of dev texts against minutes.
 pub(super) fn progress(subjects: &[Subject]) -> Option<Figure> {
-    let known: Vec<_> = subjects.iter().filter_map(|subject| Some((subject, subject.training.as_ref()?))).collect();
+    let known: Vec<_> =
+        subjects.iter().filter_map(|subject| Some((subject, subject.training.as_ref()?))).collect();
     let all = || known.iter().flat_map(|(_, training)| &training.cosine);
     all().next()?;
     let x = Axis::around("minutes", all().map(|point| point[0]).chain([0.0]), false);
@@ -49,14 +58,17 @@ pub(super) fn progress(subjects: &[Subject]) -> Option<Figure> {
 
 /// Cosine by length.
 pub(super) fn lengths(subjects: &[Subject]) -> Option<Figure> {
-    let known: Vec<_> = subjects.iter().filter_map(|s| Some((s, s.evaluation.reconstruction.as_ref()?))).collect();
+    let known: Vec<_> =
+        subjects.iter().filter_map(|s| Some((s, s.evaluation.reconstruction.as_ref()?))).collect();
     let mut names: Vec<&str> = Vec::new();
     for bucket in known.iter().flat_map(|(_, result)| &result.buckets.length) {
         if !names.contains(&bucket.name.as_str()) {
             names.push(&bucket.name);
         }
     }
-    names.sort_by_key(|name| (name.starts_with('>'), name.trim_matches(['<', '=', '>']).parse::<usize>().ok()));
+    names.sort_by_key(|name| {
+        (name.starts_with('>'), name.trim_matches(['<', '=', '>']).parse::<usize>().ok())
+    });
     let of = |name: &str| BarRow {
         name: format!("{name} tokens"),
         values: known
@@ -83,7 +95,8 @@ pub(super) fn cosines(subjects: &[Subject]) -> Option<Figure> {
     let of = |subject: &Subject| -> Vec<f64> {
         subject.evaluation.rows.iter().filter_map(|row| row.cosine).collect()
     };
-    let known: Vec<_> = subjects.iter().map(|subject| (subject, of(subject))).filter(|(_, all)| !all.is_empty()).collect();
+    let known: Vec<_> =
+        subjects.iter().map(|subject| (subject, of(subject))).filter(|(_, all)| !all.is_empty()).collect();
     let lowest = known.iter().flat_map(|(_, all)| all).copied().reduce(f64::min)?;
     let range = (((lowest * 10.0).floor() / 10.0).min(0.9), 1.0);
     let bars: Vec<_> = known.iter().map(|(subject, all)| (subject, histogram(all, range, 40))).collect();
@@ -106,10 +119,14 @@ pub(super) fn sts(subjects: &[Subject]) -> Vec<Figure> {
         };
         let points = set.pairs.iter().take(1500).map(|pair| (pair[1], pair[2])).collect();
         let (low, high) = axis("").range;
-        let plot = Plot::new(&set.name, axis("cosine of the pair, originals"), axis("cosine, both read back"))
-            .dots(&set.name, points)
-            .line("as before", vec![(low, low), (high, high)]);
-        figure(plot.svg(), &format!("{}: a point is a pair of sentences; on the line nothing changed.", set.name))
+        let plot =
+            Plot::new(&set.name, axis("cosine of the pair, originals"), axis("cosine, both read back"))
+                .dots(&set.name, points)
+                .line("as before", vec![(low, low), (high, high)]);
+        figure(
+            plot.svg(),
+            &format!("{}: a point is a pair of sentences; on the line nothing changed.", set.name),
+        )
     };
     first.evaluation.sts.iter().map(plot).collect()
 }
@@ -163,7 +180,10 @@ pub(super) fn edge_cases(subjects: &[Subject]) -> Option<Figure> {
         rows: first.categories.iter().map(|category| of(&category.category)).collect(),
         series: subjects.iter().map(|subject| subject.name.clone()).collect(),
     };
-    Some(figure(bars.svg(), "The same number, the same formula, the same name: checked by program, case by case."))
+    Some(figure(
+        bars.svg(),
+        "The same number, the same formula, the same name: checked by program, case by case.",
+    ))
 }
 
 /// Cosine against the noise on the vectors.
@@ -176,11 +196,13 @@ pub(super) fn noise(subjects: &[Subject]) -> Option<Figure> {
         let all = subject.evaluation.robustness.iter();
         all.filter_map(|found| Some((level(found.perturbation)?, found.cosine.value?))).collect()
     };
-    let known: Vec<_> = subjects.iter().map(|subject| (subject, of(subject))).filter(|(_, all)| !all.is_empty()).collect();
+    let known: Vec<_> =
+        subjects.iter().map(|subject| (subject, of(subject))).filter(|(_, all)| !all.is_empty()).collect();
     let all = || known.iter().flat_map(|(_, points)| points);
     all().next()?;
     let x = Axis::around("standard deviation of the noise in each number", all().map(|point| point.0), true);
-    let mut plot = Plot::new("Noise on the vectors", x, Axis::between("cosine to the text's own vector", 0.0, 1.0));
+    let mut plot =
+        Plot::new("Noise on the vectors", x, Axis::between("cosine to the text's own vector", 0.0, 1.0));
     for (subject, points) in known {
         plot = plot.line(&subject.name, points);
     }

@@ -180,7 +180,8 @@ impl Plot {
         }
         for tick in self.x.ticks() {
             let (x, _) = self.at(tick, self.y.range.0);
-            let _ = write!(svg, r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{ceiling}" y2="{floor}"/>"#);
+            let _ =
+                write!(svg, r#"<line class="grid" x1="{x:.1}" x2="{x:.1}" y1="{ceiling}" y2="{floor}"/>"#);
             let (y, text) = (floor + 20.0, number(tick));
             let _ = write!(svg, r#"<text x="{x:.1}" y="{y}" text-anchor="middle">{text}</text>"#);
         }
@@ -373,9 +374,10 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([0.0, 0.25, 12.0, 1500.0, 25_000.0, 3e6, 0.0002].map(number), [
-            "0", "0.25", "12", "1500", "25 k", "3 M", "2e-4"
-        ]);
+        assert_eq!(
+            [0.0, 0.25, 12.0, 1500.0, 25_000.0, 3e6, 0.0002].map(number),
+            ["0", "0.25", "12", "1500", "25 k", "3 M", "2e-4"]
+        );
     }
 
     #[test]

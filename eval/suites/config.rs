@@ -115,9 +115,9 @@ impl SuitesConfig {
             _ => true,
         };
         match self.robustness.perturbations.iter().find(|perturbation| !sound(perturbation)) {
-            Some(wrong) => Err(format!(
-                "robustness.perturbations: {wrong:?}: noise is above 0, towards between 0 and 1"
-            )),
+            Some(wrong) => {
+                Err(format!("robustness.perturbations: {wrong:?}: noise is above 0, towards between 0 and 1"))
+            }
             None => Ok(()),
         }
     }

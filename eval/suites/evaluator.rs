@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use data::corpus::{CorpusConfig, IrOptions, open_corpus};
-use models::generate::GenerateOptions;
 use models::Embed;
+use models::generate::GenerateOptions;
 use torch_ext::World;
 
 use super::config::SuitesConfig;
@@ -92,7 +92,12 @@ impl Evaluator<'_> {
     ///
     /// # Errors
     /// [`Error::NoTexts`] for a suite without a set; what encoders and decoder say.
-    pub fn run(&self, suites: &[Suite], kept: Option<&Path>, progress: &mut Progress<'_>) -> Result<Evaluation> {
+    pub fn run(
+        &self,
+        suites: &[Suite],
+        kept: Option<&Path>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Evaluation> {
         let start = Instant::now();
         let mut kept = Kept::open(kept, &self.fingerprint()?, self.world)?;
         let mut found = self.empty();
@@ -118,8 +123,7 @@ impl Evaluator<'_> {
                 require(!self.texts.is_empty(), "the reconstruction suite: no --texts")?;
                 let (result, rows) = kept.task("reconstruction", || {
                     let Traveller { inverter, encoder, .. } = self.traveller;
-                    let mut result =
-                        round_trip(inverter, encoder, self.texts, None, self.options, progress)?;
+                    let mut result = round_trip(inverter, encoder, self.texts, None, self.options, progress)?;
                     let rows = std::mem::take(&mut result.rows);
                     Ok((result, rows))
                 })?;
@@ -170,8 +174,15 @@ impl Evaluator<'_> {
             Suite::Robustness => {
                 let entry = &self.config.robustness;
                 found.trial |= self.texts.len().min(entry.texts) > self.limit();
-                let run =
-                    || robustness(&self.traveller, limited(entry.texts), &entry.perturbations, bootstrap, progress);
+                let run = || {
+                    robustness(
+                        &self.traveller,
+                        limited(entry.texts),
+                        &entry.perturbations,
+                        bootstrap,
+                        progress,
+                    )
+                };
                 found.robustness = kept.task("robustness", run)?;
             }
         }
@@ -237,7 +248,13 @@ impl Evaluator<'_> {
         let sts = self.config.sts.iter().map(|entry| stamp(&entry.path));
         let retrieval = self.config.retrieval.iter().map(|entry| stamp(&entry.path));
         let parts = serde_json::to_vec(&(
-            (inverter.record(), stamp(&inverter.record().path), inverter.dtype(), inverter.search(), generate),
+            (
+                inverter.record(),
+                stamp(&inverter.record().path),
+                inverter.dtype(),
+                inverter.search(),
+                generate,
+            ),
             (of(*encoder), self.queries.as_ref().map(|way| of(way.encoder)), self.judge.map(of)),
             (self.options.limit, self.options.samples, self.options.bootstrap, self.options.seed, self.setup),
             (self.config, sts.chain(retrieval).collect::<Vec<_>>(), self.texts, versions(), EdgeCase::all()?),

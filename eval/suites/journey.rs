@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use models::generate::GenerateOptions;
 use models::Embed;
+use models::generate::GenerateOptions;
 use tch::Tensor;
 
 use crate::Result;

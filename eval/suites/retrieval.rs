@@ -48,7 +48,9 @@ impl RetrievalTask {
         let set = read_ir(folder, format, options)?;
         let task = Self::of(name, &set);
         match task.queries.is_empty() {
-            true => Err(Error::NoTexts { what: format!("the collection {} (no judged query)", folder.display()) }),
+            true => {
+                Err(Error::NoTexts { what: format!("the collection {} (no judged query)", folder.display()) })
+            }
             false => Ok(task),
         }
     }

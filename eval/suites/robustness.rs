@@ -127,7 +127,8 @@ pub fn robustness(
         let of = |rows: &[usize]| {
             let sums = statistics.sums(rows.iter().copied());
             let score = |metric: Metric| metric.value(&sums, rows.len());
-            let mean = |list: &[f64]| rows.iter().map(|&row| list[row]).sum::<f64>() / rows.len().max(1) as f64;
+            let mean =
+                |list: &[f64]| rows.iter().map(|&row| list[row]).sum::<f64>() / rows.len().max(1) as f64;
             let [bleu, f1] = [Metric::Bleu, Metric::TokenF1].map(score);
             [bleu, f1, score(Metric::ExactMatch), mean(&own), mean(&changed), mean(&next)]
         };
@@ -171,7 +172,7 @@ mod tests {
     fn noise_has_the_cosine_that_its_level_says() {
         // |noise|^2 = 384 level^2, at right angles to the vector
         for level in [0.01, 0.05] {
-            let said = 1.0 / (1.0 + 384.0 * level * level).sqrt();
+            let said = 1.0 / (1.0f64 + 384.0 * level * level).sqrt();
             assert!((kept(Perturbation::Noise(level)) - said).abs() < 0.01);
         }
         assert!(kept(Perturbation::F16) > 0.99999 && kept(Perturbation::Int8) > 0.999);

@@ -26,6 +26,9 @@ pub fn scored<const N: usize>(
     let intervals = bootstrap.intervals_of(rows, &scores);
     std::array::from_fn(|at| Scored {
         value: values[at].is_finite().then_some(values[at]),
-        interval: intervals.as_ref().map(|intervals| intervals[at]).filter(|[low, high]| (low + high).is_finite()),
+        interval: intervals
+            .as_ref()
+            .map(|intervals| intervals[at])
+            .filter(|[low, high]| (low + high).is_finite()),
     })
 }

@@ -39,7 +39,8 @@ pub fn self_retrieval(way: &Journey, bootstrap: &Bootstrap) -> Result<SelfRetrie
     for start in (0..count).step_by(ROWS_TOGETHER as usize) {
         let rows = ROWS_TOGETHER.min(count - start);
         let scores_RN = to_ND.f_narrow(0, start, rows)?.f_matmul(&from_DN)?;
-        let index_R1 = Tensor::f_arange_start(start, start + rows, (Kind::Int64, scores_RN.device()))?.f_unsqueeze(1)?;
+        let index_R1 =
+            Tensor::f_arange_start(start, start + rows, (Kind::Int64, scores_RN.device()))?.f_unsqueeze(1)?;
         let own_R1 = scores_RN.f_gather(1, &index_R1, false)?;
         let sum = |x: Tensor| x.f_sum_dim_intlist([1].as_slice(), false, Kind::Double);
         let above_R = sum(scores_RN.f_gt_tensor(&own_R1)?)?;
@@ -66,7 +67,8 @@ mod tests {
     fn a_text_is_found_where_its_vector_is_the_nearest() {
         let from_ND = Tensor::eye(4, (Kind::Float, tch::Device::Cpu));
         // the third looks like the first, the fourth like all
-        let to_ND = Tensor::from_slice(&[1f32, 0., 0., 0., 0., 2., 0.1, 0., 1., 0., 0.5, 0., 1., 1., 1., 1.]).view([4, 4]);
+        let to_ND = Tensor::from_slice(&[1f32, 0., 0., 0., 0., 2., 0.1, 0., 1., 0., 0.5, 0., 1., 1., 1., 1.])
+            .view([4, 4]);
         let way = Journey { from_ND, texts: vec![], to_ND, encodings: 0.0, seconds: 0.0 };
         let bootstrap = Bootstrap { resamples: 0, ..Bootstrap::default() };
         let found = self_retrieval(&way, &bootstrap).unwrap();

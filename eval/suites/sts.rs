@@ -133,7 +133,8 @@ pub fn sts(
     let gold: Vec<f64> = task.pairs.iter().filter_map(|pair| pair.score).collect();
     let n = gold.len() as i64;
     let way = traveller.travel(&[a.as_slice(), &b].concat(), progress)?;
-    let half = |v: &tch::Tensor| -> Result<[tch::Tensor; 2]> { Ok([v.f_narrow(0, 0, n)?, v.f_narrow(0, n, n)?]) };
+    let half =
+        |v: &tch::Tensor| -> Result<[tch::Tensor; 2]> { Ok([v.f_narrow(0, 0, n)?, v.f_narrow(0, n, n)?]) };
     let measured = Cosines::new(&half(&way.from_ND)?, &half(&way.to_ND)?)?;
     let judged = match judge {
         Some(judge) => {

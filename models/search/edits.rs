@@ -86,10 +86,12 @@ mod tests {
     #[test]
     fn edits_of_one_place_clash() {
         let from = "A man in a red hat sings.";
-        let [red, blue] = ["A man in a blue hat sings.", "A man in a red coat sings."].map(|to| between(from, to));
+        let [red, blue] =
+            ["A man in a blue hat sings.", "A man in a red coat sings."].map(|to| between(from, to));
         assert!(!red[0].clashes(&blue[0]));
         assert!(red[0].clashes(&red[0]));
-        let [both, one] = ["A man in a big hat sings.", "A man in one green hat sings."].map(|to| between(from, to));
+        let [both, one] =
+            ["A man in a big hat sings.", "A man in one green hat sings."].map(|to| between(from, to));
         assert!(both[0].clashes(&one[0]));
     }
 

@@ -83,12 +83,7 @@ impl<'a> Search<'a> {
     }
 
     /// New texts from what the candidates of each open text have in them.
-    fn recombine(
-        &self,
-        targets: &[Vec<f32>],
-        texts: &[Text],
-        open: &[usize],
-    ) -> Result<Fresh> {
+    fn recombine(&self, targets: &[Vec<f32>], texts: &[Text], open: &[usize]) -> Result<Fresh> {
         let mut fresh = Fresh::new();
         for &text in open {
             let candidates = &texts[text].candidates;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use tch::{Kind, Tensor};
 
 use super::{Search, Text};
+use crate::Result;
 use crate::generate::{GenerateOptions, Hypotheses, Source, Strategy};
 use crate::inverter::Inverted;
-use crate::Result;
 
 /// One thing to decode: a first guess at a text, or a hypothesis of it that is refined.
 #[derive(Debug, Clone, Copy)]
@@ -86,8 +86,7 @@ impl Search<'_> {
             let ids = hypotheses.iter().map(|(_, text)| self.inverter.vocabulary.encode(text));
             let ids: Vec<Vec<u32>> = ids.collect::<Result<_>>()?;
             let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
-            let source =
-                Source { v_ND: &target_ND, hypotheses: Some(hypotheses), numbers: Some(&numbers) };
+            let source = Source { v_ND: &target_ND, hypotheses: Some(hypotheses), numbers: Some(&numbers) };
             for strategy in strategies {
                 self.decode(&source, strategy, decodes, &mut fresh)?;
             }

@@ -209,7 +209,8 @@ mod tests {
         let others = [
             "A woman in a red hat plays the drums.",
             "A man in a green hat plays the drums.",
-            "A man in a green coat plays the guitar.",
+            "A man in a green hat plays the guitar loudly.",
+            "A man in a red hat plays the guitar loudly.",
             "A woman in a red hat plays the piano.",
         ];
         let found = texts(base, &others, "A woman in a green hat plays the guitar.", 3);

@@ -5,8 +5,8 @@
 //! whose difference from the target is one of meaning.
 #![allow(non_snake_case)]
 
-use rand::{Rng as _, SeedableRng as _};
 use rand::seq::index;
+use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
@@ -65,8 +65,11 @@ fn nearest(
         let best = Vec::<i64>::try_from(best_TK.f_contiguous()?.f_view([-1])?)?;
         for (&row, best) in rows.iter().zip(best.chunks(most.max(1) as usize)) {
             let text = pairs.text(row as usize);
-            let others: Vec<u32> =
-                best.iter().map(|&at| among[at as usize]).filter(|&at| pairs.text(at as usize) != text).collect();
+            let others: Vec<u32> = best
+                .iter()
+                .map(|&at| among[at as usize])
+                .filter(|&at| pairs.text(at as usize) != text)
+                .collect();
             let Some(count) = u64::try_from(others.len().min(NEAREST)).ok().filter(|&count| count > 0) else {
                 continue;
             };

@@ -12,7 +12,13 @@ fn configs() -> PathBuf {
 
 #[test]
 fn the_recipes_load() {
-    for (name, parameters) in [("captions", 15e6..19e6), ("demo", 4e6..8e6)] {
+    for (name, parameters) in [
+        ("captions", 15e6..21e6),
+        ("general", 15e6..21e6),
+        ("science", 15e6..21e6),
+        ("lengths", 19e6..27e6),
+        ("demo", 4e6..8e6),
+    ] {
         let resolved = load(configs().join(format!("{name}.toml")), &[]).unwrap();
         let recipe = resolved.recipe;
         assert_eq!(recipe.name, name);
