@@ -1,6 +1,7 @@
 //! Reports that people decide from: one HTML file with plots and samples, a Markdown summary, and what a model card says
 //! of its evaluation. All are made of [`Evaluation`]s, several side by side.
 
+mod axis;
 mod card;
 mod diff;
 mod headline;
