@@ -33,7 +33,7 @@ pub(crate) struct SearchArgs {
     /// A text ends when its cosine is at least 1 - X
     #[arg(long, value_name = "X", default_value_t = 1e-4)]
     epsilon: f64,
-    /// A text ends when its cosine has not risen for so many rounds [default: 4 with --budget, else 2]
+    /// A text ends when its cosine has not risen for so many rounds [default: 8 with --budget, else 2]
     #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..=1000))]
     patience: Option<u32>,
 }
@@ -95,7 +95,7 @@ impl SearchArgs {
             epsilon: self.epsilon,
             patience: self
                 .patience
-                .map_or(if self.budget.is_some() { 4 } else { 2 }, |rounds| rounds as usize),
+                .map_or(if self.budget.is_some() { 8 } else { 2 }, |rounds| rounds as usize),
             generate: generate.clone(),
             ..decoding.search_base()
         };
@@ -111,7 +111,7 @@ fn within(budget: usize, refines: bool) -> SearchOptions {
     SearchOptions {
         first: Decodes { beam: (budget / 8).clamp(2, 16).min(budget), samples: 0 },
         rounds: budget,
-        parents: if budget < 64 { 1 } else { 2 },
+        parents: (budget / 32).clamp(1, 4),
         each: Decodes { beam: each, samples: 0 },
         beyond,
         recombined: (budget / 16).clamp(1, 8),

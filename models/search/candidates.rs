@@ -62,6 +62,11 @@ impl Candidates {
         scores.into_iter().take(count).map(|(at, _)| at).collect()
     }
 
+    /// How often a candidate has been refined.
+    pub(super) fn visits(&self, number: usize) -> u32 {
+        self.all[number].refined
+    }
+
     pub(super) fn mark_refined(&mut self, number: usize) {
         self.all[number].refined += 1;
     }

@@ -17,6 +17,8 @@ pub(super) struct Decode {
     pub(super) parent: Option<usize>,
     /// Its place among those of the text.
     place: usize,
+    /// How often the hypothesis has been refined before.
+    visit: u32,
 }
 
 /// New candidates of each text, in the order in which they are worth encoding.
@@ -25,6 +27,9 @@ pub(super) type Fresh = BTreeMap<usize, Vec<Inverted>>;
 /// How far beyond the target a guess may be at, in distances from hypothesis to target.
 const FARTHEST: f64 = 1.0;
 
+/// By how much of that it is farther at each further visit of a hypothesis.
+const FARTHER: f64 = 0.5;
+
 /// Cosine that a refinement must have the better chance to gain to be made once more, from the same hypothesis.
 const FATIGUE: f64 = 0.02;
 
@@ -32,13 +37,16 @@ impl Search<'_> {
     /// What is decoded in a round: every open text, or its best hypotheses.
     pub(super) fn decodes(&self, texts: &[Text], open: &[usize], round: usize) -> Vec<Decode> {
         if round == 0 {
-            return open.iter().map(|&text| Decode { text, parent: None, place: 0 }).collect();
+            return open.iter().map(|&text| Decode { text, parent: None, place: 0, visit: 0 }).collect();
         }
-        // what is drawn differs from round to round, all else is the same again
-        let fatigue = (self.options.each.samples > 0).then_some(FATIGUE);
+        // what is drawn, and how far beyond the target it is guessed, differs from visit to visit; all else is the same again
+        let fatigue = (self.options.each.samples + self.options.beyond > 0).then_some(FATIGUE);
         let of_text = |&text: &usize| {
             let parents = texts[text].candidates.parents(self.options.parents, fatigue);
-            let decode = move |(place, parent)| Decode { text, parent: Some(parent), place };
+            let decode = |(place, parent)| {
+                let visit = texts[text].candidates.visits(parent);
+                Decode { text, parent: Some(parent), place, visit }
+            };
             parents.into_iter().enumerate().map(decode).collect::<Vec<_>>()
         };
         open.iter().flat_map(of_text).collect()
@@ -71,32 +79,51 @@ impl Search<'_> {
         first: u64,
     ) -> Result<Fresh> {
         let mut fresh = Fresh::new();
-        let hypotheses = decodes.iter().filter_map(|d| Some(texts[d.text].candidates.get(d.parent?)));
-        let hypotheses: Vec<(&[f32], &str)> = hypotheses.collect();
-        if hypotheses.is_empty() {
+        // beams of a hypothesis are the same at each visit
+        let again = self.options.each.samples > 0;
+        let chosen = decodes.iter().copied().filter(|decode| again || decode.visit == 0);
+        self.refine(v_ND, texts, &chosen.collect::<Vec<_>>(), round, first, &mut fresh)?;
+        if self.options.beyond == 0 || decodes.is_empty() {
             return Ok(fresh);
         }
-        let numbers = numbers(decodes, round, first);
         let target_ND = targets(v_ND, decodes)?;
-        let flat: Vec<f32> = hypotheses.iter().flat_map(|(vector, _)| vector.iter().copied()).collect();
-        let size = [hypotheses.len() as i64, v_ND.size()[1]];
-        let hypothesis_ND = Tensor::f_from_slice(&flat)?.f_view(size)?.f_to_device(v_ND.device())?;
-        let strategies = self.options.strategies(&self.options.each);
-        if !strategies.is_empty() {
-            let ids = hypotheses.iter().map(|(_, text)| self.inverter.vocabulary.encode(text));
-            let ids: Vec<Vec<u32>> = ids.collect::<Result<_>>()?;
-            let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
-            let source = Source { v_ND: &target_ND, hypotheses: Some(hypotheses), numbers: Some(&numbers) };
-            for strategy in strategies {
-                self.decode(&source, strategy, decodes, &mut fresh)?;
-            }
-        }
+        let hypothesis_ND = hypotheses(v_ND, texts, decodes)?;
         for step in 1..=self.options.beyond {
             let share = FARTHEST * step as f64 / self.options.beyond as f64;
-            let beyond_ND = beyond(&target_ND, &hypothesis_ND, share)?;
+            let share_of = |decode: &Decode| (share * (1.0 + FARTHER * f64::from(decode.visit))) as f32;
+            let shares: Vec<f32> = decodes.iter().map(share_of).collect();
+            let beyond_ND = beyond(&target_ND, &hypothesis_ND, &shares)?;
             self.decode(&Source::vectors(&beyond_ND), Strategy::Greedy, decodes, &mut fresh)?;
         }
         Ok(fresh)
+    }
+
+    fn refine(
+        &self,
+        v_ND: &Tensor,
+        texts: &[Text],
+        decodes: &[Decode],
+        round: usize,
+        first: u64,
+        fresh: &mut Fresh,
+    ) -> Result<()> {
+        let strategies = self.options.strategies(&self.options.each);
+        if strategies.is_empty() || decodes.is_empty() {
+            return Ok(());
+        }
+        let numbers = numbers(decodes, round, first);
+        let target_ND = targets(v_ND, decodes)?;
+        let hypothesis_ND = hypotheses(v_ND, texts, decodes)?;
+        let ids =
+            decodes.iter().filter_map(|decode| Some(texts[decode.text].candidates.get(decode.parent?).1));
+        let ids: Vec<Vec<u32>> =
+            ids.map(|text| self.inverter.vocabulary.encode(text)).collect::<Result<_>>()?;
+        let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
+        let source = Source { v_ND: &target_ND, hypotheses: Some(hypotheses), numbers: Some(&numbers) };
+        for strategy in strategies {
+            self.decode(&source, strategy, decodes, fresh)?;
+        }
+        Ok(())
     }
 
     fn decode(
@@ -130,11 +157,21 @@ fn numbers(decodes: &[Decode], round: usize, first: u64) -> Vec<u64> {
     decodes.iter().map(number).collect()
 }
 
-/// Vectors beyond the targets, seen from the hypotheses, of the targets' lengths: (N, dim) f32. What a guess at the
-/// target left out, it lays stress on.
-fn beyond(target_ND: &Tensor, hypothesis_ND: &Tensor, share: f64) -> Result<Tensor> {
+/// The vectors of the hypotheses, one a decode that has one.
+fn hypotheses(v_ND: &Tensor, texts: &[Text], decodes: &[Decode]) -> Result<Tensor> {
+    let vectors =
+        decodes.iter().filter_map(|decode| Some(texts[decode.text].candidates.get(decode.parent?).0));
+    let flat: Vec<f32> = vectors.flatten().copied().collect();
+    let dim = v_ND.size()[1];
+    Ok(Tensor::f_from_slice(&flat)?.f_view([-1, dim])?.f_to_device(v_ND.device())?)
+}
+
+/// Vectors beyond the targets, seen from the hypotheses, by these shares of the distance, of the targets' lengths: (N,
+/// dim) f32. What a guess at the target left out, they lay stress on.
+fn beyond(target_ND: &Tensor, hypothesis_ND: &Tensor, shares: &[f32]) -> Result<Tensor> {
     let length = |x_ND: &Tensor| x_ND.f_norm_scalaropt_dim(2.0, [1].as_slice(), true);
     let target_ND = target_ND.f_to_kind(Kind::Float)?;
-    let far_ND = target_ND.f_add(&target_ND.f_sub(hypothesis_ND)?.f_mul_scalar(share)?)?;
+    let share_N1 = Tensor::f_from_slice(shares)?.f_unsqueeze(1)?.f_to_device(target_ND.device())?;
+    let far_ND = target_ND.f_add(&target_ND.f_sub(hypothesis_ND)?.f_mul(&share_N1)?)?;
     Ok(far_ND.f_mul(&length(&target_ND)?.f_div(&length(&far_ND)?.f_clamp_min(1e-12)?)?)?)
 }
