@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use eval::suites::robustness::Perturbation;
@@ -19,8 +20,8 @@ use crate::failure::ArgumentError;
 #[command(next_help_heading = "Suites")]
 pub(crate) struct SuiteArgs {
     /// What to judge by, instead of one round trip; `all` is every suite that has something to judge by
-    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_enum)]
-    suite: Vec<SuiteName>,
+    #[arg(long, value_name = "NAME,NAME", value_delimiter = ',', value_parser = suite_names())]
+    suite: Vec<String>,
     /// The sets of the suites sts, retrieval and domains (configs/eval.toml is an example)
     #[arg(long, value_name = "FILE.toml", requires = "suite")]
     config: Option<PathBuf>,
@@ -32,32 +33,11 @@ pub(crate) struct SuiteArgs {
     query_prompt: Option<String>,
 }
 
-/// The suites by their names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum SuiteName {
-    All,
-    Reconstruction,
-    SelfRetrieval,
-    Sts,
-    Retrieval,
-    Domains,
-    EdgeCases,
-    Robustness,
-}
+/// Every suite that has something to judge by.
+const ALL: &str = "all";
 
-impl SuiteName {
-    fn suite(self) -> Option<Suite> {
-        Some(match self {
-            Self::All => return None,
-            Self::Reconstruction => Suite::Reconstruction,
-            Self::SelfRetrieval => Suite::SelfRetrieval,
-            Self::Sts => Suite::Sts,
-            Self::Retrieval => Suite::Retrieval,
-            Self::Domains => Suite::Domains,
-            Self::EdgeCases => Suite::EdgeCases,
-            Self::Robustness => Suite::Robustness,
-        })
-    }
+fn suite_names() -> PossibleValuesParser {
+    PossibleValuesParser::new(std::iter::once(ALL).chain(Suite::ALL.map(Suite::name)))
 }
 
 /// What the suites take besides their flags.
@@ -128,8 +108,9 @@ impl SuiteArgs {
     }
 
     fn suites(&self, config: &SuitesConfig, texts: &[String]) -> Result<Vec<Suite>> {
-        if !self.suite.contains(&SuiteName::All) {
-            return Ok(self.suite.iter().filter_map(|name| name.suite()).collect());
+        if !self.suite.iter().any(|name| name == ALL) {
+            let asked = |suite: &Suite| self.suite.iter().any(|name| name == suite.name());
+            return Ok(Suite::ALL.into_iter().filter(asked).collect());
         }
         let has = |suite: &Suite| match suite {
             Suite::Reconstruction | Suite::SelfRetrieval | Suite::Robustness => !texts.is_empty(),

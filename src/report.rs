@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use eval::report::{Subject, Training, eval_results, html, markdown, model_index};
-use eval::suites::{Cost, Evaluation};
+use eval::suites::{Evaluation, Suite};
 use eval::{RoundTrip, result};
 use models::SearchOptions;
 use models::files::read_json;
@@ -111,44 +111,13 @@ fn evaluation(file: &Path) -> Result<Evaluation> {
     let value: Value = read_json(file)?;
     match value["schema"].as_str() {
         Some(eval::suites::SCHEMA) => Ok(read_json(file)?),
-        Some(result::SCHEMA) => Ok(alone(read_json(file)?)),
+        Some(result::SCHEMA) => Ok(read_json::<RoundTrip>(file)?.into()),
         found => {
             let found = found.map_or("no schema".to_owned(), |found| format!("the schema {found:?}"));
             let message = format!("{}: {found}, not that of an evaluation", file.display());
             Err(WorldError::with_hint(message, "give what `inverse-stella eval --out FILE.json` has written")
                 .into())
         }
-    }
-}
-
-fn alone(result: RoundTrip) -> Evaluation {
-    let settings = result.settings.clone();
-    let cost = Cost {
-        texts_per_s: settings.texts_per_s,
-        encodings: settings.encodings,
-        seconds: settings.seconds.total,
-        memory_bytes: 0,
-    };
-    Evaluation {
-        schema: eval::suites::SCHEMA.to_owned(),
-        trial: settings.trial,
-        limit: settings.limit,
-        decoder: settings.decoder,
-        space: settings.space,
-        judge: None,
-        strategy: settings.strategy,
-        dtype: settings.dtype,
-        bootstrap: settings.bootstrap,
-        rows: Vec::new(),
-        reconstruction: Some(result),
-        self_retrieval: None,
-        sts: Vec::new(),
-        retrieval: Vec::new(),
-        domains: Vec::new(),
-        edge_cases: None,
-        robustness: Vec::new(),
-        cost,
-        versions: settings.versions,
     }
 }
 
@@ -183,16 +152,7 @@ fn training(run: &Path) -> Option<Training> {
 fn commands(evaluation: &Evaluation, run: Option<&Path>, file: &Path) -> Vec<String> {
     let train = run.map(|run| format!("inverse-stella train --recipe {}", run.join("config.toml").display()));
     let limit = evaluation.limit.map_or(String::new(), |limit| format!(" --limit {limit}"));
-    let suites = [
-        ("reconstruction", evaluation.reconstruction.is_some()),
-        ("self-retrieval", evaluation.self_retrieval.is_some()),
-        ("sts", !evaluation.sts.is_empty()),
-        ("retrieval", !evaluation.retrieval.is_empty()),
-        ("domains", !evaluation.domains.is_empty()),
-        ("edge-cases", evaluation.edge_cases.is_some()),
-        ("robustness", !evaluation.robustness.is_empty()),
-    ];
-    let suites: Vec<&str> = suites.into_iter().filter_map(|(name, there)| there.then_some(name)).collect();
+    let suites: Vec<&str> = evaluation.suites().into_iter().map(Suite::name).collect();
     let search = evaluation.reconstruction.as_ref().and_then(|result| result.settings.search.as_ref());
     let more = search.map_or(String::new(), search_flags) + &limit;
     let (decoder, out) = (evaluation.decoder.path.display(), file.display());

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use predicates::prelude::*;
@@ -98,8 +99,13 @@ fn guesses_are_encoded_under_the_prompt_of_their_pair() {
     let Some(encoder) = minilm_with_prompts(models.path()) else { return };
     let small = Small::new(&encoder);
     small.done(&["pairs", "build"], &[two()]);
-    let refining =
-        ["training.max_steps=6", "refinement.share=0.5", "refinement.begin=0.3", "refinement.set_texts=40"];
+    let refining = [
+        "training.max_steps=6",
+        "refinement.share=0.5",
+        "refinement.begin=0.3",
+        "refinement.set_texts=40",
+        "refinement.borrowed=40",
+    ];
     let sets: Vec<String> = refining.into_iter().map(str::to_owned).chain([two()]).collect();
     small.done(&["train"], &sets);
 
@@ -111,6 +117,8 @@ fn guesses_are_encoded_under_the_prompt_of_their_pair() {
     let storage = data::pairs::Storage::F16;
     let set =
         data::pairs::ShardFile::open(&small.path("run/hypotheses"), &record, pairs.space(), storage).unwrap();
+    let known: BTreeSet<&str> = (0..pairs.len()).map(|row| pairs.text(row)).collect();
+    let mut borrowed = 0;
     for prompt in ["passage", "query"] {
         let is_line = |row: usize| set.text(row).unwrap().lines().count() == 1;
         let rows = (0..set.len()).filter(|&row| set.prompt(row).unwrap() == prompt && is_line(row));
@@ -123,6 +131,8 @@ fn guesses_are_encoded_under_the_prompt_of_their_pair() {
         for (number, &row) in rows.iter().enumerate() {
             let pair: usize = set.source(row).unwrap().parse().unwrap();
             assert_eq!(pairs.prompt(pair), prompt);
+            let text = set.text(row).unwrap();
+            borrowed += usize::from(known.contains(text) && text != pairs.text(pair));
             let mut vector = vec![0f32; pairs.dim()];
             set.vector_into(row, &mut vector);
             let again = Vec::<f32>::try_from(again.get(number as i64)).unwrap();
@@ -130,6 +140,8 @@ fn guesses_are_encoded_under_the_prompt_of_their_pair() {
             assert!(cosine > 0.999, "{cosine} {prompt} {:?}", set.text(row));
         }
     }
+    // those that were borrowed beside the 40 guesses: half of them under each prompt
+    assert!(set.len() > 75 && borrowed >= 35, "{borrowed} of {}", set.len());
 }
 
 /// `invert` knows the prompt from the space beside the vectors, `roundtrip` from its flag: the cosines are the same.

@@ -6,6 +6,7 @@ use models::Space;
 use serde::{Deserialize, Serialize};
 
 use super::edge_cases::EdgeResult;
+use super::evaluator::Suite;
 use super::retrieval::RetrievalResult;
 use super::robustness::Robust;
 use super::self_retrieval::SelfRetrieval;
@@ -66,6 +67,70 @@ pub struct Evaluation {
     pub cost: Cost,
     /// Versions: this program's, libtorch's, and those of the programs whose scores the metrics equal.
     pub versions: BTreeMap<String, String>,
+}
+
+impl Evaluation {
+    /// One that has found nothing yet.
+    pub(super) fn nothing(decoder: DecoderRecord, space: Space, bootstrap: Bootstrap) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            trial: false,
+            limit: None,
+            decoder,
+            space,
+            judge: None,
+            strategy: String::new(),
+            dtype: String::new(),
+            bootstrap,
+            reconstruction: None,
+            rows: Vec::new(),
+            self_retrieval: None,
+            sts: Vec::new(),
+            retrieval: Vec::new(),
+            domains: Vec::new(),
+            edge_cases: None,
+            robustness: Vec::new(),
+            cost: Cost::default(),
+            versions: BTreeMap::new(),
+        }
+    }
+
+    /// The suites that it has results of.
+    pub fn suites(&self) -> Vec<Suite> {
+        let has = |suite: &Suite| match suite {
+            Suite::Reconstruction => self.reconstruction.is_some(),
+            Suite::SelfRetrieval => self.self_retrieval.is_some(),
+            Suite::Sts => !self.sts.is_empty(),
+            Suite::Retrieval => !self.retrieval.is_empty(),
+            Suite::Domains => !self.domains.is_empty(),
+            Suite::EdgeCases => self.edge_cases.is_some(),
+            Suite::Robustness => !self.robustness.is_empty(),
+        };
+        Suite::ALL.into_iter().filter(has).collect()
+    }
+}
+
+/// A round trip by itself is an evaluation of one suite, of which some rows are known alone.
+impl From<RoundTrip> for Evaluation {
+    fn from(result: RoundTrip) -> Self {
+        let settings = result.settings.clone();
+        let cost = Cost {
+            texts_per_s: settings.texts_per_s,
+            encodings: settings.encodings,
+            seconds: settings.seconds.total,
+            memory_bytes: 0,
+        };
+        Self {
+            trial: settings.trial,
+            limit: settings.limit,
+            strategy: settings.strategy,
+            dtype: settings.dtype,
+            reconstruction: Some(result),
+            cost,
+            versions: settings.versions,
+            ..Self::nothing(settings.decoder, settings.space, settings.bootstrap)
+        }
+    }
 }
 
 /// The round trip of one domain's texts.

@@ -10,7 +10,7 @@ use torch_ext::World;
 
 use super::config::SuitesConfig;
 use super::edge_cases::{EdgeCase, edge_cases};
-use super::evaluation::{Cost, DomainResult, Evaluation, SCHEMA};
+use super::evaluation::{DomainResult, Evaluation};
 use super::journey::Traveller;
 use super::kept::{Kept, stamp};
 use super::retrieval::{RetrievalTask, retrieval};
@@ -216,26 +216,15 @@ impl Evaluator<'_> {
     fn empty(&self) -> Evaluation {
         let Traveller { inverter, generate, .. } = self.traveller;
         let (resamples, seed) = (self.options.bootstrap, self.options.seed);
+        let bootstrap = Bootstrap { resamples, seed, ..Bootstrap::default() };
+        let nothing = Evaluation::nothing(inverter.record(), inverter.space().clone(), bootstrap);
         Evaluation {
-            schema: SCHEMA.to_owned(),
-            trial: false,
             limit: self.options.limit,
-            decoder: inverter.record(),
-            space: inverter.space().clone(),
             judge: self.judge.map(|judge| judge.space().clone()),
             strategy: strategy_of(inverter, generate),
             dtype: inverter.dtype(),
-            bootstrap: Bootstrap { resamples, seed, ..Bootstrap::default() },
-            reconstruction: None,
-            rows: Vec::new(),
-            self_retrieval: None,
-            sts: Vec::new(),
-            retrieval: Vec::new(),
-            domains: Vec::new(),
-            edge_cases: None,
-            robustness: Vec::new(),
-            cost: Cost::default(),
             versions: versions(),
+            ..nothing
         }
     }
 
