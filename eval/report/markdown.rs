@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Subject, compared, headline};
+use super::{Subject, by_name, compared, headline};
 use crate::metrics::Metric;
 use crate::suites::Scored;
 
@@ -82,19 +82,10 @@ fn reconstruction(subjects: &[Subject]) -> Vec<(String, Vec<String>)> {
     rows
 }
 
-/// Rows by name, in the order in which names are met, a cell for each subject.
+/// Rows by name, a cell for each subject.
 fn named(subjects: &[Subject], of: impl Fn(&Subject) -> Vec<(String, String)>) -> Vec<(String, Vec<String>)> {
-    let mut rows: Vec<(String, Vec<String>)> = Vec::new();
-    for (number, subject) in subjects.iter().enumerate() {
-        for (name, text) in of(subject) {
-            let place = rows.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
-                rows.push((name.clone(), vec![String::new(); subjects.len()]));
-                rows.len() - 1
-            });
-            rows[place].1[number] = text;
-        }
-    }
-    rows
+    let cells = |cells: Vec<Option<String>>| cells.into_iter().map(Option::unwrap_or_default).collect();
+    by_name(subjects, of).into_iter().map(|(name, row)| (name, cells(row))).collect()
 }
 
 fn significance(subjects: &[Subject]) -> String {

@@ -53,6 +53,24 @@ pub struct Training {
     pub recipe: String,
 }
 
+/// What subjects have under a name, a place for each subject; in the order in which names are met.
+fn by_name<T>(
+    subjects: &[Subject],
+    of: impl Fn(&Subject) -> Vec<(String, T)>,
+) -> Vec<(String, Vec<Option<T>>)> {
+    let mut rows: Vec<(String, Vec<Option<T>>)> = Vec::new();
+    for (number, subject) in subjects.iter().enumerate() {
+        for (name, found) in of(subject) {
+            let place = rows.iter().position(|(other, _)| *other == name).unwrap_or_else(|| {
+                rows.push((name, subjects.iter().map(|_| None).collect()));
+                rows.len() - 1
+            });
+            rows[place].1[number] = Some(found);
+        }
+    }
+    rows
+}
+
 /// The differences of each subject from the first, where both were judged by the same texts; empty for the first.
 pub fn compared(subjects: &[Subject]) -> Vec<Vec<Difference>> {
     let statistics = |subject: &Subject| -> Option<Statistics> {

@@ -1,7 +1,9 @@
 //! The plots of a report.
 
-use super::Subject;
 use super::svg::{Axis, BarRow, Bars, Plot, histogram};
+use super::{Subject, by_name};
+use crate::metrics::Metric;
+use crate::result::Scores;
 use crate::suites::robustness::Perturbation;
 
 /// A plot with the sentence below it.
@@ -56,38 +58,38 @@ pub(super) fn progress(subjects: &[Subject]) -> Option<Figure> {
     Some(figure(plot.svg(), "Cosine of a few dev texts to what came back, one guess each."))
 }
 
+/// A value and its interval.
+type Bar = (f64, Option<[f64; 2]>);
+
+/// Bars by name, for each subject one.
+fn bars(
+    title: &str,
+    along: &str,
+    caption: &str,
+    subjects: &[Subject],
+    of: impl Fn(&Subject) -> Vec<(String, Bar)>,
+) -> Option<Figure> {
+    let row = |(name, values)| BarRow { name, values };
+    let rows: Vec<BarRow> = by_name(subjects, of).into_iter().map(row).collect();
+    let series = subjects.iter().map(|subject| subject.name.clone()).collect();
+    let axis = Axis::between(along, 0.0, 1.0);
+    (!rows.is_empty()).then(|| figure(Bars { title: title.into(), axis, rows, series }.svg(), caption))
+}
+
+fn cosine_of(scores: &Scores) -> Option<Bar> {
+    Some((scores.cosine?, scores.interval(Metric::Cosine)))
+}
+
+const COSINE: &str = "cosine of what came back to what went in";
+
 /// Cosine by length.
 pub(super) fn lengths(subjects: &[Subject]) -> Option<Figure> {
-    let known: Vec<_> =
-        subjects.iter().filter_map(|s| Some((s, s.evaluation.reconstruction.as_ref()?))).collect();
-    let mut names: Vec<&str> = Vec::new();
-    for bucket in known.iter().flat_map(|(_, result)| &result.buckets.length) {
-        if !names.contains(&bucket.name.as_str()) {
-            names.push(&bucket.name);
-        }
-    }
-    names.sort_by_key(|name| {
-        (name.starts_with('>'), name.trim_matches(['<', '=', '>']).parse::<usize>().ok())
-    });
-    let of = |name: &str| BarRow {
-        name: format!("{name} tokens"),
-        values: known
-            .iter()
-            .map(|(_, result)| {
-                let bucket = result.buckets.length.iter().find(|bucket| bucket.name == name)?;
-                Some((bucket.scores.cosine?, bucket.scores.intervals.get("cosine").copied()))
-            })
-            .collect(),
+    let of = |subject: &Subject| -> Vec<(String, Bar)> {
+        let buckets = subject.evaluation.reconstruction.iter().flat_map(|result| &result.buckets.length);
+        buckets.filter_map(|of| Some((format!("{} tokens", of.name), cosine_of(&of.scores)?))).collect()
     };
-    (!names.is_empty()).then(|| {
-        let bars = Bars {
-            title: "Cosine by length".into(),
-            axis: Axis::between("cosine of what came back to what went in", 0.0, 1.0),
-            rows: names.into_iter().map(of).collect(),
-            series: known.iter().map(|(subject, _)| subject.name.clone()).collect(),
-        };
-        figure(bars.svg(), "Longer texts hold more than one vector tells; bars with 95 % intervals.")
-    })
+    let caption = "Longer texts hold more than one vector tells; bars with 95 % intervals.";
+    bars("Cosine by length", COSINE, caption, subjects, of)
 }
 
 /// Distribution of the cosines.
@@ -133,57 +135,24 @@ pub(super) fn sts(subjects: &[Subject]) -> Vec<Figure> {
 
 /// Domains.
 pub(super) fn domains(subjects: &[Subject]) -> Option<Figure> {
-    let mut names: Vec<&str> = Vec::new();
-    for domain in subjects.iter().flat_map(|subject| &subject.evaluation.domains) {
-        if !names.contains(&domain.name.as_str()) {
-            names.push(&domain.name);
-        }
-    }
-    let of = |name: &str| BarRow {
-        name: name.to_owned(),
-        values: subjects
-            .iter()
-            .map(|subject| {
-                let domain = subject.evaluation.domains.iter().find(|domain| domain.name == name)?;
-                Some((domain.scores.cosine?, domain.scores.intervals.get("cosine").copied()))
-            })
-            .collect(),
+    let of = |subject: &Subject| -> Vec<(String, Bar)> {
+        let domains = subject.evaluation.domains.iter();
+        domains.filter_map(|of| Some((of.name.clone(), cosine_of(&of.scores)?))).collect()
     };
-    (!names.is_empty()).then(|| {
-        let bars = Bars {
-            title: "Cosine by domain".into(),
-            axis: Axis::between("cosine of what came back to what went in", 0.0, 1.0),
-            rows: names.into_iter().map(of).collect(),
-            series: subjects.iter().map(|subject| subject.name.clone()).collect(),
-        };
-        figure(bars.svg(), "The worst domain of the first decoder stands first.")
-    })
+    bars("Cosine by domain", COSINE, "The worst domain of the first decoder stands first.", subjects, of)
 }
 
 /// Edge cases.
 pub(super) fn edge_cases(subjects: &[Subject]) -> Option<Figure> {
-    let first = subjects.iter().find_map(|subject| subject.evaluation.edge_cases.as_ref())?;
-    let of = |name: &str| BarRow {
-        name: name.to_owned(),
-        values: subjects
-            .iter()
-            .map(|subject| {
-                let all = &subject.evaluation.edge_cases.as_ref()?.categories;
-                let passed = all.iter().find(|category| category.category == name)?.passed;
-                Some((passed.value?, passed.interval))
-            })
-            .collect(),
+    let of = |subject: &Subject| -> Vec<(String, Bar)> {
+        let categories = subject.evaluation.edge_cases.iter().flat_map(|found| &found.categories);
+        categories
+            .filter_map(|of| Some((of.category.clone(), (of.passed.value?, of.passed.interval))))
+            .collect()
     };
-    let bars = Bars {
-        title: "Edge cases".into(),
-        axis: Axis::between("share of the cases in which what counts came back", 0.0, 1.0),
-        rows: first.categories.iter().map(|category| of(&category.category)).collect(),
-        series: subjects.iter().map(|subject| subject.name.clone()).collect(),
-    };
-    Some(figure(
-        bars.svg(),
-        "The same number, the same formula, the same name: checked by program, case by case.",
-    ))
+    let along = "share of the cases in which what counts came back";
+    let caption = "The same number, the same formula, the same name: checked by program, case by case.";
+    bars("Edge cases", along, caption, subjects, of)
 }
 
 /// Cosine against the noise on the vectors.

@@ -16,7 +16,7 @@ mod recombine;
 
 use candidates::Candidates;
 pub use options::{Decodes, SearchOptions};
-use propose::Fresh;
+use propose::{Fresh, Round};
 use recombine::{Known, recombine};
 use tch::{Device, Kind, Tensor};
 
@@ -61,7 +61,7 @@ impl<'a> Search<'a> {
             let decodes = self.decodes(&texts, &open, round);
             let fresh = match round {
                 0 => self.guess(v_ND, &decodes, first)?,
-                _ => self.improve(v_ND, &texts, &decodes, round, first)?,
+                _ => self.improve(&Round { v_ND, texts: &texts, round, first }, &decodes)?,
             };
             self.encode(v_ND, &mut texts, fresh)?;
             if self.options.recombined > 0 {

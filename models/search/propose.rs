@@ -21,6 +21,22 @@ pub(super) struct Decode {
     visit: u32,
 }
 
+/// Where a search stands.
+pub(super) struct Round<'a> {
+    pub(super) v_ND: &'a Tensor,
+    pub(super) texts: &'a [Text],
+    pub(super) round: usize,
+    /// Number of the first text.
+    pub(super) first: u64,
+}
+
+impl Round<'_> {
+    /// Vector and text of each hypothesis.
+    fn known(&self, decodes: &[Decode]) -> impl Iterator<Item = (&[f32], &str)> {
+        decodes.iter().filter_map(|decode| Some(self.texts[decode.text].candidates.get(decode.parent?)))
+    }
+}
+
 /// New candidates of each text, in the order in which they are worth encoding.
 pub(super) type Fresh = BTreeMap<usize, Vec<Inverted>>;
 
@@ -70,24 +86,17 @@ impl Search<'_> {
     }
 
     /// Better texts than the hypotheses of `decodes`: refinements, beams before samples, then guesses beyond the target.
-    pub(super) fn improve(
-        &self,
-        v_ND: &Tensor,
-        texts: &[Text],
-        decodes: &[Decode],
-        round: usize,
-        first: u64,
-    ) -> Result<Fresh> {
+    pub(super) fn improve(&self, at: &Round<'_>, decodes: &[Decode]) -> Result<Fresh> {
         let mut fresh = Fresh::new();
         // beams of a hypothesis are the same at each visit
         let again = self.options.each.samples > 0;
         let chosen = decodes.iter().copied().filter(|decode| again || decode.visit == 0);
-        self.refine(v_ND, texts, &chosen.collect::<Vec<_>>(), round, first, &mut fresh)?;
+        self.refine(at, &chosen.collect::<Vec<_>>(), &mut fresh)?;
         if self.options.beyond == 0 || decodes.is_empty() {
             return Ok(fresh);
         }
-        let target_ND = targets(v_ND, decodes)?;
-        let hypothesis_ND = hypotheses(v_ND, texts, decodes)?;
+        let target_ND = targets(at.v_ND, decodes)?;
+        let hypothesis_ND = hypotheses(at, decodes)?;
         for step in 1..=self.options.beyond {
             let share = FARTHEST * step as f64 / self.options.beyond as f64;
             let share_of = |decode: &Decode| (share * (1.0 + FARTHER * f64::from(decode.visit))) as f32;
@@ -98,26 +107,16 @@ impl Search<'_> {
         Ok(fresh)
     }
 
-    fn refine(
-        &self,
-        v_ND: &Tensor,
-        texts: &[Text],
-        decodes: &[Decode],
-        round: usize,
-        first: u64,
-        fresh: &mut Fresh,
-    ) -> Result<()> {
+    fn refine(&self, at: &Round<'_>, decodes: &[Decode], fresh: &mut Fresh) -> Result<()> {
         let strategies = self.options.strategies(&self.options.each);
         if strategies.is_empty() || decodes.is_empty() {
             return Ok(());
         }
-        let numbers = numbers(decodes, round, first);
-        let target_ND = targets(v_ND, decodes)?;
-        let hypothesis_ND = hypotheses(v_ND, texts, decodes)?;
-        let ids =
-            decodes.iter().filter_map(|decode| Some(texts[decode.text].candidates.get(decode.parent?).1));
-        let ids: Vec<Vec<u32>> =
-            ids.map(|text| self.inverter.vocabulary.encode(text)).collect::<Result<_>>()?;
+        let numbers = numbers(decodes, at.round, at.first);
+        let target_ND = targets(at.v_ND, decodes)?;
+        let hypothesis_ND = hypotheses(at, decodes)?;
+        let ids = at.known(decodes).map(|(_, text)| self.inverter.vocabulary.encode(text));
+        let ids: Vec<Vec<u32>> = ids.collect::<Result<_>>()?;
         let hypotheses = Hypotheses { v_ND: &hypothesis_ND, ids: &ids };
         let source = Source { v_ND: &target_ND, hypotheses: Some(hypotheses), numbers: Some(&numbers) };
         for strategy in strategies {
@@ -158,12 +157,10 @@ fn numbers(decodes: &[Decode], round: usize, first: u64) -> Vec<u64> {
 }
 
 /// The vectors of the hypotheses, one a decode that has one.
-fn hypotheses(v_ND: &Tensor, texts: &[Text], decodes: &[Decode]) -> Result<Tensor> {
-    let vectors =
-        decodes.iter().filter_map(|decode| Some(texts[decode.text].candidates.get(decode.parent?).0));
-    let flat: Vec<f32> = vectors.flatten().copied().collect();
-    let dim = v_ND.size()[1];
-    Ok(Tensor::f_from_slice(&flat)?.f_view([-1, dim])?.f_to_device(v_ND.device())?)
+fn hypotheses(at: &Round<'_>, decodes: &[Decode]) -> Result<Tensor> {
+    let flat: Vec<f32> = at.known(decodes).flat_map(|(vector, _)| vector).copied().collect();
+    let dim = at.v_ND.size()[1];
+    Ok(Tensor::f_from_slice(&flat)?.f_view([-1, dim])?.f_to_device(at.v_ND.device())?)
 }
 
 /// Vectors beyond the targets, seen from the hypotheses, by these shares of the distance, of the targets' lengths: (N,
@@ -174,4 +171,28 @@ fn beyond(target_ND: &Tensor, hypothesis_ND: &Tensor, shares: &[f32]) -> Result<
     let share_N1 = Tensor::f_from_slice(shares)?.f_unsqueeze(1)?.f_to_device(target_ND.device())?;
     let far_ND = target_ND.f_add(&target_ND.f_sub(hypothesis_ND)?.f_mul(&share_N1)?)?;
     Ok(far_ND.f_mul(&length(&target_ND)?.f_div(&length(&far_ND)?.f_clamp_min(1e-12)?)?)?)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beyond_lies_on_the_far_side_of_the_target_at_its_length() {
+        let target_ND = Tensor::from_slice(&[3f32, 0., 0., 0., 3., 0.]).view([2, 3]);
+        let hypothesis_ND = Tensor::from_slice(&[2f32, 1., 0., 0., 3., 0.]).view([2, 3]);
+        let at = |share: f32| beyond(&target_ND, &hypothesis_ND, &[share, share]).unwrap();
+        let numbers = |x: &Tensor| Vec::<f32>::try_from(x.reshape([-1])).unwrap();
+        let (near, far) = (numbers(&at(0.5)), numbers(&at(2.0)));
+        // away from the hypothesis' second number, the more the farther; a hypothesis at the target moves nothing
+        assert!(near[1] < -0.1 && far[1] < near[1], "{near:?} {far:?}");
+        assert_eq!(far[3..], [0.0, 3.0, 0.0]);
+        assert!(
+            numbers(&at(2.0).norm_scalaropt_dim(2.0, [1].as_slice(), false))
+                .iter()
+                .all(|n| (n - 3.0).abs() < 1e-5)
+        );
+        assert_eq!(numbers(&at(0.0)), numbers(&target_ND));
+    }
 }
