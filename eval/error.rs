@@ -60,7 +60,7 @@ pub enum Error {
         reason: String,
     },
     /// A part of the program that is JSON and is none.
-    #[error("the edge cases cannot be read")]
+    #[error("what belongs to the suites is no JSON")]
     EdgeCases(#[from] serde_json::Error),
     /// A page that could not be made.
     #[error("the report's page cannot be made: {reason}")]

@@ -4,13 +4,14 @@
 //! lists of texts. [`round_trip`](fn@round_trip) takes texts through an encoder and a decoder and scores what came
 //! back; its result ([`RoundTrip`]) is described in `docs/eval-schema.md`, and [`table`](fn@table) makes it readable.
 //! [`suites`] ask everything else that a decoder is judged by, with [`correlation`] and [`ranking`]; [`report`] makes pages
-//! of what they find, with [`significance`]. [`learning_curve`] says what more compute would give. [`Spread`] lets several
-//! processes share the work.
+//! of what they find, with [`significance`]; [`json_schema`] describes results to machines. [`learning_curve`] says what
+//! more compute would give. [`Spread`] lets several processes share the work.
 
 pub mod bootstrap;
 pub mod buckets;
 pub mod correlation;
 pub mod error;
+pub mod json_schema;
 pub mod learning_curve;
 pub mod metrics;
 pub mod ranking;

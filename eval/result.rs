@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use models::generate::GenerateOptions;
 use models::{SearchOptions, Space};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
@@ -17,7 +18,7 @@ pub const SCHEMA: &str = "inverse-stella/round-trip/1";
 
 /// The scores of a set of rows. BLEU, sentence BLEU and chrF go from 0 to 100, all others from 0 to 1, except the
 /// length ratio, which is right at 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs, reason = "each field is the metric of its name, documented at Metric")]
 pub struct Scores {
     /// Number of rows.
@@ -104,9 +105,10 @@ impl Scores {
 }
 
 /// A round trip that was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RoundTrip {
-    /// [`SCHEMA`].
+    /// Name and version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// The scores of all rows; in JSON its keys stand at the top.
     #[serde(flatten)]
@@ -123,7 +125,7 @@ pub struct RoundTrip {
 }
 
 /// Scores of parts of the rows.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Buckets {
     /// By tokens of the reference, shortest first.
     pub length: Vec<Bucket>,
@@ -132,7 +134,7 @@ pub struct Buckets {
 }
 
 /// The scores of one part.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Bucket {
     /// `<=8` to `<=512` and `>512` tokens, or the domain.
     pub name: String,
@@ -142,7 +144,7 @@ pub struct Bucket {
 }
 
 /// Rows to look at.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Samples {
     /// Highest cosine first.
     pub best: Vec<Row>,
@@ -153,7 +155,7 @@ pub struct Samples {
 }
 
 /// One text, what came back, and how good that is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs, reason = "the scores are the metrics of their names, documented at Metric")]
 pub struct Row {
     /// Line of the text file or row of the pair set, from 0.
@@ -191,7 +193,7 @@ pub struct Row {
 }
 
 /// How a round trip was measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Settings {
     /// Whether a limit left texts out, so that the scores are a trial and not the result.
     pub trial: bool,
@@ -207,6 +209,7 @@ pub struct Settings {
     pub strategy: String,
     /// How texts were searched for by encoding candidates again; `None` for one guess a text.
     #[serde(default)]
+    #[schemars(with = "serde_json::Value")]
     pub search: Option<SearchOptions>,
     /// Candidates encoded a text, on average; 0 without a search.
     #[serde(default)]
@@ -217,12 +220,14 @@ pub struct Settings {
     /// Data type of the decoder's weights.
     pub dtype: String,
     /// How the decoder chose tokens, where it ended a text, and how many vectors it took at a time.
+    #[schemars(with = "serde_json::Value")]
     pub generate: GenerateOptions,
     /// Resamples behind the intervals, their confidence and seed; the seed also drew the random samples.
     pub bootstrap: Bootstrap,
     /// The decoder.
     pub decoder: DecoderRecord,
     /// The space of the vectors that the decoder reads.
+    #[schemars(with = "serde_json::Value")]
     pub space: Space,
     /// Name of the prompt of its space that the texts were encoded under; empty in results that do not say it.
     #[serde(default)]
@@ -236,7 +241,7 @@ pub struct Settings {
 }
 
 /// What a decoder is and what it was opened from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DecoderRecord {
     /// `run`, `checkpoint` or `export`.
     pub kind: String,
@@ -251,7 +256,7 @@ pub struct DecoderRecord {
 }
 
 /// Wall time in seconds by stage.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Seconds {
     /// Texts to vectors; about 0 where the vectors were given.
     pub encode: f64,

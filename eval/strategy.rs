@@ -35,6 +35,9 @@ pub(crate) fn searching(search: &SearchOptions) -> String {
     if search.beyond > 0 {
         text += &format!(", {} guesses beyond the target from each", search.beyond);
     }
+    if search.neighbours > 0 {
+        text += &format!(", {} a token away from the best a round", search.neighbours);
+    }
     if search.recombined > 0 {
         text += &format!(", {} put together of them a round", search.recombined);
     }

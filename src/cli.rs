@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     bench, completions, config, curve, doctor, encode, eval_verb, export, invert, launch, pairs, report,
-    roundtrip, train,
+    roundtrip, schema, train,
 };
 
 /// Turn sentence-embedding vectors back into text, and measure how much meaning survives.
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Bench(bench::BenchArgs),
     /// Show a recipe as it resolves, and where each value comes from
     Config(config::ConfigArgs),
+    /// The JSON Schema of what eval writes
+    Schema(schema::SchemaArgs),
     /// Completions for a shell
     Completions(completions::CompletionsArgs),
 }

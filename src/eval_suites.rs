@@ -7,7 +7,6 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use eval::suites::robustness::Perturbation;
 use eval::suites::{Evaluation, Evaluator, Scored, Suite, SuitesConfig, Traveller};
 use eval::{Invert, RoundTripOptions, Spread};
 use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions};
@@ -103,6 +102,7 @@ impl SuiteArgs {
             world: judged.world,
         };
         let mut evaluation = evaluator.run(&suites, judged.kept.as_deref(), tell)?;
+        evaluation.date = Some(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         evaluation.cost.memory_bytes = peak_memory().unwrap_or(0);
         Ok(evaluation)
     }
@@ -234,7 +234,7 @@ pub(crate) fn text(evaluation: &Evaluation) -> String {
     );
     let robust = evaluation.robustness.iter().map(|found| {
         let numbers = [found.bleu, found.token_f1, found.cosine, found.cosine_to_changed].map(plain);
-        [name_of(found.perturbation), format!("{:.3}", found.kept)].into_iter().chain(numbers).collect()
+        [found.perturbation.to_string(), format!("{:.3}", found.kept)].into_iter().chain(numbers).collect()
     });
     add(
         "vectors that were changed",
@@ -242,16 +242,6 @@ pub(crate) fn text(evaluation: &Evaluation) -> String {
         robust.collect(),
     );
     text
-}
-
-fn name_of(perturbation: Perturbation) -> String {
-    match perturbation {
-        Perturbation::None => "none".to_owned(),
-        Perturbation::Noise(level) => format!("noise {level}"),
-        Perturbation::F16 => "f16".to_owned(),
-        Perturbation::Int8 => "int8".to_owned(),
-        Perturbation::Towards(share) => format!("{share} towards the next"),
-    }
 }
 
 fn plain(scored: Scored) -> String {

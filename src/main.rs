@@ -30,6 +30,7 @@ mod progress;
 mod report;
 mod roundtrip;
 mod run_recipe;
+mod schema;
 mod search_flags;
 mod signals;
 mod train;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval_verb::run(args),
         Command::Report(args) => report::run(args),
         Command::Curve(args) => curve::run(args),
+        Command::Schema(args) => schema::run(args),
         Command::Export(args) => export::run(args),
         Command::Invert(args) => invert::run(args),
         Command::Roundtrip(args) => roundtrip::run(args),

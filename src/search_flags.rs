@@ -27,6 +27,10 @@ pub(crate) struct SearchArgs {
     /// [default: what suits the budget, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     beyond: Option<u32>,
+    /// Change one token of the best candidate in so many ways a round, as the decoder would have it; no refining decoder is
+    /// needed [default: what suits the budget, else 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
+    neighbours: Option<u32>,
     /// Put the changes of several candidates together, so many new ones a round [default: what suits the budget, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4000))]
     recombine: Option<u32>,
@@ -47,7 +51,7 @@ impl SearchArgs {
 
     /// Whether candidates are improved on without the decoder's having learnt it.
     fn improves(&self) -> bool {
-        self.beyond.unwrap_or(0) + self.recombine.unwrap_or(0) > 0
+        self.beyond.unwrap_or(0) + self.neighbours.unwrap_or(0) + self.recombine.unwrap_or(0) > 0
     }
 
     /// The search that the flags ask for; `None` where none of them does.
@@ -66,7 +70,7 @@ impl SearchArgs {
         let refines = inverter.config.refines;
         if self.improves() && self.refine.is_none() && self.budget.is_none() {
             return Err(ArgumentError::with_hint(
-                "--beyond and --recombine: for how many rounds?",
+                "--beyond, --neighbours or --recombine: for how many rounds?",
                 "--refine STEPS says how many, --budget ENCODINGS lets them follow from it",
             )
             .into());
@@ -74,7 +78,8 @@ impl SearchArgs {
         if self.refine.is_some() && !refines && !self.improves() {
             return Err(ArgumentError::with_hint(
                 "--refine: this decoder has learnt first guesses alone",
-                "improve on candidates with --beyond and --recombine, or train a decoder with [refinement] share above 0",
+                "improve on candidates with --beyond, --neighbours or --recombine, or train a decoder with [refinement] share \
+                 above 0",
             )
             .into());
         }
@@ -90,6 +95,7 @@ impl SearchArgs {
             rounds: self.refine.map_or(base.rounds, |steps| steps as usize),
             parents: self.parents.map_or(base.parents, |parents| parents as usize),
             beyond: self.beyond.map_or(base.beyond, |count| count as usize),
+            neighbours: self.neighbours.map_or(base.neighbours, |count| count as usize),
             recombined: self.recombine.map_or(base.recombined, |count| count as usize),
             budget: self.budget.map(|budget| budget as usize),
             epsilon: self.epsilon,
@@ -104,17 +110,19 @@ impl SearchArgs {
 }
 
 /// How a budget of encodings is spent, as tuned on captions that were neither trained on nor reported: an eighth on
-/// first guesses, then rounds that improve on the best candidates in all three ways (docs/experiments.md).
+/// first guesses, then rounds that improve on the best candidates in every way there is (docs/experiments.md).
 fn within(budget: usize, refines: bool) -> SearchOptions {
     let each = if refines { (budget / 32).clamp(1, 4) } else { 0 };
     let beyond = if refines { (budget / 32).clamp(1, 4) } else { (budget / 16).clamp(1, 8) };
+    let few = (budget / 16).clamp(1, 8);
     SearchOptions {
         first: Decodes { beam: (budget / 8).clamp(2, 16).min(budget), samples: 0 },
         rounds: budget,
         parents: (budget / 32).clamp(1, 4),
         each: Decodes { beam: each, samples: 0 },
         beyond,
-        recombined: (budget / 16).clamp(1, 8),
+        neighbours: few,
+        recombined: few,
         ..SearchOptions::default()
     }
 }

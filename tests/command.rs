@@ -17,12 +17,15 @@ fn help_shows_the_main_job_and_every_verb() {
         "pairs",
         "train",
         "eval",
+        "report",
+        "curve",
         "export",
         "invert",
         "roundtrip",
         "launch",
         "bench",
         "config",
+        "schema",
     ] {
         assert!(text.contains(&format!("  {verb}")), "{verb} is missing from:\n{text}");
         inverse_stella()

@@ -99,7 +99,12 @@ fn scores(mut evaluation: Value) -> Value {
     for key in ["seconds", "texts_per_s", "generate"] {
         reconstruction.remove(key);
     }
-    evaluation.as_object_mut().unwrap().remove("cost");
+    for key in ["cost", "date"] {
+        evaluation.as_object_mut().unwrap().remove(key);
+    }
+    for task in evaluation["tasks"].as_array_mut().unwrap() {
+        assert!(task.as_object_mut().unwrap().remove("evaluation_time").unwrap().as_f64().unwrap() > 0.0);
+    }
     // equal to rounding alone
     without_log_probs(&mut evaluation);
     for list in ["sts", "retrieval"] {
@@ -117,8 +122,41 @@ fn every_suite_says_the_same_again_and_for_any_batch() {
     let Some(sets) = Sets::new() else { return };
     let all = sets.evaluated(&["--suite", "all", "--judge", sets.encoder.to_str().unwrap()]);
     assert_eq!(all["schema"], "inverse-stella/evaluation/1");
+    let schema = inverse_stella().args(["schema", "evaluation"]).output().unwrap();
+    let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let faults: Vec<String> =
+        schema.iter_errors(&all).map(|fault| format!("{fault} at {}", fault.instance_path())).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+    let mut wrong = all.clone();
+    wrong["tasks"][0]["n"] = "many".into();
+    assert!(!schema.is_valid(&wrong));
     assert_eq!((&all["trial"], &all["reconstruction"]["n"]), (&false.into(), &30.into()));
     assert_eq!((&all["rows"].as_array().unwrap().len(), &all["self_retrieval"]["n"]), (&30, &30.into()));
+    let tasks: Vec<(&str, &str)> = all["tasks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| (task["suite"].as_str().unwrap(), task["task"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        tasks[..3],
+        [("reconstruction", "reconstruction"), ("self-retrieval", "self-retrieval"), ("sts", "some")]
+    );
+    assert_eq!(tasks[3..6], [("retrieval", "tiny"), ("domains", "made up"), ("edge-cases", "edge-cases")]);
+    assert_eq!(
+        tasks[6..].iter().map(|task| task.1).collect::<Vec<_>>(),
+        ["none", "noise 0.02", "int8", "0.5 towards the next"]
+    );
+    let main = |at: usize| &all["tasks"][at]["main_score"]["value"];
+    assert_eq!(main(0), &all["reconstruction"]["cosine"]);
+    assert_eq!(main(2), &all["sts"][0]["scores"]["both"]["spearman"]["value"]);
+    assert_eq!(main(3), &all["retrieval"][0]["queries"]["scores"]["ndcg_at_10"]["value"]);
+    assert_eq!(main(4), &all["domains"][0]["cosine"]);
+    assert_eq!(main(6), &all["robustness"][0]["cosine"]["value"]);
+    // the same texts have the same digest, whatever suite reads them
+    let digest = |at: usize| all["tasks"][at]["dataset_digest"].as_str().unwrap();
+    assert!(digest(0).starts_with("blake3:") && digest(0) == digest(1) && digest(0) != digest(4));
     let sts = &all["sts"][0];
     assert_eq!((&sts["n"], &sts["unscored"]), (&13.into(), &1.into()));
     // the judge is the encoder itself here: it must say the same

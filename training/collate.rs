@@ -24,7 +24,7 @@ pub struct Collator {
     pub bos: i64,
     /// Token behind short texts.
     pub pad: i64,
-    /// What is done to the vectors.
+    /// What is done to the vectors, and to the texts as they are read.
     pub noise: Noise,
 }
 
@@ -35,10 +35,10 @@ impl Collator {
     /// libtorch's own.
     pub fn collate(&self, texts: &[u32]) -> Result<MicroBatch> {
         let rows: Vec<u32> = texts.iter().map(|&text| self.tokens.row(text)).collect();
-        self.first_guesses(texts, Condition::first(&self.pairs.vectors(&rows)), rows)
+        self.first_guesses(None, texts, Condition::first(&self.pairs.vectors(&rows)), rows)
     }
 
-    /// The same from vectors with the noise of a step.
+    /// The same from vectors with the noise of a step, some words hidden.
     ///
     /// # Errors
     /// libtorch's own.
@@ -47,7 +47,7 @@ impl Collator {
         let condition = self.noise.add(Condition::first(&self.pairs.vectors(&rows)), step, texts)?;
         let condition =
             self.noise.tell_lengths(condition, step, texts, &self.lengths(texts.iter().copied()))?;
-        self.first_guesses(texts, condition, rows)
+        self.first_guesses(Some(step), texts, condition, rows)
     }
 
     /// Tokens of texts, EOS not counted.
@@ -55,15 +55,22 @@ impl Collator {
         texts.map(|text| self.tokens.targets(text).count().saturating_sub(1)).collect()
     }
 
-    fn first_guesses(&self, texts: &[u32], condition: Condition, rows: Vec<u32>) -> Result<MicroBatch> {
+    fn first_guesses(
+        &self,
+        step: Option<u64>,
+        texts: &[u32],
+        condition: Condition,
+        rows: Vec<u32>,
+    ) -> Result<MicroBatch> {
         let mut layout = Layout::new(self);
         for &text in texts {
-            layout.push(&[], text);
+            layout.push(&[], text, step.map(|step| (step, text)));
         }
         layout.finish(rows, condition)
     }
 
-    /// Hypotheses of a pool (positions in it) and the texts that they should have been, with the noise of a step.
+    /// Hypotheses of a pool (positions in it) and the texts that they should have been, with the noise of a step, some words
+    /// of the texts hidden.
     ///
     /// # Errors
     /// libtorch's own.
@@ -75,7 +82,7 @@ impl Collator {
         let condition = self.noise.tell_lengths(condition, step, entries, &lengths)?;
         let mut layout = Layout::new(self);
         for &entry in entries {
-            layout.push(pool.ids(entry), pool.text(entry));
+            layout.push(pool.ids(entry), pool.text(entry), Some((step, entry)));
         }
         layout.finish(rows, condition)
     }
@@ -100,7 +107,8 @@ impl<'a> Layout<'a> {
         Self { collator, rows: Vec::new(), begun: Vec::new(), targets: Vec::new() }
     }
 
-    fn push(&mut self, hypothesis: &[u32], text: u32) {
+    /// `hidden`: step and number that decide which words are hidden; `None` hides nothing.
+    fn push(&mut self, hypothesis: &[u32], text: u32, hidden: Option<(u64, u32)>) {
         let mut row: Vec<i64> = hypothesis.iter().map(|&id| i64::from(id)).collect();
         self.begun.push(row.len());
         row.push(self.collator.bos);
@@ -108,6 +116,10 @@ impl<'a> Layout<'a> {
         self.targets.extend_from_slice(&row[hypothesis.len() + 1..]);
         // the last token, EOS, is never read
         row.pop();
+        if let Some((step, number)) = hidden {
+            let Collator { noise, bos, .. } = self.collator;
+            noise.hide_words(step, number, &mut row[hypothesis.len() + 1..], *bos);
+        }
         self.rows.push(row);
     }
 

@@ -1,5 +1,6 @@
 //! What is done to the target vectors of a training, and told of them: noise, so that vectors which come from another
-//! model, or from coarse storage, still decode; targets that are withheld, for guidance; lengths that are told.
+//! model, or from coarse storage, still decode; targets that are withheld, for guidance; lengths that are told. And to its
+//! texts: words that the decoder does not get to see.
 #![allow(non_snake_case)]
 
 use models::Condition;
@@ -9,7 +10,7 @@ use rand_distr::{Distribution as _, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
 use crate::Result;
-use crate::recipe::{NoiseSection, RefinementSection};
+use crate::recipe::{NoiseSection, RefinementSection, TrainingSection};
 
 /// What a recipe says of noise, with what it is drawn from.
 #[derive(Debug, Clone)]
@@ -20,12 +21,29 @@ pub struct Noise {
     unit: bool,
     /// Share of the texts whose length is told.
     length_told: f64,
+    /// Share of a text's tokens that are hidden.
+    word_dropout: f64,
 }
 
 impl Noise {
-    /// For vectors that have length 1 where `unit` says so. What is drawn follows from `seed`, the step and the text.
-    pub fn new(section: &NoiseSection, length_told: f64, seed: u64, unit: bool) -> Self {
-        Self { section: section.clone(), seed, unit, length_told }
+    /// For vectors that have length 1 where `unit` says so. What is drawn follows from the training's seed, the step and the
+    /// text.
+    pub fn new(section: &NoiseSection, training: &TrainingSection, unit: bool) -> Self {
+        let TrainingSection { seed, length_told, word_dropout, .. } = *training;
+        Self { section: section.clone(), seed, unit, length_told, word_dropout }
+    }
+
+    /// Puts `instead` in the place of some of a text's tokens at a step.
+    pub fn hide_words(&self, step: u64, text: u32, tokens: &mut [i64], instead: i64) {
+        if self.word_dropout == 0.0 {
+            return;
+        }
+        let mut random = self.stream(WORDS, step, text);
+        for token in tokens {
+            if uniform(&mut random) < self.word_dropout {
+                *token = instead;
+            }
+        }
     }
 
     /// Tells the lengths of some texts at a step: `lengths` are their tokens, EOS not counted.
@@ -138,6 +156,7 @@ pub(crate) fn lead_astray(
 const NOISE: u64 = 0;
 const LENGTHS: u64 = 1;
 const ASTRAY: u64 = 2;
+const WORDS: u64 = 3;
 
 fn uniform(random: &mut ChaCha8Rng) -> f64 {
     (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64
@@ -166,7 +185,11 @@ mod tests {
     fn noisy(section: &NoiseSection, step: u64, texts: &[u32]) -> Condition {
         let one_BD = Tensor::eye(64, (Kind::Float, Device::Cpu)).narrow(0, 0, 1);
         let v_BD = one_BD.expand([texts.len() as i64, 64], false);
-        Noise::new(section, 0.0, 7, true).add(Condition::first(&v_BD), step, texts).unwrap()
+        of(section, 0.0).add(Condition::first(&v_BD), step, texts).unwrap()
+    }
+
+    fn of(section: &NoiseSection, length_told: f64) -> Noise {
+        Noise::new(section, &TrainingSection { seed: 7, length_told, ..TrainingSection::default() }, true)
     }
 
     fn floats(tensor: &Tensor) -> Vec<f64> {
@@ -222,7 +245,7 @@ mod tests {
 
     #[test]
     fn lengths_are_told_of_the_share_asked_for() {
-        let noise = Noise::new(&NoiseSection::default(), 0.25, 7, true);
+        let noise = of(&NoiseSection::default(), 0.25);
         let texts: Vec<u32> = (0..4000).collect();
         let lengths: Vec<usize> = (0..4000).map(|text| 3 + text % 50).collect();
         let condition = Condition::first(&Tensor::zeros([4000, 2], (Kind::Float, Device::Cpu)));
@@ -231,6 +254,26 @@ mod tests {
         assert!(told.iter().zip(&lengths).all(|(&told, &length)| told == 0.0 || told == length as f64));
         let share = told.iter().filter(|&&told| told > 0.0).count() as f64 / 4000.0;
         assert!((share - 0.25).abs() < 0.03, "{share}");
+    }
+
+    #[test]
+    fn words_are_hidden_by_step_and_text() {
+        let training = TrainingSection { seed: 7, word_dropout: 0.3, ..TrainingSection::default() };
+        let noise = Noise::new(&NoiseSection::default(), &training, true);
+        let hidden = |step, text| {
+            let mut tokens: Vec<i64> = (10..2010).collect();
+            noise.hide_words(step, text, &mut tokens, 1);
+            tokens
+        };
+        let found = hidden(3, 5);
+        assert!(found.iter().zip(10i64..).all(|(&token, was)| token == 1 || token == was));
+        let share = found.iter().filter(|&&token| token == 1).count() as f64 / 2000.0;
+        assert!((share - 0.3).abs() < 0.04, "{share}");
+        assert_eq!(hidden(3, 5), found);
+        assert!(hidden(4, 5) != found && hidden(3, 6) != found);
+        let mut tokens = [10, 11, 12];
+        of(&NoiseSection::default(), 0.0).hide_words(3, 5, &mut tokens, 1);
+        assert_eq!(tokens, [10, 11, 12]);
     }
 
     #[test]

@@ -143,8 +143,7 @@ fn tokenized(
         });
     }
     let dev = Tokens::new(&pairs, &dev_rows(recipe, &pairs)?, &vocabulary, most, threads)?;
-    let noise =
-        Noise::new(&recipe.noise, recipe.training.length_told, recipe.training.seed, pairs.space().normalize);
+    let noise = Noise::new(&recipe.noise, &recipe.training, pairs.space().normalize);
     let (train, dev) = (Arc::new(train), Arc::new(dev));
     Ok(Prepared { pairs, vocabulary, config, pretrained, train, dev, noise })
 }

@@ -122,7 +122,8 @@ pub enum Format {
     Json,
     /// Apache Parquet: text columns, lists of texts, and fields of structs by keys between dots.
     Parquet,
-    /// Scored sentence pairs: STS-B (CSV), SICK (TSV with a header) or SemEval STS (TSV: score, sentence, sentence).
+    /// Scored sentence pairs: STS-B (CSV), SICK (TSV with a header), SemEval STS (TSV: score, sentence, sentence; or
+    /// `STS.input.*` with `STS.gs.*` beside it) or MTEB (JSON lines).
     Sts,
     /// A BEIR folder: `corpus.jsonl`, `queries.jsonl`, `qrels/*.tsv`.
     Beir,

@@ -16,6 +16,7 @@ mod rustdoc;
 mod sentences;
 mod smart;
 mod sts;
+mod sts_layout;
 mod table;
 mod text;
 mod trec;

@@ -221,7 +221,7 @@ pub(super) fn endings(format: Format) -> &'static [&'static str] {
         Format::Jsonl => &["jsonl", "ndjson"],
         Format::Json => &["json"],
         Format::Parquet => &["parquet"],
-        Format::Sts => &["csv", "tsv", "txt"],
+        Format::Sts => &["csv", "tsv", "txt", "jsonl"],
         Format::Beir => &["jsonl"],
         Format::Trec => &["xml", "trec", "sgml"],
         Format::Smart => &["all", "qry"],
@@ -237,8 +237,11 @@ pub(super) fn is_of(format: Format, name: &str) -> bool {
         return false;
     };
     let about = ["readme", "license", "licence", "copying"].contains(&stem);
+    // scores, of which the sentences lie in a file of their own
+    let scores =
+        format == Format::Sts && ["sts.gs.", "sts2016.gs."].iter().any(|start| lower.starts_with(start));
     endings(format).contains(&ending)
-        && !(about || stem.is_empty())
+        && !(about || scores || stem.is_empty())
         && (format != Format::Beir || ["corpus", "queries"].contains(&stem))
 }
 
@@ -326,6 +329,8 @@ mod tests {
         assert!(is_of(Format::Tsv, "a.TSV.xz") && is_of(Format::Beir, "corpus.jsonl.gz"));
         assert!(
             !is_of(Format::Sts, "readme.txt")
+                && is_of(Format::Sts, "STS.input.news.txt")
+                && !is_of(Format::Sts, "STS.gs.news.txt")
                 && !is_of(Format::Beir, "x.jsonl")
                 && !is_of(Format::Text, "txt")
         );

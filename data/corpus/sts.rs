@@ -1,14 +1,20 @@
-//! Scored sentence pairs (semantic textual similarity), in the three layouts in which they are handed round.
+//! Scored sentence pairs (semantic textual similarity), in the layouts in which they are handed round.
 //!
 //! - STS-B: CSV without a header, `sentence1,sentence2,score` (0 to 5; stsb-multi-mt, `data/stsb-en-*.csv`);
 //! - SICK: TSV with the header `pair_ID, sentence_A, sentence_B, relatedness_score, ...` (1 to 5; SemEval 2014 task 1);
-//! - SemEval STS 2012 to 2016: TSV without a header, `score, sentence1, sentence2`; an empty score means unscored.
+//! - SemEval STS 2012 to 2016: TSV without a header, `score, sentence1, sentence2`; an empty score means unscored;
+//! - the same as SemEval hands it out: `STS.input.NAME.txt`, TSV with two sentences a line, and beside it
+//!   `STS.gs.NAME.txt`, a score a line (2016: `STS2016.input.NAME.txt`, `STS2016.gs.NAME.txt`);
+//! - MTEB's sets on the hub: JSON, an object with `sentence1`, `sentence2` and `score` a line.
 
 use std::path::Path;
 
-use super::record::{Dialect, Record, Records};
+use serde::Deserialize;
+
+use super::record::{Dialect, Records};
+use super::sts_layout::{Layout, pair_of, score_of, scores_beside};
 use super::{CorpusConfig, Fault, Row};
-use crate::text_file::{LineRead, Lines, MAX_LINE_BYTES};
+use crate::text_file::{LineRead, Lines, MAX_LINE_BYTES, too_long};
 use crate::{Error, Result};
 
 /// Two sentences and how alike people found them.
@@ -22,14 +28,7 @@ pub struct StsPair {
     pub score: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
-    StsB,
-    Sick { a: usize, b: usize, score: usize },
-    SemEval,
-}
-
-/// Reads the pairs of one file, in its order; which of the three layouts it has is seen from its first line.
+/// Reads the pairs of one file, in its order; which of the layouts it has is seen from its name and its first line.
 ///
 /// # Errors
 /// The file cannot be read, has none of the layouts, holds no pair, or has a malformed row, which is named.
@@ -51,71 +50,32 @@ pub fn read_sts(path: &Path) -> Result<Vec<StsPair>> {
     Ok(pairs)
 }
 
-/// Whether the first line of a file is that of an STS file.
+/// Whether a file is an STS file, by its name or its first line.
 ///
 /// # Errors
 /// The disk's.
 pub fn is_sts(path: &Path) -> Result<bool> {
-    match layout(path) {
+    if scores_beside(path).is_some() {
+        return Ok(true);
+    }
+    match Layout::of(path) {
         Ok(_) => Ok(true),
         Err(Error::Layout { .. } | Error::EmptyFile { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn layout(path: &Path) -> Result<Layout> {
-    let mut lines = Lines::open(path, MAX_LINE_BYTES)?;
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match lines.next_line(&mut line)? {
-            LineRead::End => return Err(Error::EmptyFile { path: path.to_owned(), what: "sentence pair" }),
-            LineRead::Line if line.iter().all(u8::is_ascii_whitespace) => {}
-            _ => break,
-        }
-    }
-    let text = String::from_utf8_lossy(&line);
-    let fields: Vec<&str> = text.split('\t').collect();
-    let column = |name: &str| fields.iter().position(|field| field.trim() == name);
-    if let (Some(a), Some(b), Some(score)) =
-        (column("sentence_A"), column("sentence_B"), column("relatedness_score"))
-    {
-        return Ok(Layout::Sick { a, b, score });
-    }
-    if fields.len() >= 3 && score_of(fields[0]).is_ok() {
-        return Ok(Layout::SemEval);
-    }
-    // the score of a row of STS-B stands after the last comma, quotes or not
-    if fields.len() == 1
-        && text.matches(',').count() >= 2
-        && text
-            .rsplit(',')
-            .next()
-            .is_some_and(|score| score_of(score.trim_matches('"')).is_ok_and(|score| score.is_some()))
-    {
-        return Ok(Layout::StsB);
-    }
-    let reason = "no STS file: the first line is neither `sentence,sentence,score` (CSV) nor a header with sentence_A, \
-                  sentence_B, relatedness_score (TSV) nor `score, sentence, sentence` (TSV)";
-    Err(Error::Layout { path: path.to_owned(), reason: reason.into() })
-}
-
-fn score_of(field: &str) -> Result<Option<f64>, String> {
-    let field = field.trim();
-    if field.is_empty() {
-        return Ok(None);
-    }
-    match field.parse::<f64>() {
-        Ok(score) if (0.0..=5.0).contains(&score) => Ok(Some(score)),
-        _ => Err(format!("{:?} is no score from 0 to 5", field.chars().take(40).collect::<String>())),
-    }
-}
-
 /// The pairs of a file as rows of two texts.
 pub(super) struct StsRows {
-    records: Records,
+    rows: Rows,
     layout: Layout,
     header: bool,
+}
+
+enum Rows {
+    Records(Records),
+    /// An object a line, of at most so many bytes.
+    Json(Lines, usize),
 }
 
 impl StsRows {
@@ -124,47 +84,76 @@ impl StsRows {
     }
 
     fn with_limit(path: &Path, limit: usize) -> Result<StsRows> {
-        let layout = layout(path)?;
-        let dialect = match layout {
-            Layout::StsB => Dialect { delimiter: b',', quotes: true },
-            _ => Dialect { delimiter: b'\t', quotes: false },
+        let layout = Layout::of(path)?;
+        let rows = match layout {
+            Layout::Json => Rows::Json(Lines::open(path, limit)?, limit),
+            Layout::StsB => {
+                Rows::Records(Records::open(path, Dialect { delimiter: b',', quotes: true }, limit)?)
+            }
+            _ => Rows::Records(Records::open(path, Dialect { delimiter: b'\t', quotes: false }, limit)?),
         };
-        let header = matches!(layout, Layout::Sick { .. });
-        Ok(StsRows { records: Records::open(path, dialect, limit)?, layout, header })
+        Ok(StsRows { rows, header: matches!(layout, Layout::Sick { .. }), layout })
     }
 
     /// The next pair with its line.
     fn next_pair(&mut self) -> Option<Result<(u64, StsPair), Fault>> {
-        if std::mem::take(&mut self.header)
-            && let Err(fault) = self.records.next_record()?
-        {
-            return Some(Err(fault));
+        match &mut self.rows {
+            Rows::Json(lines, limit) => json_pair(lines, *limit),
+            Rows::Records(records) => {
+                if std::mem::take(&mut self.header)
+                    && let Err(fault) = records.next_record()?
+                {
+                    return Some(Err(fault));
+                }
+                let record = records.next_record()?;
+                Some(record.and_then(|record| self.layout.pair(record)))
+            }
         }
-        let record = self.records.next_record()?;
-        Some(record.and_then(|record| self.pair(record)))
     }
+}
 
-    fn pair(&self, record: Record) -> Result<(u64, StsPair), Fault> {
-        let Record { line, mut fields } = record;
-        let refuse = |reason: String| Err(Fault::Row { line, reason });
-        let (a, b, score, exact) = match self.layout {
-            Layout::StsB => (0, 1, 2, true),
-            Layout::Sick { a, b, score } => (a, b, score, false),
-            Layout::SemEval => (1, 2, 0, false),
+/// The next pair of a file with an object a line; empty lines are passed over.
+fn json_pair(lines: &mut Lines, limit: usize) -> Option<Result<(u64, StsPair), Fault>> {
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        let read = match lines.next_line(&mut buffer) {
+            Ok(read) => read,
+            Err(error) => return Some(Err(Fault::Fatal(error))),
         };
-        let width = a.max(b).max(score) + 1;
-        if fields.len() < width || (exact && fields.len() > width) {
-            return refuse(format!("the row has {} columns, expected {width}", fields.len()));
+        let line = lines.line();
+        let refuse = |reason: String| Some(Err(Fault::Row { line, reason }));
+        match read {
+            LineRead::End => return None,
+            LineRead::TooLong { bytes } => return refuse(too_long(bytes, limit)),
+            LineRead::Line if buffer.iter().all(u8::is_ascii_whitespace) => {}
+            LineRead::Line => {
+                return match serde_json::from_slice::<JsonPair>(&buffer) {
+                    Err(error) => refuse(error.to_string()),
+                    Ok(pair) => match pair.checked() {
+                        Ok(pair) => Some(Ok((line, pair))),
+                        Err(reason) => refuse(reason),
+                    },
+                };
+            }
         }
-        let score = match score_of(&fields[score]) {
-            Ok(score) => score,
-            Err(reason) => return refuse(reason),
-        };
-        let [a, b] = [a, b].map(|column| std::mem::take(&mut fields[column]));
-        if a.trim().is_empty() || b.trim().is_empty() {
-            return refuse("a sentence is empty".into());
-        }
-        Ok((line, StsPair { a: a.trim().into(), b: b.trim().into(), score }))
+    }
+}
+
+/// A row of MTEB's sets; what else it holds is not looked at.
+#[derive(Deserialize)]
+struct JsonPair {
+    sentence1: String,
+    sentence2: String,
+    /// Null where there is none; the key must be there.
+    #[serde(deserialize_with = "Option::deserialize")]
+    score: Option<f64>,
+}
+
+impl JsonPair {
+    fn checked(&self) -> Result<StsPair, String> {
+        let score = self.score.map_or(Ok(None), |score| score_of(&score.to_string()))?;
+        pair_of(&self.sentence1, &self.sentence2, score)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use data::corpus::{Column, Format, GroupBy, IrOptions, Paths, read_ir, read_sts};
+use data::corpus::{Column, Format, GroupBy, IrOptions, Paths, read_ir};
 use data::{CorpusConfig, Document, Error, RowReport, open_corpus};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -176,29 +176,6 @@ fn json_lines_and_arrays_give_the_same_rows() {
     let error =
         open_corpus(&CorpusConfig::new("j", cut, Format::Json)).unwrap().find_map(Result::err).unwrap();
     assert!(error.to_string().contains("ends within the element of line 1"), "{error}");
-}
-
-#[test]
-fn sts_files_have_three_layouts() {
-    let fixture = Fixture::new();
-    let stsb = fixture.write("b.csv", "\"A plane, big\",A jet.,4.5\nOne.,Two.,0.0\n");
-    let sick = fixture.write(
-        "sick.txt",
-        "pair_ID\tsentence_A\tsentence_B\trelatedness_score\tentailment_judgment\n7\tA dog\tA cat\t2.5\tNEUTRAL\n",
-    );
-    let semeval = fixture.write("s.tsv", "\t\"No\" score\tb\n3.2\tc\td\n");
-    let pair = |path| read_sts(path).unwrap().into_iter().map(|p| (p.a, p.b, p.score)).collect::<Vec<_>>();
-    let row = |a: &str, b: &str, score| (a.to_owned(), b.to_owned(), score);
-    assert_eq!(pair(&stsb), [row("A plane, big", "A jet.", Some(4.5)), row("One.", "Two.", Some(0.0))]);
-    assert_eq!(pair(&sick), [row("A dog", "A cat", Some(2.5))]);
-    assert_eq!(pair(&semeval), [row("\"No\" score", "b", None), row("c", "d", Some(3.2))]);
-    let (documents, _) = read(&CorpusConfig::new("s", &stsb, Format::Sts));
-    assert_eq!(texts(&documents), ["A plane, big", "A jet.", "One.", "Two."]);
-    assert!(documents[0].group.is_some() && documents[0].group == documents[1].group);
-    let bad = fixture.write("bad.tsv", "1.0\ta\tb\n9.5\tc\td\n");
-    assert!(read_sts(&bad).unwrap_err().to_string().contains("line 2: \"9.5\" is no score"));
-    let other = fixture.write("other.tsv", "just text\n");
-    assert!(matches!(read_sts(&other), Err(Error::Layout { .. })));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::journey::Traveller;
@@ -18,7 +19,7 @@ use crate::round_trip::Progress;
 use crate::score::cosines;
 
 /// A text and what must come back of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeCase {
     /// Its name, of category and number.
@@ -32,7 +33,7 @@ pub struct EdgeCase {
 }
 
 /// What must come back of a text.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Expect {
     /// Formulas, but for white space.
@@ -123,7 +124,7 @@ fn has_unit(text: &str, number: &str, unit: &str) -> bool {
 }
 
 /// How one case came back.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeRow {
     /// The case.
     pub id: String,
@@ -140,7 +141,7 @@ pub struct EdgeRow {
 }
 
 /// Cases of one category.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeCategory {
     /// The difficulty.
     pub category: String,
@@ -153,7 +154,7 @@ pub struct EdgeCategory {
 }
 
 /// What the edge cases say of a decoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EdgeResult {
     /// Share of all cases that passed.
     pub passed: Scored,

@@ -3,35 +3,45 @@
 use std::collections::BTreeMap;
 
 use models::Space;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::edge_cases::EdgeResult;
 use super::evaluator::Suite;
 use super::retrieval::RetrievalResult;
 use super::robustness::Robust;
+use super::scored::Scored;
 use super::self_retrieval::SelfRetrieval;
 use super::sts::StsResult;
+use super::task::TaskRecord;
 use crate::bootstrap::Bootstrap;
+use crate::metrics::Metric;
 use crate::result::{DecoderRecord, RoundTrip, Row, Samples, Scores};
 
 /// Name and version of the schema; the number grows when a key changes its meaning or goes.
 pub const SCHEMA: &str = "inverse-stella/evaluation/1";
 
 /// What the suites found about a decoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Evaluation {
-    /// [`SCHEMA`].
+    /// Name and version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub schema: String,
     /// Whether a limit left something out somewhere, so that the scores are a trial and not the result.
     pub trial: bool,
     /// The limit of texts a set, where one was given.
     pub limit: Option<usize>,
+    /// When it ended, UTC as RFC 3339 has it; none where the result does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
     /// The decoder.
     pub decoder: DecoderRecord,
     /// The space of the vectors that it reads.
+    #[schemars(with = "serde_json::Value")]
     pub space: Space,
     /// The space of the second encoder that judged too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "serde_json::Value")]
     pub judge: Option<Space>,
     /// How texts were decoded, in a few words.
     pub strategy: String,
@@ -39,6 +49,9 @@ pub struct Evaluation {
     pub dtype: String,
     /// Resamples behind the intervals, their confidence and seed.
     pub bootstrap: Bootstrap,
+    /// Every task with its main score, in the order in which they were done.
+    #[serde(default)]
+    pub tasks: Vec<TaskRecord>,
     /// The round trip of texts, by length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reconstruction: Option<RoundTrip>,
@@ -76,12 +89,14 @@ impl Evaluation {
             schema: SCHEMA.to_owned(),
             trial: false,
             limit: None,
+            date: None,
             decoder,
             space,
             judge: None,
             strategy: String::new(),
             dtype: String::new(),
             bootstrap,
+            tasks: Vec::new(),
             reconstruction: None,
             rows: Vec::new(),
             self_retrieval: None,
@@ -125,6 +140,7 @@ impl From<RoundTrip> for Evaluation {
             limit: settings.limit,
             strategy: settings.strategy,
             dtype: settings.dtype,
+            tasks: vec![reconstruction_task(&result)],
             reconstruction: Some(result),
             cost,
             versions: settings.versions,
@@ -133,8 +149,20 @@ impl From<RoundTrip> for Evaluation {
     }
 }
 
+/// The cosine of a round trip, or without one the token F1.
+pub(super) fn reconstruction_task(result: &RoundTrip) -> TaskRecord {
+    main_score(Suite::Reconstruction, Suite::Reconstruction.name(), &result.summary)
+}
+
+/// The main score of texts that went there and back.
+pub(super) fn main_score(suite: Suite, task: &str, scores: &Scores) -> TaskRecord {
+    let metric = if scores.cosine.is_some() { Metric::Cosine } else { Metric::TokenF1 };
+    let score = Scored { value: scores.get(metric), interval: scores.interval(metric) };
+    TaskRecord::new(suite, task, metric.name(), score, scores.n)
+}
+
 /// The round trip of one domain's texts.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DomainResult {
     /// The domain.
     pub name: String,
@@ -146,7 +174,7 @@ pub struct DomainResult {
 }
 
 /// What an evaluation cost.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// Texts decoded a second, in the round trip of texts.
     pub texts_per_s: f64,

@@ -6,17 +6,20 @@ use std::time::Instant;
 use data::corpus::{CorpusConfig, IrOptions, open_corpus};
 use models::Embed;
 use models::generate::GenerateOptions;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use torch_ext::World;
 
 use super::config::SuitesConfig;
 use super::edge_cases::{EdgeCase, edge_cases};
-use super::evaluation::{DomainResult, Evaluation};
+use super::evaluation::{DomainResult, Evaluation, main_score, reconstruction_task};
 use super::journey::Traveller;
 use super::kept::{Kept, stamp};
 use super::retrieval::{RetrievalTask, retrieval};
 use super::robustness::robustness;
 use super::self_retrieval::self_retrieval;
 use super::sts::{StsTask, sts};
+use super::task::TaskRecord;
 use crate::bootstrap::Bootstrap;
 use crate::round_trip::{Progress, RoundTripOptions, round_trip, strategy_of, versions};
 use crate::{Error, Result};
@@ -121,12 +124,13 @@ impl Evaluator<'_> {
         match suite {
             Suite::Reconstruction => {
                 require(!self.texts.is_empty(), "the reconstruction suite: no --texts")?;
-                let (result, rows) = kept.task("reconstruction", || {
+                let ((result, rows), seconds) = timed(kept, "reconstruction", || {
                     let Traveller { inverter, encoder, .. } = self.traveller;
                     let mut result = round_trip(inverter, encoder, self.texts, None, self.options, progress)?;
                     let rows = std::mem::take(&mut result.rows);
                     Ok((result, rows))
                 })?;
+                found.tasks.push(reconstruction_task(&result).measured_on(&limited(usize::MAX), seconds)?);
                 found.rows = rows;
                 found.cost.texts_per_s = result.settings.texts_per_s;
                 found.cost.encodings = result.settings.encodings;
@@ -136,9 +140,12 @@ impl Evaluator<'_> {
             Suite::SelfRetrieval => {
                 require(!self.texts.is_empty(), "the self-retrieval suite: no --texts")?;
                 found.trial |= self.texts.len() > self.limit();
-                found.self_retrieval = Some(kept.task("self-retrieval", || {
+                let (result, seconds) = timed(kept, suite.name(), || {
                     self_retrieval(&self.traveller.travel(limited(usize::MAX), progress)?, bootstrap)
-                })?);
+                })?;
+                let task = TaskRecord::new(suite, suite.name(), "top_1", result.top_1, result.n);
+                found.tasks.push(task.measured_on(&limited(usize::MAX), seconds)?);
+                found.self_retrieval = Some(result);
             }
             Suite::Sts => {
                 require(!self.config.sts.is_empty(), "the STS suite: no [[sts]] in the configuration")?;
@@ -148,7 +155,11 @@ impl Evaluator<'_> {
                     let task = task.limited(self.options.limit);
                     let name = format!("sts {}", entry.name);
                     let run = || sts(&self.traveller, self.judge, &task, bootstrap, progress);
-                    found.sts.push(kept.task(&name, run)?);
+                    let (result, seconds) = timed(kept, &name, run)?;
+                    let score = result.scores.both.spearman;
+                    let record = TaskRecord::new(suite, &entry.name, "round_trip_spearman", score, result.n);
+                    found.tasks.push(record.measured_on(&task.content(), seconds)?);
+                    found.sts.push(result);
                 }
             }
             Suite::Retrieval => {
@@ -162,14 +173,22 @@ impl Evaluator<'_> {
                     found.trial |= task.queries() < all;
                     let name = format!("retrieval {}", entry.name);
                     let run = || retrieval(queries, &self.traveller, &task, bootstrap, progress);
-                    found.retrieval.push(kept.task(&name, run)?);
+                    let (result, seconds) = timed(kept, &name, run)?;
+                    let score = result.queries.scores.ndcg_at_10;
+                    let record =
+                        TaskRecord::new(suite, &entry.name, "round_trip_query_ndcg_at_10", score, result.n);
+                    found.tasks.push(record.measured_on(&task.content(), seconds)?);
+                    found.retrieval.push(result);
                 }
             }
             Suite::Domains => self.domains(found, kept, progress)?,
             Suite::EdgeCases => {
                 let cases = EdgeCase::all()?;
                 let run = || edge_cases(&self.traveller, &cases, bootstrap, progress);
-                found.edge_cases = Some(kept.task("edge-cases", run)?);
+                let (result, seconds) = timed(kept, suite.name(), run)?;
+                let task = TaskRecord::new(suite, suite.name(), "passed", result.passed, result.rows.len());
+                found.tasks.push(task.measured_on(&cases, seconds)?);
+                found.edge_cases = Some(result);
             }
             Suite::Robustness => {
                 let entry = &self.config.robustness;
@@ -183,7 +202,14 @@ impl Evaluator<'_> {
                         progress,
                     )
                 };
-                found.robustness = kept.task("robustness", run)?;
+                let (results, seconds) = timed(kept, suite.name(), run)?;
+                let texts = limited(entry.texts);
+                for result in &results {
+                    let task = result.perturbation.to_string();
+                    let record = TaskRecord::new(suite, &task, "cosine", result.cosine, texts.len());
+                    found.tasks.push(record.measured_on(&texts, seconds / results.len() as f64)?);
+                }
+                found.robustness = results;
             }
         }
         Ok(())
@@ -196,13 +222,15 @@ impl Evaluator<'_> {
             let name = corpus.domain.clone().unwrap_or_else(|| corpus.name.clone());
             let limit = self.config.domain_texts.0.min(self.limit());
             found.trial |= limit < self.config.domain_texts.0;
+            let texts = texts_of(corpus, limit)?;
             let run = || -> Result<DomainResult> {
-                let texts = texts_of(corpus, limit)?;
                 let Traveller { inverter, encoder, .. } = self.traveller;
                 let found = round_trip(inverter, encoder, &texts, None, self.options, progress)?;
                 Ok(DomainResult { name: name.clone(), scores: found.summary, samples: found.samples })
             };
-            found.domains.push(kept.task(&format!("domain {name}"), run)?);
+            let (result, seconds) = timed(kept, &format!("domain {name}"), run)?;
+            found.tasks.push(main_score(Suite::Domains, &name, &result.scores).measured_on(&texts, seconds)?);
+            found.domains.push(result);
         }
         let cosine = |domain: &DomainResult| domain.scores.cosine.unwrap_or(0.0);
         found.domains.sort_by(|a, b| cosine(a).total_cmp(&cosine(b)));
@@ -250,6 +278,18 @@ impl Evaluator<'_> {
         ));
         Ok(blake3::hash(&parts?).to_hex().to_string())
     }
+}
+
+/// The result of a task, and the seconds that it took when it was made.
+fn timed<T: Serialize + DeserializeOwned>(
+    kept: &mut Kept,
+    name: &str,
+    run: impl FnOnce() -> Result<T>,
+) -> Result<(T, f64)> {
+    kept.task(name, || {
+        let start = Instant::now();
+        Ok((run()?, start.elapsed().as_secs_f64()))
+    })
 }
 
 /// The first texts of a corpus.

@@ -17,9 +17,11 @@ pub mod robustness;
 pub mod scored;
 pub mod self_retrieval;
 pub mod sts;
+mod task;
 
 pub use config::SuitesConfig;
 pub use evaluation::{Cost, DomainResult, Evaluation, SCHEMA};
 pub use evaluator::{Evaluator, Suite};
 pub use journey::{Journey, Traveller};
 pub use scored::Scored;
+pub use task::TaskRecord;

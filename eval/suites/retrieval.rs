@@ -2,11 +2,12 @@
 //! vectors?
 #![allow(non_snake_case)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use data::corpus::{Format, IrOptions, IrSet, read_ir};
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -73,6 +74,12 @@ impl RetrievalTask {
         Self { name: name.to_owned(), documents, names, queries, grades }
     }
 
+    /// What the scores depend on: names and texts of documents, queries, judgements.
+    pub(super) fn content(&self) -> impl serde::Serialize {
+        let grades = self.grades.iter().map(|grades| grades.iter().collect::<BTreeMap<_, _>>());
+        (&self.names, &self.documents, &self.queries, grades.collect::<Vec<_>>())
+    }
+
     /// Number of queries.
     pub fn queries(&self) -> usize {
         self.queries.len()
@@ -87,7 +94,7 @@ impl RetrievalTask {
 }
 
 /// Scores of a ranking, means over the queries.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RetrievalScores {
     /// nDCG of the first 10, the main score.
     pub ndcg_at_10: Scored,
@@ -98,7 +105,7 @@ pub struct RetrievalScores {
 }
 
 /// The same after the round trip, beside the originals'.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AfterRoundTrip {
     /// The scores.
     pub scores: RetrievalScores,
@@ -109,7 +116,7 @@ pub struct AfterRoundTrip {
 }
 
 /// What a collection says of a decoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RetrievalResult {
     /// The collection.
     pub name: String,

@@ -4,6 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use rand_distr::{Distribution as _, StandardNormal};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -19,7 +20,7 @@ use crate::{Error, Result};
 pub const LEVELS: [f64; 6] = [0.001, 0.003, 0.01, 0.02, 0.03, 0.05];
 
 /// What is done to vectors before they are decoded.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Perturbation {
     /// Nothing.
@@ -32,6 +33,18 @@ pub enum Perturbation {
     Int8,
     /// This share of the way to the vector of the next text.
     Towards(f64),
+}
+
+impl std::fmt::Display for Perturbation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Noise(level) => write!(f, "noise {level}"),
+            Self::F16 => f.write_str("f16"),
+            Self::Int8 => f.write_str("int8"),
+            Self::Towards(share) => write!(f, "{share} towards the next"),
+        }
+    }
 }
 
 impl Perturbation {
@@ -76,7 +89,7 @@ fn noise(size: &[i64], seed: u64) -> Result<Tensor> {
 }
 
 /// What came back of vectors that were changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Robust {
     /// What was done to them.
     pub perturbation: Perturbation,

@@ -1,11 +1,12 @@
 //! A number with the interval that another sample would move it in.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
 
 /// A score; none where it is not defined, such as the correlation of what does not vary.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Scored {
     /// The score of all rows.
     pub value: Option<f64>,

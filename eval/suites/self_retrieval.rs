@@ -1,6 +1,7 @@
 //! Self-retrieval: is a text's own vector the nearest to that of what came back, among those of many others?
 #![allow(non_snake_case)]
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -13,7 +14,7 @@ use crate::bootstrap::Bootstrap;
 const ROWS_TOGETHER: i64 = 512;
 
 /// How often a text finds itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SelfRetrieval {
     /// Texts, each searched for among all of them.
     pub n: usize,

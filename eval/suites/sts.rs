@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use data::corpus::{StsPair, read_sts};
 use models::Embed;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::journey::Traveller;
@@ -48,6 +49,11 @@ impl StsTask {
         Ok(Self { name: name.to_owned(), unscored: all - pairs.len(), pairs })
     }
 
+    /// What the scores depend on.
+    pub(super) fn content(&self) -> Vec<(&str, &str, Option<f64>)> {
+        self.pairs.iter().map(|pair| (pair.a.as_str(), pair.b.as_str(), pair.score)).collect()
+    }
+
     /// The first `limit` pairs alone.
     pub fn limited(mut self, limit: Option<usize>) -> Self {
         self.pairs.truncate(limit.unwrap_or(usize::MAX));
@@ -70,7 +76,7 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Spearman's and Pearson's correlation with people's scores.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Correlations {
     /// The main score.
     pub spearman: Scored,
@@ -79,7 +85,7 @@ pub struct Correlations {
 }
 
 /// Originals against what came back, for one encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StsScores {
     /// Of the original sentences.
     pub originals: Correlations,
@@ -96,7 +102,7 @@ pub struct StsScores {
 }
 
 /// What an STS set says of a decoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StsResult {
     /// The set.
     pub name: String,

@@ -8,6 +8,7 @@
 mod beam;
 pub mod graphed;
 mod in_flight;
+mod reading;
 mod sample;
 mod scorer;
 mod source;
@@ -16,6 +17,7 @@ mod text_in_flight;
 
 use crate::{Decoder, Error, Result};
 use beam::Rules;
+pub use reading::{Reading, read};
 use sample::Sampler;
 use scorer::{Scorer, Start};
 use serde::{Deserialize, Serialize};

@@ -263,3 +263,57 @@ fn the_number_of_threads_does_not_matter() {
         assert_eq!(ids(&with(1)), ids(&with(3)), "{strategy:?}");
     }
 }
+
+#[test]
+fn reading_a_text_finds_what_generating_it_found() {
+    let decoder = decoder();
+    let (v_ND, hypothesis_ND, ids_of) = (vectors(30, 0.7), vectors(30, 0.6), hypotheses(30));
+    let first = Source::vectors(&v_ND);
+    let again = Source { hypotheses: Some(Hypotheses { v_ND: &hypothesis_ND, ids: &ids_of }), ..first };
+    let options = GenerateOptions::default();
+    for source in [first, again] {
+        let written: Vec<Generated> =
+            generate_from(&decoder, &source, &options).unwrap().into_iter().flatten().collect();
+        let texts: Vec<&[u32]> = written.iter().map(|text| text.ids.as_slice()).collect();
+        let readings = read(&decoder, &source, &texts, 3, &options).unwrap();
+        assert!(written.iter().filter(|text| text.finished).count() > 10);
+        for (text, reading) in written.iter().zip(&readings) {
+            let ids: Vec<i64> = text.ids.iter().map(|&id| id.into()).chain([1]).collect();
+            for (place, &id) in
+                ids.iter().enumerate().filter(|(place, _)| text.finished || place + 1 < ids.len())
+            {
+                assert_eq!(reading.best[place].len(), 3);
+                assert_eq!(reading.best[place][0].0, id, "greedy takes the most probable token");
+                assert!((reading.best[place][0].1 - reading.own[place]).abs() < 1e-5);
+            }
+            if text.finished {
+                assert!((reading.log_prob() - text.log_prob).abs() < 1e-3);
+            }
+        }
+    }
+    let wrong = read(&decoder, &Source::vectors(&v_ND), &[], 1, &options);
+    assert!(matches!(wrong, Err(Error::SourceLength { what: "texts", found: 0, vectors: 30 })));
+}
+
+#[test]
+fn the_next_token_in_a_place_is_that_of_the_text_without_one() {
+    let decoder = decoder();
+    let (v_ND, options) = (vectors(1, 0.7), GenerateOptions::default());
+    let of = |ids: &[u32]| read(&decoder, &Source::vectors(&v_ND), &[ids], 0, &options).unwrap().remove(0);
+    let ids = [4u32, 7, 3, 9];
+    let whole = of(&ids);
+    assert_eq!((whole.own.len(), whole.next.len()), (5, 4));
+    for place in 0..ids.len() {
+        let mut less = ids.to_vec();
+        less.remove(place);
+        assert!((of(&less).own[place] - whole.next[place]).abs() < 1e-3, "place {place}");
+    }
+    // in company of other lengths it reads the same
+    let three_ND = v_ND.expand([3, -1], false);
+    let together = read(&decoder, &Source::vectors(&three_ND), &[&[], &ids, &[5; 12]], 0, &options).unwrap();
+    assert!(together[1].own.iter().zip(&whole.own).all(|(a, b)| (a - b).abs() < 1e-3));
+    assert_eq!((together[0].own.len(), together[0].next.len()), (1, 0));
+    let told = GenerateOptions { length: Some(4), ..options };
+    let told = read(&decoder, &Source::vectors(&v_ND), &[&ids], 0, &told).unwrap().remove(0);
+    assert!((told.log_prob() - whole.log_prob()).abs() > 1e-3, "a length that is told changes what is read");
+}

@@ -4,12 +4,14 @@
 //! Each round decodes for all texts at once: first guesses in the first, then refinements of each text's best
 //! hypotheses that have not been refined yet (best-first search, as in vec2text's sequence beam, arXiv 2310.06816, but
 //! over all candidates ever seen). Then what the candidates of a text have in them is put together anew, without the
-//! decoder (`recombine.rs`). A text ends by itself: when its best cosine is near 1, when it has not risen for some
-//! rounds, or when its budget of encodings is used up. What is returned is the best candidate ever seen.
+//! decoder (`recombine.rs`); and the best one's neighbours, a token away, are tried (`neighbours.rs`). A text ends by
+//! itself: when its best cosine is near 1, when it has not risen for some rounds, or when its budget of encodings is used
+//! up. What is returned is the best candidate ever seen.
 #![allow(non_snake_case)]
 
 mod candidates;
 mod edits;
+mod neighbours;
 mod options;
 mod propose;
 mod recombine;

@@ -30,6 +30,9 @@ pub struct SearchOptions {
     /// Greedy guesses from each of them at vectors beyond the target, which need no refining decoder.
     #[serde(default)]
     pub beyond: usize,
+    /// Texts a round that are one token away from the best of them, as the decoder would have it.
+    #[serde(default)]
+    pub neighbours: usize,
     /// New texts a round that are put together of those that were encoded.
     #[serde(default)]
     pub recombined: usize,
@@ -64,6 +67,7 @@ impl Default for SearchOptions {
             parents: 1,
             each: Decodes { beam: 1, samples: 0 },
             beyond: 0,
+            neighbours: 0,
             recombined: 0,
             budget: None,
             epsilon: 1e-4,
@@ -87,7 +91,7 @@ impl SearchOptions {
         if self.first.beam + self.first.samples == 0 {
             return fail("first", "must be at least one beam or one sample");
         }
-        let each = self.each.beam + self.each.samples + self.beyond + self.recombined;
+        let each = self.each.beam + self.each.samples + self.beyond + self.neighbours + self.recombined;
         if self.rounds > 0 && (self.parents == 0 || each == 0) {
             return fail("each", "must be at least one text of at least one parent");
         }

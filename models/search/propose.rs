@@ -15,8 +15,8 @@ use crate::inverter::Inverted;
 pub(super) struct Decode {
     pub(super) text: usize,
     pub(super) parent: Option<usize>,
-    /// Its place among those of the text.
-    place: usize,
+    /// Its place among those of the text, the best first.
+    pub(super) place: usize,
     /// How often the hypothesis has been refined before.
     visit: u32,
 }
@@ -32,7 +32,7 @@ pub(super) struct Round<'a> {
 
 impl Round<'_> {
     /// Vector and text of each hypothesis.
-    fn known(&self, decodes: &[Decode]) -> impl Iterator<Item = (&[f32], &str)> {
+    pub(super) fn known(&self, decodes: &[Decode]) -> impl Iterator<Item = (&[f32], &str)> {
         decodes.iter().filter_map(|decode| Some(self.texts[decode.text].candidates.get(decode.parent?)))
     }
 }
@@ -55,8 +55,10 @@ impl Search<'_> {
         if round == 0 {
             return open.iter().map(|&text| Decode { text, parent: None, place: 0, visit: 0 }).collect();
         }
-        // what is drawn, and how far beyond the target it is guessed, differs from visit to visit; all else is the same again
-        let fatigue = (self.options.each.samples + self.options.beyond > 0).then_some(FATIGUE);
+        // what is drawn, how far beyond the target it is guessed, and which neighbours are new differ from visit to visit;
+        // all else is the same again
+        let differs = self.options.each.samples + self.options.beyond + self.options.neighbours > 0;
+        let fatigue = differs.then_some(FATIGUE);
         let of_text = |&text: &usize| {
             let parents = texts[text].candidates.parents(self.options.parents, fatigue);
             let decode = |(place, parent)| {
@@ -92,6 +94,10 @@ impl Search<'_> {
         let again = self.options.each.samples > 0;
         let chosen = decodes.iter().copied().filter(|decode| again || decode.visit == 0);
         self.refine(at, &chosen.collect::<Vec<_>>(), &mut fresh)?;
+        let best: Vec<Decode> = decodes.iter().copied().filter(|decode| decode.place == 0).collect();
+        if self.options.neighbours > 0 && !best.is_empty() {
+            self.neighbours(at, &best, self.options.neighbours, &mut fresh)?;
+        }
         if self.options.beyond == 0 || decodes.is_empty() {
             return Ok(fresh);
         }
@@ -142,7 +148,7 @@ impl Search<'_> {
 }
 
 /// The vectors whose texts are wanted, one a decode.
-fn targets(v_ND: &Tensor, decodes: &[Decode]) -> Result<Tensor> {
+pub(super) fn targets(v_ND: &Tensor, decodes: &[Decode]) -> Result<Tensor> {
     let rows: Vec<i64> = decodes.iter().map(|decode| decode.text as i64).collect();
     Ok(v_ND.f_index_select(0, &Tensor::f_from_slice(&rows)?.f_to_device(v_ND.device())?)?)
 }

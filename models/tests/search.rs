@@ -108,6 +108,7 @@ fn options() -> SearchOptions {
         parents: 2,
         each: Decodes { beam: 2, samples: 1 },
         beyond: 1,
+        neighbours: 2,
         recombined: 2,
         patience: 5,
         temperature: 1.0,
@@ -188,19 +189,51 @@ fn refinement_and_more_candidates_come_nearer() {
 }
 
 #[test]
-fn guesses_beyond_the_target_and_recombination_need_no_refining_decoder() {
+fn guesses_beyond_neighbours_and_recombination_need_no_refining_decoder() {
     let v_ND = vectors(40);
     let none = Decodes { beam: 0, samples: 0 };
-    let still = SearchOptions { rounds: 0, beyond: 0, recombined: 0, ..options() };
+    let still = SearchOptions { rounds: 0, beyond: 0, neighbours: 0, recombined: 0, ..options() };
     let beyond = SearchOptions { rounds: 4, beyond: 3, each: none.clone(), ..still.clone() };
+    let neighbours = SearchOptions { rounds: 4, neighbours: 4, each: none.clone(), ..still.clone() };
     let recombined = SearchOptions { recombined: 6, ..still.clone() };
     let mean = |options: &SearchOptions| mean_found(false, options, &v_ND);
-    let (still, beyond, recombined) = (mean(&still), mean(&beyond), mean(&recombined));
-    assert!(still < beyond && still < recombined, "{still} {beyond} {recombined}");
+    let [still, beyond, neighbours, recombined] = [still, beyond, neighbours, recombined].map(|o| mean(&o));
+    let least = beyond.min(neighbours).min(recombined);
+    assert!(still < least, "{still} {beyond} {neighbours} {recombined}");
     // what is put together has no probability of its own
-    let only = SearchOptions { each: none, beyond: 0, recombined: 6, ..options() };
+    let only = SearchOptions { each: none, beyond: 0, neighbours: 0, recombined: 6, ..options() };
     let found = search(&Letters::new(), &only, &v_ND, 0);
     assert!(found.iter().any(|found| found.log_prob.is_none() && found.tokens > 0));
+}
+
+#[test]
+fn neighbours_differ_from_the_best_in_one_token() {
+    let (encoder, v_ND) = (Letters::new(), vectors(1));
+    let nothing = Decodes { beam: 0, samples: 0 };
+    let options = SearchOptions {
+        first: Decodes { beam: 1, samples: 0 },
+        rounds: 1,
+        each: nothing,
+        beyond: 0,
+        neighbours: 5,
+        recombined: 0,
+        ..options()
+    };
+    let found = search(&encoder, &options, &v_ND, 0).remove(0);
+    let seen = encoder.seen.borrow().clone();
+    assert_eq!((seen.len(), found.encodings), (6, 6));
+    let vocabulary = inverter(true).vocabulary;
+    let longest = (0..vocabulary.size() as u32).map(|id| vocabulary.token(id).chars().count()).max().unwrap();
+    let first: Vec<char> = seen[0].chars().collect();
+    for other in &seen[1..] {
+        let other: Vec<char> = other.chars().collect();
+        let same = |a: &mut dyn Iterator<Item = (char, char)>| a.take_while(|(a, b)| a == b).count();
+        let before = same(&mut first.iter().copied().zip(other.iter().copied()));
+        let behind = same(&mut first.iter().rev().copied().zip(other.iter().rev().copied()));
+        let between = |text: &[char]| text.len().saturating_sub(before + behind);
+        assert!(between(&first) <= longest && between(&other) <= longest, "{first:?} {other:?}");
+        assert_ne!(first, other);
+    }
 }
 
 #[test]
@@ -234,7 +267,7 @@ fn what_cannot_be_searched_is_refused() {
     let nothing = Decodes { beam: 0, samples: 0 };
     for options in [
         SearchOptions { first: nothing.clone(), ..options() },
-        SearchOptions { each: nothing, beyond: 0, recombined: 0, ..options() },
+        SearchOptions { each: nothing, beyond: 0, neighbours: 0, recombined: 0, ..options() },
         SearchOptions { budget: Some(0), ..options() },
         SearchOptions { patience: 0, ..options() },
         SearchOptions { epsilon: f64::NAN, ..options() },

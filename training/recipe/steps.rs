@@ -44,6 +44,9 @@ pub struct TrainingSection {
     pub label_smoothing: f64,
     /// Share of the texts whose length in tokens is told to the decoder, so that it can be told later. Default: 0.
     pub length_told: f64,
+    /// Share of a text's tokens that the decoder does not get to see as it predicts the next ones, `<bos>` standing in their
+    /// place (word dropout, Bowman et al., 2016, arXiv 1511.06349): it must ask the vector. Default: 0.
+    pub word_dropout: f64,
     /// Threads for matrix products. Default: as many as there are cores.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
@@ -69,6 +72,7 @@ impl Default for TrainingSection {
             ema_decay: 0.999,
             label_smoothing: 0.0,
             length_told: 0.0,
+            word_dropout: 0.0,
             threads: None,
         }
     }

@@ -197,9 +197,13 @@ impl Recipe {
         );
         problems.within("training.ema_decay", training.ema_decay, 0.0, 1.0);
         problems.within("training.label_smoothing", training.label_smoothing, 0.0, 1.0);
-        problems.need((0.0..=1.0).contains(&training.length_told), "training.length_told", || {
-            format!("is {}; a share lies within 0 and 1", training.length_told)
-        });
+        for (key, share) in
+            [("training.length_told", training.length_told), ("training.word_dropout", training.word_dropout)]
+        {
+            problems.need((0.0..=1.0).contains(&share), key, || {
+                format!("is {share}; a share lies within 0 and 1")
+            });
+        }
         problems.need(training.dtype != models::Dtype::F16, "training.dtype", || {
             "is f16, which loses small gradients; choose bf16 or f32".to_owned()
         });
