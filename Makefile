@@ -36,6 +36,14 @@ build-cuda: setup-cuda ## compile the command with them; it runs on machines wit
 build: setup ## compile the command to target/release/inverse-stella
 	@$(CARGO) build --release
 
+RECIPE ?= configs/captions.toml
+BUNDLE ?= runs/bundle
+BUNDLE_FLAGS ?=
+
+.PHONY: bundle
+bundle: build-cuda ## pack program, recipe, encoder and texts for a closed GPU box (RECIPE=, BUNDLE=, BUNDLE_FLAGS=)
+	@$(STELLA) bundle --recipe "$(RECIPE)" --out "$(BUNDLE)" $(BUNDLE_FLAGS)
+
 .PHONY: demo
 demo: build ## texts -> pairs -> a decoder -> its scores -> an export -> a vector read back as text
 	@configs/demo.sh "$(STELLA)" "$(DEMO_DIR)" "$(DEMO_MINUTES)" "$(DEMO_LIMIT)"

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::{
-    bench, completions, config, curve, doctor, encode, eval_verb, export, invert, launch, pairs, report,
-    roundtrip, schema, train,
+    bench, bundle, completions, config, curve, doctor, encode, eval_verb, export, invert, launch, pairs,
+    parity, report, roundtrip, schema, train,
 };
 
 /// Turn sentence-embedding vectors back into text, and measure how much meaning survives.
@@ -66,6 +66,10 @@ pub(crate) enum Command {
     Launch(launch::LaunchArgs),
     /// Measure how fast this machine does the work
     Bench(bench::BenchArgs),
+    /// Compare what a device computes with the CPU, and with another machine
+    Parity(parity::ParityArgs),
+    /// Pack all that a machine needs to train: this program, a recipe, its encoder and texts
+    Bundle(bundle::BundleArgs),
     /// Show a recipe as it resolves, and where each value comes from
     Config(config::ConfigArgs),
     /// The JSON Schema of what eval writes

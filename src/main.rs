@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod bench;
+mod bundle;
 mod card;
 mod cli;
 mod completions;
@@ -26,6 +27,7 @@ mod invert;
 mod launch;
 mod output;
 mod pairs;
+mod parity;
 mod progress;
 mod report;
 mod roundtrip;
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval_verb::run(args),
         Command::Report(args) => report::run(args),
         Command::Curve(args) => curve::run(args),
+        Command::Parity(args) => parity::run(args),
+        Command::Bundle(args) => bundle::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Export(args) => export::run(args),
         Command::Invert(args) => invert::run(args),

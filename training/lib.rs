@@ -1,7 +1,7 @@
 //! Training: recipe -> run. A recipe says everything about a training; a run is the folder it leaves.
 //!
 //! [`recipe`] reads recipes, [`trainer`] is the loop; [`plan`](fn@plan) says what a training would be; [`speed`]
-//! measures its steps.
+//! measures its steps, [`trace`](mod@trace) tells what they compute.
 
 pub mod batch;
 pub mod batches;
@@ -37,6 +37,7 @@ pub mod speed;
 pub mod step;
 mod tidy;
 pub mod tokens;
+pub mod trace;
 pub mod trainer;
 
 pub use error::{Error, Result};

@@ -173,6 +173,11 @@ impl Shapes {
         }
     }
 
+    /// The first of those batches: the same wherever it is made.
+    pub(crate) fn first_batch(self) -> Result<Batch> {
+        self.batch(&mut ChaCha8Rng::seed_from_u64(0))
+    }
+
     fn batches(self) -> impl Iterator<Item = Result<Batch>> + Send + 'static {
         let mut random = ChaCha8Rng::seed_from_u64(0);
         std::iter::repeat_with(move || self.batch(&mut random))

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::architecture::Architecture;
 use super::prompts::Prompts;
+use super::rounded::ROUNDED_FROM;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::hub::{Repository, join};
@@ -21,7 +22,9 @@ pub(super) struct ModelFolder {
     /// `tokenizer.json`.
     pub(super) tokenizer: PathBuf,
     /// Folder of the transformer within the repository; mostly the empty path.
-    transformer: String,
+    pub(super) transformer: String,
+    /// Folder of the pooling.
+    pooling_folder: String,
     /// How states become one vector.
     pub(super) pooling: Pooling,
     /// Whether the prompt's tokens take part in pooling.
@@ -59,8 +62,12 @@ pub(super) struct ModelWeights {
 }
 
 impl ModelWeights {
-    /// `blake3:HEX` over all of them, those of the dense heads behind the transformer's.
+    /// `blake3:HEX` over all of them, those of the dense heads behind the transformer's. A rounded copy has that of what
+    /// it was made from.
     pub(super) fn digest(&self) -> String {
+        if let Some(original) = self.transformer.metadata().get(ROUNDED_FROM) {
+            return original.clone();
+        }
         weights::digest_of(&std::iter::once(&*self.transformer).chain(&self.dense).collect::<Vec<_>>())
     }
 }
@@ -138,6 +145,7 @@ impl ModelFolder {
             config,
             tokenizer,
             transformer: transformer.to_owned(),
+            pooling_folder: modules[1].path.clone(),
             pooling,
             pool_prompt,
             dense,
@@ -151,6 +159,21 @@ impl ModelFolder {
             prompts: Prompts::new(prompts.prompts, prompts.default_prompt_name, architecture.is_stellas()),
             architecture,
         })
+    }
+
+    /// All files that say what the model is, weights aside.
+    pub(super) fn descriptions(&self) -> Vec<String> {
+        let of_transformer = [
+            "config.json",
+            "tokenizer.json",
+            "sentence_bert_config.json",
+            "tokenizer_config.json",
+            "special_tokens_map.json",
+        ];
+        let named = ["modules.json", "config_sentence_transformers.json"].map(str::to_owned).into_iter();
+        let transformer = of_transformer.map(|name| join(&self.transformer, name)).into_iter();
+        let dense = self.dense.iter().map(|dense| join(&dense.name, "config.json"));
+        named.chain(transformer).chain([join(&self.pooling_folder, "config.json")]).chain(dense).collect()
     }
 
     /// Numbers in a vector: those of the last dense head, or the width of the transformer.

@@ -15,6 +15,7 @@ mod options;
 mod parts;
 mod prompts;
 mod qwen;
+mod rounded;
 mod tokens;
 
 use std::cell::Cell;
@@ -27,6 +28,7 @@ use tokenizers::Tokenizer;
 pub use batching::{Batch, batches, padding_percent};
 pub use differentiable::Frame;
 pub use options::EncoderOptions;
+pub use rounded::write_rounded;
 
 use crate::embed::{Embed, TokenCounter};
 use crate::error::{Error, Result};

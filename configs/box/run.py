@@ -1,0 +1,111 @@
+"""Runs the phases of a bundle on this machine. `bash run.sh --help`.
+
+Standard library alone. Each phase ends in time and leaves PHASE.json and PHASE.md in the folder of the results, with what
+its steps printed in PHASE/; a step that fails does not stop the next; a second call passes over what is done.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import payload
+import phases
+import torch_home
+from steps import Steps
+
+# of the minutes that are left, when a phase begins and those behind it are still to come
+SHARES = {"doctor": 1, "parity": 3, "bench": 8, "train": 20, "eval": 6, "report": 1}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(
+        prog="run.sh",
+        description="Looks this machine over, measures it, trains a decoder in the minutes there are and evaluates it.",
+        epilog="phases: doctor (what is here), parity (does it compute what the other machine did), bench (speed of training "
+        "at 17 M to 1 B parameters, of encoding), train (pairs, then a decoder whose size suits the minutes), eval, report. "
+        "Without any, all of them. A second call with the same --out goes on.",
+    )
+    parser.add_argument("phases", nargs="*", metavar="PHASE", choices=[*SHARES, []], help="some phases only")
+    parser.add_argument("--minutes", type=float, default=15.0, help="for all of it [default: 15]")
+    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="results [default: results]")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="where it unpacks, 2 GB or so [default: beside this file]")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [default: auto]")
+    parser.add_argument("--train-minutes", type=float, metavar="N", help="of training, over all calls [default: what is left]")
+    parser.add_argument("--size", metavar="NAME", help="of the decoder: 17m, 60m, 100m, 300m, 1b, or recipe [default: what suits]")
+    parser.add_argument("--tokens-per-parameter", type=float, default=1.0, metavar="X", help="the largest decoder that sees so many is chosen [default: 1]")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe (repeatable)")
+    parser.add_argument("--again", action="store_true", help="also what is done")
+    parser.add_argument("--tiny", action="store_true", help="shapes of seconds: to rehearse all of it on any machine")
+    return parser.parse_args()
+
+
+def fail(message, hint):
+    print(f"error: {message}\n\nhint: {hint}", file=sys.stderr)
+    sys.exit(1)
+
+
+def prepare(args, here):
+    """The unpacked bundle and the environment that its program runs in."""
+    try:
+        manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        fail(f"manifest.json cannot be read: {error}", "copy all files of the bundle into one folder")
+    needed, found = manifest.get("glibc"), torch_home.glibc()
+    if needed and (found is None or found < tuple(int(part) for part in needed.split("."))):
+        had = "another C library" if found is None else f"glibc {found[0]}.{found[1]}"
+        fail(f"the program needs glibc {needed}, and here is {had}", "run it in a container of a newer system")
+    torch, how, why = torch_home.find(manifest["torch"], os.environ)
+    if torch is None:
+        fail(why, f"pip install torch=={manifest['torch']}, or LIBTORCH=/path/to/torch bash run.sh")
+    work = (args.work or here / "unpacked").resolve()
+    try:
+        work.parent.mkdir(parents=True, exist_ok=True)
+        new = payload.unpack(here, manifest, work, shutil.disk_usage(work.parent).free)
+    except (payload.Damaged, OSError) as error:
+        fail(str(error), "copy the bundle again, or give --work another place")
+    print(f"torch {manifest['torch']} in {torch} ({how}); bundle {'unpacked to' if new else 'is in'} {work}", flush=True)
+    environment = dict(os.environ)
+    paths = [torch_home.libraries(torch), os.environ.get("LD_LIBRARY_PATH", "")]
+    environment["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
+    environment.setdefault("HF_HUB_OFFLINE", "1")
+    return manifest, work, environment
+
+
+def main():
+    args = arguments()
+    if args.minutes <= 0:
+        fail(f"--minutes {args.minutes:g} is no time", "give some: --minutes 15")
+    started = time.monotonic()
+    here = Path(__file__).resolve().parent
+    args.out = args.out.resolve()
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / ".room").write_bytes(b"x" * 4096)
+        (args.out / ".room").unlink()
+    except OSError as error:
+        fail(f"nothing can be written to {args.out}: {error}", "choose another folder with --out")
+    manifest, work, environment = prepare(args, here)
+    known = [*phases.SIZES, "recipe"]
+    if args.size and args.size not in known:
+        fail(f"--size {args.size}", f"one of {', '.join(known)}")
+    wanted = [phase for phase in SHARES if not args.phases or phase in args.phases]
+    end = started + 60 * args.minutes
+    for number, phase in enumerate(wanted):
+        left = end - time.monotonic()
+        share = SHARES[phase] / sum(SHARES[other] for other in wanted[number:])
+        steps = Steps(phase, args, work, environment, seconds=max(left, 0) * share)
+        print(f"== {phase}: {steps.seconds:.0f} s", flush=True)
+        getattr(phases, phase)(steps, args, manifest)
+        steps.finish()
+    phases.summary(args.out, manifest)
+    wrong = Steps.wrong(args.out)
+    print(f"{args.out / 'report.md'}: " + (f"failed: {', '.join(wrong)}" if wrong else "all that ran went well"))
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

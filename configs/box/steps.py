@@ -1,0 +1,147 @@
+"""The steps of a phase: commands with an end in time, and what became of them."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+
+# a training saves what it has when it is told to end
+GRACE = float(os.environ.get("RUN_GRACE_SECONDS", "45"))
+
+
+class Steps:
+    """Runs a phase's steps and keeps what they print in OUT/PHASE/."""
+
+    def __init__(self, phase, args, work, environment, seconds):
+        self.phase, self.args, self.work, self.environment, self.seconds = phase, args, work, environment, seconds
+        self.out, self.folder, self.end = args.out, args.out / phase, time.monotonic() + seconds
+        self.folder.mkdir(exist_ok=True)
+        self.file = self.out / f"{phase}.json"
+        self.done = {}
+        if self.file.is_file():
+            try:
+                self.done = {step["step"]: step for step in json.loads(self.file.read_text(encoding="utf-8"))["steps"]}
+            except (ValueError, KeyError):
+                pass
+        self.lines = []
+
+    @property
+    def left(self):
+        return self.end - time.monotonic()
+
+    def found(self, step):
+        """The last JSON value that a step printed; {} where there is none."""
+        return last_json(self.folder / f"{step}.out")
+
+    def ok(self, step):
+        return self.done.get(step, {}).get("outcome") == "ok"
+
+    def run(self, step, *command, share=1.0, again=False, stops=False):
+        """Runs a step of the bundle's program with `share` of the phase's time that is left; True where it went well. `stops`
+        is for what saves and leaves with 0 when it is told to end."""
+        if self.ok(step) and not (again or self.args.again):
+            return True
+        limit = self.left * share
+        command = [str(self.work / "inverse-stella"), *map(str, command)]
+        if limit < 1:
+            self.note(step, "no time was left", 0, command)
+            return False
+        begun = time.monotonic()
+        with open(self.folder / f"{step}.out.new", "wb") as out, open(self.folder / f"{step}.log", "wb") as log:
+            try:
+                process = subprocess.Popen(
+                    command, cwd=self.work, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=log
+                )
+            except OSError as error:
+                self.note(step, f"failed: {error}", 0, command)
+                return False
+            outcome = self.wait(process, limit, stops)
+        (self.folder / f"{step}.out.new").replace(self.folder / f"{step}.out")
+        if outcome.startswith("failed"):
+            outcome = f"{outcome}: {self.said(step)}"
+        self.note(step, outcome, time.monotonic() - begun, command)
+        return outcome == "ok"
+
+    def wait(self, process, limit, stops):
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            try:
+                code = process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                return "out of time"
+            return "ok" if stops and code == 0 else "out of time"
+        return "ok" if code == 0 else f"failed ({code})"
+
+    def said(self, step):
+        """The error that a step ended with."""
+        try:
+            lines = (self.folder / f"{step}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            return "?"
+        errors = [line for line in lines if line.startswith("error:")]
+        return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")[:300]
+
+    def skip(self, step, why):
+        if step not in self.done:
+            self.note(step, f"skipped: {why}", 0, [])
+
+    def note(self, step, outcome, seconds, command):
+        date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        entry = dict(step=step, outcome=outcome, seconds=round(seconds, 1), date=date, command=shlex.join(command))
+        self.done[step] = entry
+        print(f"   {step:<26} {outcome} ({seconds:.0f} s)", flush=True)
+        self.write()
+
+    def write(self):
+        """After every step: a call that is cut off leaves what it has."""
+        steps = [dict(step, found=self.found(step["step"])) for step in self.done.values()]
+        text = json.dumps(dict(phase=self.phase, steps=steps), indent=1) + "\n"
+        self.file.with_suffix(".new").write_text(text, encoding="utf-8")
+        self.file.with_suffix(".new").replace(self.file)
+
+    def tell(self, *lines):
+        """Lines of PHASE.md."""
+        self.lines += lines
+
+    def finish(self):
+        self.write()
+        steps = ["", "| step | outcome | seconds |", "|---|---|---|"]
+        steps += [f"| {step['step']} | {step['outcome']} | {step['seconds']} |" for step in self.done.values()]
+        commands = ["", *(f"- {step['step']}: `{step['command']}`" for step in self.done.values() if step["command"])]
+        text = "\n".join([f"## {self.phase}", "", *self.lines, *steps, *commands]) + "\n"
+        (self.out / f"{self.phase}.md").write_text(text, encoding="utf-8")
+
+    @staticmethod
+    def wrong(out):
+        """The steps of all phases that neither went well nor were skipped."""
+        wrong = []
+        for file in sorted(out.glob("*.json")):
+            try:
+                found = json.loads(file.read_text(encoding="utf-8"))
+                steps = found["steps"] if "phase" in found else []
+            except (ValueError, KeyError, TypeError):
+                continue
+            wrong += [s["step"] for s in steps if s["outcome"] != "ok" and not s["outcome"].startswith("skipped")]
+        return wrong
+
+
+def last_json(path):
+    """The last line of a file that is a JSON object or a list of them; {} where there is none."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, (dict, list)):
+            return value
+    return {}

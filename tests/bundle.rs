@@ -1,0 +1,212 @@
+//! A bundle, packed here and run as on a machine that has nothing but Python and torch.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use predicates::str::contains;
+use serde_json::Value;
+use support::small::Small;
+use support::{inverse_stella, minilm, sentences, write_lines};
+
+/// A bundle of the small recipe in parts of 10 MB.
+struct Machine {
+    small: Small,
+    bundle: PathBuf,
+    /// A PATH on which python3 is all there is.
+    path: PathBuf,
+}
+
+impl Machine {
+    fn new() -> Option<Self> {
+        let encoder = minilm()?;
+        let small = Small::new(&encoder);
+        let held_out = small.path("held-out.txt");
+        write_lines(&held_out, &sentences(640)[610..]);
+        let bundle = small.path("bundle");
+        let mut command = inverse_stella();
+        command.args(["bundle", "--recipe"]).arg(&small.recipe).arg("--out").arg(&bundle);
+        command.arg("--held-out").arg(&held_out).args(["--max-mb", "10"]);
+        command.assert().success().stdout(contains("bash run.sh"));
+        let path = small.path("path");
+        fs_err::create_dir(&path).unwrap();
+        fs_err::os::unix::fs::symlink(python(), path.join("python3")).unwrap();
+        Some(Self { small, bundle, path })
+    }
+
+    fn run(&self, arguments: &[&str]) -> (Output, String) {
+        let mut command = Command::new("/bin/bash");
+        command.env_clear().env("PATH", &self.path).env("HOME", self.small.path("home"));
+        command.env("LIBTORCH", libtorch()).env("RUN_GRACE_SECONDS", "2").arg(self.bundle.join("run.sh"));
+        command.args(arguments).arg("--out").arg(self.out());
+        let output = command.output().unwrap();
+        let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        (output, said.concat())
+    }
+
+    fn out(&self) -> PathBuf {
+        self.small.path("out")
+    }
+
+    fn phase(&self, name: &str) -> Value {
+        let file = self.out().join(format!("{name}.json"));
+        serde_json::from_str(&fs_err::read_to_string(file).unwrap()).unwrap()
+    }
+
+    fn outcome(&self, phase: &str, step: &str) -> String {
+        let phase = self.phase(phase);
+        let found = phase["steps"].as_array().unwrap().iter().find(|found| found["step"] == step).unwrap();
+        found["outcome"].as_str().unwrap().to_owned()
+    }
+}
+
+/// The program itself, not what a PATH may lead to it by.
+fn python() -> PathBuf {
+    let output = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    fs_err::canonicalize(String::from_utf8(output.stdout).unwrap().trim()).unwrap()
+}
+
+fn libtorch() -> PathBuf {
+    std::env::var_os("LIBTORCH")
+        .map(PathBuf::from)
+        .filter(|folder| folder.is_absolute())
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".libtorch"))
+}
+
+#[test]
+fn a_bundle_runs_where_there_is_nothing_but_python() {
+    // packed once: it takes a while
+    let Some(machine) = Machine::new() else { return };
+    unfit_machines_are_told_why(&machine);
+    it_trains_and_goes_on(&machine);
+    steps_that_fail_or_hang_do_not_stop_the_next(&machine);
+}
+
+fn it_trains_and_goes_on(machine: &Machine) {
+    let manifest: Value =
+        serde_json::from_str(&fs_err::read_to_string(machine.bundle.join("manifest.json")).unwrap()).unwrap();
+    let parts = manifest["parts"].as_array().unwrap();
+    assert!(parts.len() > 1 && parts.iter().all(|part| part["bytes"].as_u64().unwrap() <= 10_000_000));
+    assert!(manifest["encoder"]["cosine_lowest"].as_f64().unwrap() > 0.99999, "{}", manifest["encoder"]);
+
+    // a part that is damaged, and one that is not there
+    let (first, second) = (machine.bundle.join("payload.001"), machine.bundle.join("payload.002"));
+    let whole = fs_err::read(&first).unwrap();
+    let mut damaged = whole.clone();
+    damaged[1000] ^= 1;
+    fs_err::write(&first, &damaged).unwrap();
+    fs_err::rename(&second, machine.small.path("aside")).unwrap();
+    let (output, said) = machine.run(&["doctor", "--tiny"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("payload.001 is damaged") && said.contains("payload.002 is missing"), "{said}");
+    fs_err::write(&first, &whole).unwrap();
+    fs_err::rename(machine.small.path("aside"), &second).unwrap();
+
+    let (output, said) = machine.run(&["--tiny", "--minutes", "4", "--tokens-per-parameter", "0.001"]);
+    assert!(output.status.success(), "{said}");
+    for phase in ["doctor", "parity", "bench", "train", "eval", "report"] {
+        let found = machine.phase(phase);
+        assert!(!found["steps"].as_array().unwrap().is_empty(), "{phase}");
+        assert!(machine.out().join(format!("{phase}.md")).is_file());
+    }
+    assert!(machine.phase("parity")["steps"][0]["found"]["ok"].as_bool().unwrap());
+    assert!(said.contains("plan: 60m"), "both tiny sizes see that many tokens in seconds: {said}");
+    assert!(machine.out().join("page/report.html").is_file());
+    let report = fs_err::read_to_string(machine.out().join("report.md")).unwrap();
+    assert!(report.contains("## bench") && report.contains("| greedy | 16 |"), "{report}");
+    for file in walk(&machine.out()) {
+        assert!(fs_err::metadata(&file).unwrap().len() <= 16_000_000, "{}", file.display());
+    }
+
+    // what was measured stays, and a run that is kept goes on on another machine
+    fs_err::remove_dir_all(machine.bundle.join("unpacked")).unwrap();
+    let (output, said) = machine.run(&["bench", "train", "--tiny", "--minutes", "2"]);
+    assert!(output.status.success() && said.contains("going on with the run kept"), "{said}");
+    assert!(!said.contains("train-17m"), "it was measured already: {said}");
+    let decoder = machine.small.path("decoder");
+    let joined = Command::new(python())
+        .arg(machine.bundle.join("survivors.py"))
+        .args([&machine.out().join("export"), &decoder])
+        .status()
+        .unwrap();
+    assert!(joined.success());
+    inverse_stella()
+        .args(["roundtrip", "Two dogs run.", "--decoder"])
+        .arg(&decoder)
+        .arg("--encoder")
+        .arg(minilm().unwrap())
+        .assert()
+        .success();
+}
+
+fn steps_that_fail_or_hang_do_not_stop_the_next(machine: &Machine) {
+    // a program that fails, hangs or answers, as it is asked
+    let program = machine.bundle.join("unpacked/inverse-stella");
+    let answers = r#"#!/bin/bash
+case "$*" in
+parity*) echo 'error: nothing is as it was' >&2; exit 1 ;;
+"bench train --hidden 32"*) trap '' TERM; while :; do :; done ;;
+"bench train"*) echo '{"parameters": 1000, "tokens_per_s": 5}' ;;
+*) echo '{}' ;;
+esac
+"#;
+    fs_err::write(&program, answers).unwrap();
+    let begun = std::time::Instant::now();
+    let (output, said) = machine.run(&["parity", "bench", "--tiny", "--minutes", "0.2", "--again"]);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(begun.elapsed().as_secs() < 30, "{said}");
+    assert_eq!(machine.outcome("parity", "parity"), "failed (1): nothing is as it was");
+    assert_eq!(machine.outcome("bench", "train-17m"), "out of time");
+    assert_eq!(machine.outcome("bench", "train-60m"), "ok");
+    assert!(said.contains("failed: "), "{said}");
+}
+
+fn unfit_machines_are_told_why(machine: &Machine) {
+    let edit = |key: &str, value: &str| {
+        let path = machine.bundle.join("manifest.json");
+        let mut manifest: Value = serde_json::from_str(&fs_err::read_to_string(&path).unwrap()).unwrap();
+        let before = std::mem::replace(&mut manifest[key], value.into());
+        fs_err::write(&path, serde_json::to_string(&manifest).unwrap()).unwrap();
+        before.as_str().unwrap().to_owned()
+    };
+    let refused = |arguments: &[&str], word: &str| {
+        let (output, said) = machine.run(arguments);
+        assert!(output.status.code() == Some(1) && said.contains(word) && said.contains("hint: "), "{said}");
+    };
+    let glibc = edit("glibc", "9.99");
+    refused(&["doctor"], "needs glibc 9.99, and here is glibc 2.");
+    edit("glibc", &glibc);
+    let torch = edit("torch", "9.9.9");
+    refused(&["doctor"], "torch 9.9.9 is needed: ");
+    edit("torch", &torch);
+    refused(&["doctor", "--minutes", "0"], "is no time");
+    refused(&["train", "--size", "5m"], "--size 5m");
+    fs_err::remove_dir_all(machine.out()).unwrap();
+    fs_err::write(machine.out(), "a file").unwrap();
+    refused(&["doctor"], "nothing can be written");
+    fs_err::remove_file(machine.out()).unwrap();
+}
+
+#[test]
+fn what_cannot_be_packed_is_refused() {
+    let Some(encoder) = minilm() else { return };
+    let small = Small::new(&encoder);
+    let bundle = |sets: &[&str]| {
+        let mut command = inverse_stella();
+        command.args(["bundle", "--recipe"]).arg(&small.recipe).arg("--out").arg(small.path("b"));
+        sets.iter().for_each(|set| drop(command.args(["--set", set])));
+        command
+    };
+    bundle(&["corpus.0.hub=some/set"]).assert().code(2).stderr(contains("lies on the hub (some/set)"));
+    bundle(&["corpus.0.path=/nowhere.txt"]).assert().code(1).stderr(contains("/nowhere.txt"));
+    assert!(!small.path("b/staging").exists());
+    fs_err::write(small.path("b/other"), "mine").unwrap();
+    bundle(&[]).assert().code(1).stderr(contains("is not empty"));
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs_err::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
