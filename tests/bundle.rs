@@ -120,11 +120,17 @@ fn it_trains_and_goes_on(machine: &Machine) {
         assert!(fs_err::metadata(&file).unwrap().len() <= 16_000_000, "{}", file.display());
     }
 
+    let before = machine.phase("train");
     // what was measured stays, and a run that is kept goes on on another machine
     fs_err::remove_dir_all(machine.bundle.join("unpacked")).unwrap();
     let (output, said) = machine.run(&["bench", "train", "--tiny", "--minutes", "2"]);
     assert!(output.status.success() && said.contains("going on with the run kept"), "{said}");
-    assert!(!said.contains("train-17m"), "it was measured already: {said}");
+    let steps = |phase: Value| {
+        let steps = phase["steps"].as_array().unwrap().clone();
+        steps.iter().find(|step| step["step"] == "train").unwrap()["found"]["steps"].as_u64().unwrap()
+    };
+    assert!(steps(machine.phase("train")) > steps(before), "it did not train on: {said}");
+    assert!(!said.contains("train-25m"), "it was measured already: {said}");
     let decoder = machine.small.path("decoder");
     let joined = Command::new(python())
         .arg(machine.bundle.join("survivors.py"))
@@ -158,7 +164,7 @@ esac
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(begun.elapsed().as_secs() < 30, "{said}");
     assert_eq!(machine.outcome("parity", "parity"), "failed (1): nothing is as it was");
-    assert_eq!(machine.outcome("bench", "train-17m"), "out of time");
+    assert_eq!(machine.outcome("bench", "train-25m"), "out of time");
     assert_eq!(machine.outcome("bench", "train-60m"), "ok");
     assert!(said.contains("failed: "), "{said}");
 }
@@ -196,10 +202,15 @@ fn what_cannot_be_packed_is_refused() {
     let bundle = |sets: &[&str]| {
         let mut command = inverse_stella();
         command.args(["bundle", "--recipe"]).arg(&small.recipe).arg("--out").arg(small.path("b"));
-        sets.iter().for_each(|set| drop(command.args(["--set", set])));
+        for set in sets {
+            command.args(["--set", set]);
+        }
         command
     };
-    bundle(&["corpus.0.hub=some/set"]).assert().code(2).stderr(contains("lies on the hub (some/set)"));
+    bundle(&["corpus.0.hub=some/set", "corpus.0.path=texts.txt"])
+        .assert()
+        .code(2)
+        .stderr(contains("lies on the hub (some/set)"));
     bundle(&["corpus.0.path=/nowhere.txt"]).assert().code(1).stderr(contains("/nowhere.txt"));
     assert!(!small.path("b/staging").exists());
     fs_err::write(small.path("b/other"), "mine").unwrap();

@@ -23,6 +23,8 @@ fn help_shows_the_main_job_and_every_verb() {
         "invert",
         "roundtrip",
         "launch",
+        "parity",
+        "bundle",
         "bench",
         "config",
         "schema",

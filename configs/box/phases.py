@@ -8,16 +8,15 @@ import survivors
 
 # hidden, layers, heads, ffn: decoders of about so many parameters with a vocabulary of 32,768, heads 64 wide (1b: 128)
 SIZES = {
-    "17m": (384, 6, 6, 1024),
+    "25m": (384, 6, 6, 1024),
     "60m": (640, 8, 10, 1728),
     "100m": (768, 10, 12, 2048),
     "300m": (1024, 20, 16, 2816),
     "1b": (2048, 18, 16, 5632),
 }
-TINY = {"17m": (32, 2, 2, 64), "60m": (48, 2, 2, 96)}
-BATCHES = {"17m": 2048, "60m": 1024, "100m": 1024, "300m": 512, "1b": 256}
-# target tokens of a step
-BATCH_TOKENS = {"17m": 16384, "60m": 16384, "100m": 16384, "300m": 32768, "1b": 65536}
+TINY = {"25m": (32, 2, 2, 64), "60m": (48, 2, 2, 96)}
+# target tokens of a step, in the bench and in training
+BATCH_TOKENS = {"25m": 16384, "60m": 16384, "100m": 16384, "300m": 32768, "1b": 65536}
 
 
 def doctor(steps, args, manifest):
@@ -34,7 +33,9 @@ def parity(steps, args, manifest):
     if found:
         steps.tell("| | between | what | measure | found | allowed |", "|---|---|---|---|---|---|")
     for check in found.get("checks", []):
-        cells = [check["between"], check["what"], check["measure"], f"{check['found']:.6g}", f"{check['allowed']:g}"]
+        # JSON has no NaN
+        value = "NaN" if check["found"] is None else f"{check['found']:.6g}"
+        cells = [check["between"], check["what"], check["measure"], value, f"{check['allowed']:g}"]
         steps.tell(f"| {'ok' if check['ok'] else '**WRONG**'} | {' | '.join(cells)} |")
 
 
@@ -47,7 +48,7 @@ def bench(steps, args, manifest):
     device = ["--device", args.device, "--json"]
     rest = 2 + len(sizes)
     for name, shape in sizes.items():
-        vocab, batch, length = (97, 4, 8) if args.tiny else (32768, BATCHES[name], 24)
+        vocab, batch, length = (97, 4, 8) if args.tiny else (32768, BATCH_TOKENS[name] // 24, 24)
         flags = ["--vocab", vocab, "--prefix", 4, "--batch", batch, "--length", length]
         count = ["--steps", 2 if args.tiny else 20, "--warmup", 1 if args.tiny else 5]
         steps.run(f"train-{name}", "bench", "train", *shape_flags(shape), *flags, *count, *device, share=2 / (rest + 1))
@@ -58,7 +59,7 @@ def bench(steps, args, manifest):
         steps.run(f"encode-{dtype}", "bench", "encode", *flags, *device, share=1 / rest)
         rest -= 1
     table(steps, "train", ["parameters", "tokens_per_s", "ms_per_step", "achieved_gflops", "matmul_gflops", "peak_device_bytes"])
-    table(steps, "encode", ["texts_per_s", "sentences_per_s", "tokens_per_s", "padding_percent", "matmul_gflops"])
+    table(steps, "encode", ["texts_per_s", "tokens_per_s", "padding_percent", "matmul_gflops"])
 
 
 def table(steps, kind, keys):
@@ -99,45 +100,62 @@ def choose(args, seconds):
 
 def settings(args, size, manifest):
     """What is changed in the recipe for a size."""
-    sets = [f"training.device={args.device}", f"encoder.device={args.device}"]
+    # the minutes say when it ends
+    sets = [f"training.device={args.device}", f"encoder.device={args.device}", "training.max_steps="]
     shapes = TINY if args.tiny else SIZES
     if size in shapes:
-        hidden, layers, heads, ffn = shapes[size]
-        sets += [f"decoder.hidden={hidden}", f"decoder.layers={layers}", f"decoder.heads={heads}", f"decoder.ffn={ffn}"]
+        sets += [f"decoder.{key}={value}" for key, value in zip(("hidden", "layers", "heads", "ffn"), shapes[size])]
+        # the recipe's own belong to its own width
+        sets += ["decoder.kv_heads=", "decoder.head_dim=", "decoder.projector_hidden="]
         sets += [f"training.batch_tokens={256 if args.tiny else BATCH_TOKENS[size]}"]
     if args.tiny:
-        sets += ["tokenizer.vocab=400", "training.eval_every=0", "training.eval_texts=16", "refinement.share=0", "decoder.prefix_tokens=2"]
+        sets += ["tokenizer.vocab=400", "training.eval_every=0", "training.eval_texts=16", "refinement.share=0"]
         sets += ["schedule.warmup_steps=2", *(f"corpus.{at}.limit=400" for at in range(manifest["corpora"]))]
-    # the order of the flags decides: what the user says comes last
-    sets += args.set
-    return [word for value in sets for word in ("--set", value)]
+    # what the user says comes last, and holds
+    return [word for value in [*sets, *args.set] for word in ("--set", value)]
+
+
+def pairs(steps, args, manifest, share):
+    """Builds the pairs, unless they are there; True where they are."""
+    there = (steps.work / "work/pairs/manifest.json").is_file()
+    command = ["pairs", "build", "--recipe", "recipe.toml", *settings(args, None, manifest)]
+    return steps.run("pairs", *command, share=share, again=not there)
+
+
+def plan_of(steps, args, seconds, run):
+    """(size, why): that of the run that goes on, or a new one's."""
+    file = run / "plan.json"
+    if (run / "config.toml").is_file() and file.is_file():
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        if args.size and args.size != plan["size"]:
+            raise ValueError(f"the run that is there is of size {plan['size']}: remove {run} and {args.out / 'run'} for another")
+        return plan["size"], f"as the run that goes on ({plan['why']})"
+    size, why = choose(args, seconds)
+    run.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(dict(size=size, why=why), indent=1) + "\n", encoding="utf-8")
+    return size, why
 
 
 def train(steps, args, manifest):
     run = steps.work / "work" / "run"
     survivors.restore(args.out / "run", run)
-    plan_file = args.out / "plan.json"
-    begun = (run / "checkpoints" / "latest").is_file()
-    recipe = ["--recipe", "recipe.toml"]
-    plain = settings(args, None, manifest)
-    if not steps.run("pairs", "pairs", "build", *recipe, *plain, share=0.4, again=not (steps.work / "work/pairs/manifest.json").is_file()):
+    if not pairs(steps, args, manifest, share=0.4):
         return
-    seconds = max(steps.left - 15, 1)
+    # for what comes before the first step and behind the last, and to export and keep it
+    reserve = max(0.15 * steps.left, min(30, 0.4 * steps.left))
+    seconds = max(steps.left - 2 * reserve, 1)
     if args.tiny:
         seconds = min(seconds, 3)
     total = 60 * args.train_minutes if args.train_minutes else seconds + survivors.trained(run)
-    if begun and plan_file.is_file() and not args.size:
-        plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    else:
-        size, why = choose(args, total)
-        plan = dict(size=size, why=why, sets=settings(args, size, manifest), minutes=total / 60)
-        plan_file.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-    plan["minutes"] = total / 60
-    print(f"   plan: {plan['size']}, {plan['minutes']:.1f} minutes: {plan['why']}", flush=True)
-    steps.tell(f"Size {plan['size']}, {plan['minutes']:.1f} minutes of training over all calls: {plan['why']}.")
-    flags = [*recipe, *plan["sets"], "--max-minutes", f"{plan['minutes']:.3f}", *(["--resume"] if begun else [])]
-    went_well = steps.run("train", "train", *flags, "--json", again=True, stops=True)
-    if went_well:
+    # also one that has no checkpoint yet: it is begun anew by that name
+    begun = (run / "config.toml").is_file()
+    size, why = plan_of(steps, args, total, run)
+    shutil.copy(run / "plan.json", args.out / "plan.json")
+    print(f"   plan: {size}, {total / 60:.1f} minutes: {why}", flush=True)
+    steps.tell(f"Size {size}, {total / 60:.1f} minutes of training over all calls: {why}.")
+    flags = ["--recipe", "recipe.toml", *settings(args, size, manifest), "--max-minutes", f"{total / 60:.3f}"]
+    flags += ["--resume"] if begun else []
+    if steps.run("train", "train", *flags, "--json", limit=steps.left - reserve, again=True, stops=True):
         export = steps.work / "work" / "export"
         shutil.rmtree(export, ignore_errors=True)
         if steps.run("export", "export", "work/run", "work/export", "--dtype", "bf16", again=True):
@@ -152,16 +170,20 @@ def train(steps, args, manifest):
 
 def eval(steps, args, manifest):
     decoder = steps.work / "work" / "run"
+    survivors.restore(args.out / "run", decoder)
     if not (decoder / "checkpoints" / "latest").is_file():
         for step in ("greedy", "suites"):
             steps.skip(step, "there is no decoder yet (phase train)")
         return
-    texts = ["--texts", "held-out.txt"] if manifest["held_out"] else ["--pairs", "work/pairs", "--split", "dev"]
+    texts = ["--texts", "held-out.txt"]
+    if not manifest["held_out"]:
+        if not pairs(steps, args, manifest, share=0.5):
+            return
+        texts = ["--pairs", "work/pairs", "--split", "dev"]
     fast = ["--dtype", "auto", "--encoder-dtype", "auto", "--encoder", "encoder", "--device", args.device, "--batch", 256]
     limit = ["--limit", 16 if args.tiny else 512]
-    commands = {"greedy": [], "budget-8": ["--budget", 8], "budget-32": ["--budget", 32], "budget-128": ["--budget", 128]}
-    if args.tiny:
-        commands = {"greedy": [], "budget-8": ["--budget", 8]}
+    searches = [8] if args.tiny else [8, 32, 128]
+    commands = {"greedy": [], **{f"budget-{budget}": ["--budget", budget] for budget in searches}}
     rest = len(commands) + 3
     for step, flags in commands.items():
         out = ["--out", args.out / f"{step}.result.json", "--json"]
@@ -169,20 +191,23 @@ def eval(steps, args, manifest):
         rest -= 1
     suites = ["--suite", "reconstruction,self-retrieval,edge-cases,robustness", "--out", args.out / "evaluation.json", "--json"]
     steps.run("suites", "eval", "work/run", *texts, *limit, *fast, *suites, share=1 / rest, again=True)
-    batches = ["--batch", "1,64,512", "--n", 32 if args.tiny else 512, "--device", args.device, "--json"]
-    steps.run("decode", "bench", "decode", "work/run", *batches, share=1 / 2, again=True)
-    steps.run("decode-graphs", "bench", "decode", "work/run", *batches, "--graphs", again=True)
+    most = json.loads((decoder / "decoder.json").read_text(encoding="utf-8"))["max_tokens"]
+    count = ["--batch", "1,64,512", "--n", 32 if args.tiny else 512, "--max-tokens", min(32, most)]
+    for step, flags in {"decode": [], "decode-graphs": ["--graphs"]}.items():
+        command = ["bench", "decode", "work/run", *count, "--device", args.device, *flags, "--json"]
+        steps.run(step, *command, share=1 / 2 if not flags else 1, again=True)
     columns = ["n", "bleu", "exact_match", "token_f1", "cosine"]
     steps.tell(f"| | {' | '.join(columns)} | encodings | texts/s |", "|---" * (len(columns) + 3) + "|")
     for step in commands:
         found = steps.found(step)
         if isinstance(found, dict) and "bleu" in found:
             cells = [f"{found[key]:.4g}" for key in columns]
-            rest = found["settings"]
-            steps.tell(f"| {step} | {' | '.join(cells)} | {rest['encodings']:.1f} | {rest['texts_per_s']:.1f} |")
+            cost = found["settings"]
+            steps.tell(f"| {step} | {' | '.join(cells)} | {cost['encodings']:.1f} | {cost['texts_per_s']:.1f} |")
     for step in ("decode", "decode-graphs"):
-        for found in steps.found(step) or []:
-            steps.tell(f"- {step}, batch {found.get('batch')}: {found.get('texts_per_s', 0):.1f} texts/s")
+        found = steps.found(step)
+        for speed in found.get("batches") or ([found] if found else []):
+            steps.tell(f"- {step}, batch {speed['batch']}: {speed['texts_per_s']:.1f} texts/s")
 
 
 def report(steps, args, manifest):

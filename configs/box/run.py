@@ -8,8 +8,12 @@ import argparse
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import tarfile
 import time
+import traceback
 from pathlib import Path
 
 import payload
@@ -17,7 +21,7 @@ import phases
 import torch_home
 from steps import Steps
 
-# of the minutes that are left, when a phase begins and those behind it are still to come
+# of the time that is left, when a phase begins and those behind it are still to come
 SHARES = {"doctor": 1, "parity": 3, "bench": 8, "train": 20, "eval": 6, "report": 1}
 
 
@@ -26,21 +30,35 @@ def arguments():
         prog="run.sh",
         description="Looks this machine over, measures it, trains a decoder in the minutes there are and evaluates it.",
         epilog="phases: doctor (what is here), parity (does it compute what the other machine did), bench (speed of training "
-        "at 17 M to 1 B parameters, of encoding), train (pairs, then a decoder whose size suits the minutes), eval, report. "
+        "at 25 M to 1 B parameters, of encoding), train (pairs, then a decoder whose size suits the minutes), eval, report. "
         "Without any, all of them. A second call with the same --out goes on.",
     )
-    parser.add_argument("phases", nargs="*", metavar="PHASE", choices=[*SHARES, []], help="some phases only")
-    parser.add_argument("--minutes", type=float, default=15.0, help="for all of it [default: 15]")
-    parser.add_argument("--out", type=Path, default=Path("results"), metavar="DIR", help="results [default: results]")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="where it unpacks, 2 GB or so [default: beside this file]")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N [default: auto]")
-    parser.add_argument("--train-minutes", type=float, metavar="N", help="of training, over all calls [default: what is left]")
-    parser.add_argument("--size", metavar="NAME", help="of the decoder: 17m, 60m, 100m, 300m, 1b, or recipe [default: what suits]")
-    parser.add_argument("--tokens-per-parameter", type=float, default=1.0, metavar="X", help="the largest decoder that sees so many is chosen [default: 1]")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe (repeatable)")
-    parser.add_argument("--again", action="store_true", help="also what is done")
-    parser.add_argument("--tiny", action="store_true", help="shapes of seconds: to rehearse all of it on any machine")
-    return parser.parse_args()
+    add = parser.add_argument
+    add("phases", nargs="*", metavar="PHASE", help="some phases only")
+    add("--minutes", type=float, default=15.0, metavar="N", help="for all of it [default: 15]")
+    add("--out", type=Path, default=Path("results"), metavar="DIR", help="results [default: results]")
+    add("--work", type=Path, metavar="DIR", help="where it unpacks, 2 GB or so [default: beside this file]")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N [default: auto]")
+    add("--train-minutes", type=float, metavar="N", help="of training, over all calls [default: what is left]")
+    add("--size", metavar="NAME", help="of the decoder: 25m, 60m, 100m, 300m, 1b, or recipe [default: what suits]")
+    text = "the largest decoder that sees so many is chosen [default: 1]"
+    add("--tokens-per-parameter", type=float, default=1.0, metavar="X", help=text)
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe (repeatable)")
+    add("--again", action="store_true", help="also what is done")
+    add("--tiny", action="store_true", help="shapes of seconds: to rehearse all of it on any machine")
+    args = parser.parse_args()
+    check(args)
+    return args
+
+
+def check(args):
+    known = [*phases.SIZES, "recipe"]
+    if wrong := [phase for phase in args.phases if phase not in SHARES]:
+        fail(f"there is no phase {wrong[0]}", f"the phases: {', '.join(SHARES)}")
+    if args.minutes <= 0:
+        fail(f"--minutes {args.minutes:g} is no time", "give some: --minutes 15")
+    if args.size and args.size not in known:
+        fail(f"--size {args.size}", f"one of {', '.join(known)}")
 
 
 def fail(message, hint):
@@ -61,24 +79,48 @@ def prepare(args, here):
     torch, how, why = torch_home.find(manifest["torch"], os.environ)
     if torch is None:
         fail(why, f"pip install torch=={manifest['torch']}, or LIBTORCH=/path/to/torch bash run.sh")
-    work = (args.work or here / "unpacked").resolve()
+    # a folder of its own: what lies there before is removed
+    work = ((args.work or here) / "unpacked").resolve()
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
         new = payload.unpack(here, manifest, work, shutil.disk_usage(work.parent).free)
-    except (payload.Damaged, OSError) as error:
+    except (payload.Damaged, OSError, tarfile.TarError) as error:
         fail(str(error), "copy the bundle again, or give --work another place")
     print(f"torch {manifest['torch']} in {torch} ({how}); bundle {'unpacked to' if new else 'is in'} {work}", flush=True)
     environment = dict(os.environ)
     paths = [torch_home.libraries(torch), os.environ.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
     environment.setdefault("HF_HUB_OFFLINE", "1")
+    start = subprocess.run([work / "inverse-stella", "--version"], env=environment, capture_output=True, text=True)
+    if start.returncode != 0:
+        fail(f"the program does not start here: {start.stderr.strip()}", "its libraries are older than it needs")
     return manifest, work, environment
 
 
+def run_phase(phase, steps, args, manifest):
+    try:
+        getattr(phases, phase)(steps, args, manifest)
+    except KeyboardInterrupt:
+        steps.note("phase", "was told to end", 0, [])
+        raise
+    except Exception as error:
+        # a fault of one phase must not cost the others
+        (steps.folder / "fault.log").write_text(traceback.format_exc(), encoding="utf-8")
+        steps.note("phase", f"failed: {error!r}", 0, [])
+    finally:
+        steps.finish()
+        phases.summary(args.out, manifest)
+
+
+def interrupted(signal_number, frame):
+    raise KeyboardInterrupt
+
+
 def main():
+    if sys.version_info < (3, 10):
+        fail(f"this is Python {sys.version.split()[0]}", "3.10 is the oldest that will do: PYTHON=python3.12 bash run.sh")
+    signal.signal(signal.SIGTERM, interrupted)
     args = arguments()
-    if args.minutes <= 0:
-        fail(f"--minutes {args.minutes:g} is no time", "give some: --minutes 15")
     started = time.monotonic()
     here = Path(__file__).resolve().parent
     args.out = args.out.resolve()
@@ -89,19 +131,18 @@ def main():
     except OSError as error:
         fail(f"nothing can be written to {args.out}: {error}", "choose another folder with --out")
     manifest, work, environment = prepare(args, here)
-    known = [*phases.SIZES, "recipe"]
-    if args.size and args.size not in known:
-        fail(f"--size {args.size}", f"one of {', '.join(known)}")
     wanted = [phase for phase in SHARES if not args.phases or phase in args.phases]
     end = started + 60 * args.minutes
-    for number, phase in enumerate(wanted):
-        left = end - time.monotonic()
-        share = SHARES[phase] / sum(SHARES[other] for other in wanted[number:])
-        steps = Steps(phase, args, work, environment, seconds=max(left, 0) * share)
-        print(f"== {phase}: {steps.seconds:.0f} s", flush=True)
-        getattr(phases, phase)(steps, args, manifest)
-        steps.finish()
-    phases.summary(args.out, manifest)
+    try:
+        for number, phase in enumerate(wanted):
+            left = end - time.monotonic()
+            share = SHARES[phase] / sum(SHARES[other] for other in wanted[number:])
+            steps = Steps(phase, args, manifest, work, environment, seconds=max(left, 0) * share)
+            print(f"== {phase}: {steps.seconds:.0f} s", flush=True)
+            run_phase(phase, steps, args, manifest)
+    except KeyboardInterrupt:
+        print("told to end: what is done is kept, another call goes on", file=sys.stderr)
+        sys.exit(130)
     wrong = Steps.wrong(args.out)
     print(f"{args.out / 'report.md'}: " + (f"failed: {', '.join(wrong)}" if wrong else "all that ran went well"))
     sys.exit(1 if wrong else 0)

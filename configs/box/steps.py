@@ -1,7 +1,9 @@
 """The steps of a phase: commands with an end in time, and what became of them."""
 
+import glob
 import json
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -14,18 +16,23 @@ GRACE = float(os.environ.get("RUN_GRACE_SECONDS", "45"))
 class Steps:
     """Runs a phase's steps and keeps what they print in OUT/PHASE/."""
 
-    def __init__(self, phase, args, work, environment, seconds):
+    def __init__(self, phase, args, manifest, work, environment, seconds):
         self.phase, self.args, self.work, self.environment, self.seconds = phase, args, work, environment, seconds
         self.out, self.folder, self.end = args.out, args.out / phase, time.monotonic() + seconds
         self.folder.mkdir(exist_ok=True)
         self.file = self.out / f"{phase}.json"
-        self.done = {}
-        if self.file.is_file():
-            try:
-                self.done = {step["step"]: step for step in json.loads(self.file.read_text(encoding="utf-8"))["steps"]}
-            except (ValueError, KeyError):
-                pass
+        # what was done otherwise, or somewhere else, does not count
+        made = dict(bundle=[part["sha256"] for part in manifest["parts"]], tiny=args.tiny, device=args.device)
+        self.made = made | dict(machine=f"{platform.node()} {card()}")
+        self.done = self.earlier()
         self.lines = []
+
+    def earlier(self):
+        try:
+            found = json.loads(self.file.read_text(encoding="utf-8"))
+            return {step["step"]: step for step in found["steps"]} if found["made"] == self.made else {}
+        except (OSError, ValueError, KeyError):
+            return {}
 
     @property
     def left(self):
@@ -38,12 +45,12 @@ class Steps:
     def ok(self, step):
         return self.done.get(step, {}).get("outcome") == "ok"
 
-    def run(self, step, *command, share=1.0, again=False, stops=False):
-        """Runs a step of the bundle's program with `share` of the phase's time that is left; True where it went well. `stops`
-        is for what saves and leaves with 0 when it is told to end."""
+    def run(self, step, *command, share=1.0, limit=None, again=False, stops=False):
+        """Runs a step of the bundle's program with `share` of the phase's time that is left, or up to `limit` seconds; True
+        where it went well. `stops` is for what saves and leaves with 0 when it is told to end."""
         if self.ok(step) and not (again or self.args.again):
             return True
-        limit = self.left * share
+        limit = self.left * share if limit is None else min(limit, self.left)
         command = [str(self.work / "inverse-stella"), *map(str, command)]
         if limit < 1:
             self.note(step, "no time was left", 0, command)
@@ -65,18 +72,27 @@ class Steps:
         return outcome == "ok"
 
     def wait(self, process, limit, stops):
+        # what is told to end has some of its time for that
+        grace = min(GRACE if stops else 5, limit / 3)
         try:
-            code = process.wait(limit)
+            code = process.wait(limit - grace)
+            return "ok" if code == 0 else f"failed ({code})"
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
-            try:
-                code = process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-                return "out of time"
-            return "ok" if stops and code == 0 else "out of time"
-        return "ok" if code == 0 else f"failed ({code})"
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGTERM)
+            self.ended(process, GRACE)
+            raise
+        code = self.ended(process, grace)
+        return "ok" if stops and code == 0 else "out of time"
+
+    @staticmethod
+    def ended(process, seconds):
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
 
     def said(self, step):
         """The error that a step ended with."""
@@ -101,7 +117,7 @@ class Steps:
     def write(self):
         """After every step: a call that is cut off leaves what it has."""
         steps = [dict(step, found=self.found(step["step"])) for step in self.done.values()]
-        text = json.dumps(dict(phase=self.phase, steps=steps), indent=1) + "\n"
+        text = json.dumps(dict(phase=self.phase, made=self.made, steps=steps), indent=1) + "\n"
         self.file.with_suffix(".new").write_text(text, encoding="utf-8")
         self.file.with_suffix(".new").replace(self.file)
 
@@ -129,6 +145,17 @@ class Steps:
                 continue
             wrong += [s["step"] for s in steps if s["outcome"] != "ok" and not s["outcome"].startswith("skipped")]
         return wrong
+
+
+def card():
+    """The first GPU's name, "" without one."""
+    for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
+        try:
+            with open(path, encoding="utf-8") as file:
+                return next((line.split(":", 1)[1].strip() for line in file if line.startswith("Model:")), "")
+        except OSError:
+            pass
+    return ""
 
 
 def last_json(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 PIECE = 16_000_000
 # larger checkpoints are not kept: they would take longer to carry than to train again
-MOST = 1_500_000_000
+MOST = 2_000_000_000
 HOW = "`python3 survivors.py export decoder` puts it together"
 
 
@@ -33,13 +33,25 @@ def keep(run, folder):
     if not pointer.is_file():
         return "nothing, since there is no checkpoint"
     checkpoint = run / "checkpoints" / pointer.read_text().strip()
-    files = [path for path in sorted(run.iterdir()) if path.is_file() and path.name != "run.lock"]
-    files += [pointer, *(path for path in sorted(checkpoint.rglob("*")) if path.is_file())]
+    files = [path for path in run.iterdir() if path.is_file() and path.name != "run.lock"]
+    # what `best` points to, and guesses of the decoder that the training goes on with
+    for folder_of_run in {checkpoint, *best(run), run / "hypotheses"}:
+        files += [path for path in folder_of_run.rglob("*") if path.is_file()]
+    files += [path for path in (run / "checkpoints").iterdir() if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     if size > MOST:
+        shutil.rmtree(folder, ignore_errors=True)
         return f"which holds nothing: the checkpoint has {size / 1e6:.0f} MB"
     pack(run, files, folder)
     return f"the run as of {checkpoint.name}, {size / 1e6:.0f} MB"
+
+
+def best(run):
+    """The checkpoint of the lowest dev loss, where one is named."""
+    try:
+        yield run / "checkpoints" / (run / "checkpoints" / "best").read_text().strip()
+    except OSError:
+        return
 
 
 def pack(base, files, folder):
@@ -80,14 +92,14 @@ def unpack(folder, target):
     for name, kept in index.items():
         digest, path = hashlib.sha256(), new / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "wb") as target:
+        with open(path, "wb") as file:
             for piece in kept["pieces"]:
                 try:
                     content = (folder / piece).read_bytes()
                 except OSError:
                     content = b""
                 digest.update(content)
-                target.write(content)
+                file.write(content)
         if digest.hexdigest() != kept["sha256"]:
             shutil.rmtree(new)
             return f"{folder} is damaged ({name})"

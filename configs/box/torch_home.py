@@ -12,6 +12,9 @@ USUAL = [
     "/usr/lib/python3*/dist-packages/torch",
     "/opt/*/lib/python3*/site-packages/torch",
     "/opt/*/*/lib/python3*/site-packages/torch",
+    "/opt/*/envs/*/lib/python3*/site-packages/torch",
+    "/usr/lib64/python3*/site-packages/torch",
+    "/usr/local/lib64/python3*/site-packages/torch",
     "/usr/local/libtorch",
     "/opt/libtorch",
 ]
@@ -69,7 +72,7 @@ def find(wanted, environment):
 
 def libraries(folder):
     """Folders for LD_LIBRARY_PATH: torch's own, and those of the CUDA wheels beside it."""
-    beside = sorted(glob.glob(str(folder.parent / "nvidia" / "*" / "lib")))
+    beside = sorted(glob.glob(str(folder.resolve().parent / "nvidia" / "*" / "lib")))
     return os.pathsep.join([str(folder / "lib"), *beside])
 
 

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use config::{Column, CorpusConfig, Format, GroupBy, Paths};
 pub use ir::{IrDocument, IrOptions, IrQuery, IrSet, Qrels, read_ir};
 pub use parquet::panic_is_damage;
-pub use paths::expand;
+pub use paths::{expand, files};
 pub use sentences::sentences;
 pub use sts::{StsPair, is_sts, read_sts};
 

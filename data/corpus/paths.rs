@@ -155,6 +155,15 @@ impl Found {
     }
 }
 
+/// The files of a corpus that lies on this machine, in the order in which they are read, each once: where it is, and its
+/// path below the folder that the recipe names.
+///
+/// # Errors
+/// A path that leads nowhere, a folder without a file of the format.
+pub fn files(config: &CorpusConfig) -> Result<Vec<(PathBuf, String)>> {
+    Ok(corpus_files(config)?.into_iter().map(|Found { file, name }| (file, name)).collect())
+}
+
 /// The files of a corpus in the order in which they are read, each once.
 ///
 /// # Errors

@@ -10,7 +10,9 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 use super::folder::ModelFolder;
+use crate::device::kind_name;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::hub::{Repository, join};
 use crate::save_tensors;
 
@@ -31,6 +33,7 @@ pub fn write_rounded(source: &str, dim: Option<usize>, target: &Path, kind: Kind
             copy(&file, &target.join(&name))?;
         }
     }
+    name_heads(&target.join("modules.json"), &folder)?;
     let weights = folder.open_weights(&repository)?;
     for (dense, head) in folder.dense.iter().zip(&weights.dense) {
         copy(head.path(), &target.join(join(&dense.name, "model.safetensors")))?;
@@ -45,8 +48,8 @@ pub fn write_rounded(source: &str, dim: Option<usize>, target: &Path, kind: Kind
     let rounded: Vec<(String, Tensor)> = rounded.collect::<Result<_>>()?;
     if let Some((name, _)) = rounded.iter().find(|(_, tensor)| is_float(tensor.kind()) && !is_finite(tensor))
     {
-        let (path, dtype) = (transformer.path().to_owned(), format!("{kind:?}, which is too narrow for it"));
-        return Err(Error::TensorDtype { path, name: name.clone(), dtype });
+        let (path, dtype) = (transformer.path().to_owned(), kind_name(kind));
+        return Err(Error::TensorOverflow { path, name: name.clone(), dtype });
     }
     let metadata = BTreeMap::from([(ROUNDED_FROM.to_owned(), weights.digest())]);
     let path = target.join(join(&folder.transformer, "model.safetensors"));
@@ -54,6 +57,21 @@ pub fn write_rounded(source: &str, dim: Option<usize>, target: &Path, kind: Kind
         fs_err::create_dir_all(folder)?;
     }
     save_tensors(&path, &rounded, &metadata)
+}
+
+/// Has `modules.json` name the dense heads that were chosen, which are the only ones that are there.
+fn name_heads(modules: &Path, folder: &ModelFolder) -> Result<()> {
+    let mut all: Vec<serde_json::Map<String, serde_json::Value>> = files::read_json(modules)?;
+    let mut heads = folder.dense.iter();
+    for module in &mut all {
+        let kind = module.get("type").and_then(|kind| kind.as_str());
+        let is_dense = kind.is_some_and(|kind| kind.ends_with("Dense"));
+        if let Some(head) = is_dense.then(|| heads.next()).flatten() {
+            module.insert("path".to_owned(), head.name.clone().into());
+        }
+    }
+    let text = serde_json::to_string_pretty(&all).map_err(std::io::Error::from)?;
+    Ok(fs_err::write(modules, text)?)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {

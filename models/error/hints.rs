@@ -20,6 +20,7 @@ impl Error {
                 "the weights and decoder.json (or config.json) are of different decoders"
             }
             Self::DuplicateTensor { .. } | Self::DecoderConfig { .. } => return None,
+            Self::TensorOverflow { .. } => "round to bf16, whose numbers go as far as those of f32",
             Self::TensorDtype { .. } => "convert the weights to F32, F16 or BF16",
             Self::Json { .. } => "mend the file, or fetch it again",
             Self::Config { .. } => return None,

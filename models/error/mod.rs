@@ -62,6 +62,16 @@ pub enum Error {
         /// The element type.
         dtype: String,
     },
+    /// A tensor whose numbers are beyond what a narrower type holds.
+    #[error("{}: tensor `{name}` has numbers that {dtype} cannot hold", path.display())]
+    TensorOverflow {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The narrower type.
+        dtype: &'static str,
+    },
     /// Tensors in the file that the model has no place for.
     #[error("{}: {} tensors that the model has no place for, first `{}`", path.display(), names.len(), names.first().map_or("", String::as_str))]
     ExtraTensors {

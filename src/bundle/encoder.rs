@@ -88,8 +88,9 @@ fn texts(recipe: &training::Recipe, bundle: &Path) -> Result<Vec<String>> {
 /// In a process of its own: what it computes must not depend on what was computed before.
 fn write_golden(encoder: &Path, file: &Path) -> Result<()> {
     let own = std::env::current_exe().context("this program's own file cannot be found")?;
-    let status = Command::new(own).args(["-q", "parity", "--device", "cpu", "--encoder"]).arg(encoder);
-    let output = { status }.arg("--write").arg(file).output().context("cannot run `parity`")?;
+    let mut command = Command::new(own);
+    command.args(["-q", "parity", "--device", "cpu", "--encoder"]).arg(encoder).arg("--write").arg(file);
+    let output = command.output().context("cannot run `parity`")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
         return Err(WorldError::with_hint(format!("`parity --write` failed: {said}"), "see above").into());

@@ -87,11 +87,15 @@ pub(crate) fn run(args: &BundleArgs) -> Result<()> {
     make_empty(&args.out)?;
     let staging = args.out.join("staging");
     fs_err::create_dir(&staging)?;
-    let packed = pack(args, &mut recipe, &staging);
-    // what is half done is of no use
-    let removed = fs_err::remove_dir_all(&staging);
-    let manifest = packed?;
-    removed?;
+    let manifest = match pack(args, &mut recipe, &staging) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            // what is half done is of no use, and in the way of another try; the error is what matters
+            let _ = fs_err::remove_dir_all(&args.out);
+            return Err(error);
+        }
+    };
+    fs_err::remove_dir_all(&staging)?;
     for (name, text) in RUNNER {
         fs_err::write(args.out.join(name), text)?;
     }
@@ -137,12 +141,15 @@ const RUNNER: [(&str, &str); 8] = [
 
 /// Puts everything into `staging`, and `staging` into parts beside it.
 fn pack(args: &BundleArgs, recipe: &mut training::Recipe, staging: &Path) -> Result<Manifest> {
-    let glibc = program(&staging.join("inverse-stella"))?;
-    tracing::info!("texts");
-    texts::pack(recipe, staging)?;
     if let Some(path) = &args.held_out {
         fs_err::copy(path, staging.join("held-out.txt"))?;
     }
+    tracing::info!("texts");
+    texts::pack(recipe, staging)?;
+    if args.held_out.is_some() {
+        recipe.pairs.exclude.push(PathBuf::from("held-out.txt"));
+    }
+    let glibc = program(&staging.join("inverse-stella"))?;
     tracing::info!("encoder");
     let encoder = encoder::pack(recipe, args.encoder_dtype, staging)?;
     let packed = recipe.to_toml()?;
@@ -188,13 +195,17 @@ fn program(to: &Path) -> Result<Option<String>> {
     Ok(glibc(&fs_err::read(to)?).map(|(major, minor)| format!("{major}.{minor}")))
 }
 
-/// The highest version of glibc whose symbols a program names: they stand in its table of strings as `GLIBC_2.34`.
+/// The highest version of glibc whose symbols a program names: they stand in its table of strings as `GLIBC_2.34`, between
+/// zeros.
 fn glibc(program: &[u8]) -> Option<(u32, u32)> {
-    const MARK: &[u8] = b"GLIBC_2.";
+    const MARK: &[u8] = b"\0GLIBC_2.";
     let places = program.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK);
     let minor = |(at, _): (usize, &[u8])| {
-        let digits = program[at + MARK.len()..].iter().take(3).take_while(|byte| byte.is_ascii_digit());
-        digits.fold(None, |number: Option<u32>, byte| Some(number.unwrap_or(0) * 10 + u32::from(byte - b'0')))
+        let rest = &program[at + MARK.len()..];
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let ends = matches!(rest.get(digits), Some(0 | b'.'));
+        let number = std::str::from_utf8(&rest[..digits]).ok()?.parse::<u32>().ok()?;
+        (ends && digits <= 3).then_some(number)
     };
     places.filter_map(minor).max().map(|minor| (2, minor))
 }
@@ -211,7 +222,7 @@ mod tests {
     #[test]
     fn the_highest_glibc_is_what_a_program_needs() {
         assert_eq!(glibc(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.9\0"), Some((2, 34)));
-        assert_eq!(glibc(b"nothing of it: GLIBC_PRIVATE"), None);
+        assert_eq!(glibc(b"nothing of it: \0GLIBC_PRIVATE\0GLIBC_2.99x\0 GLIBC_2.98\0"), None);
         assert!(glibc(&fs_err::read(std::env::current_exe().unwrap()).unwrap()).unwrap() >= (2, 17));
     }
 }

@@ -1,6 +1,6 @@
 //! An archive in numbered parts, none of them above a size.
 
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -16,6 +16,22 @@ pub(super) struct Part {
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) sha256: String,
+}
+
+impl Part {
+    fn of(name: String, file: &Path) -> io::Result<Self> {
+        let (mut file, mut digest, mut bytes) = (File::open(file)?, Sha256::new(), 0);
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(Self { name, bytes, sha256: hex(digest) }),
+                n => {
+                    digest.update(&buffer[..n]);
+                    bytes += n as u64;
+                }
+            }
+        }
+    }
 }
 
 /// Writes `payload.001`, `payload.002`, …
@@ -90,9 +106,7 @@ pub(super) fn archive(folder: &Path, parts: &mut Parts) -> Result<Vec<Part>> {
     for path in paths {
         let name = path.strip_prefix(folder)?;
         archive.append_path_with_name(&path, name)?;
-        let mut digest = Sha256::new();
-        let bytes = io::copy(&mut File::open(&path)?, &mut digest)?;
-        packed.push(Part { name: name.to_string_lossy().into_owned(), bytes, sha256: hex(digest) });
+        packed.push(Part::of(name.to_string_lossy().into_owned(), &path)?);
     }
     archive.into_inner()?.finish()?;
     Ok(packed)

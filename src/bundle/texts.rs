@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use data::corpus::{Paths, expand};
+use data::corpus::{Paths, expand, files};
 
 use crate::failure::ArgumentError;
 
@@ -17,43 +17,36 @@ pub(super) fn pack(recipe: &mut training::Recipe, bundle: &Path) -> Result<()> {
             )
             .into());
         }
-        let what = format!("the corpus {}", corpus.name);
-        let copies =
-            copies(corpus.path.as_slice(), &what, &PathBuf::from(format!("texts/{number}")), bundle)?;
+        let folder = PathBuf::from(format!("texts/{number}"));
+        let mut copies = Vec::new();
+        for (at, (file, name)) in files(corpus)?.into_iter().enumerate() {
+            let mut copy = folder.join(&name);
+            if bundle.join(&copy).exists() {
+                // files of one name from two folders
+                copy = folder.join(at.to_string()).join(&name);
+            }
+            copy_to(&file, &bundle.join(&copy))?;
+            copies.push(copy);
+        }
         corpus.path = Paths::Many(copies);
     }
-    let excluded = std::mem::take(&mut recipe.pairs.exclude);
-    recipe.pairs.exclude = copies(&excluded, "`pairs.exclude`", Path::new("texts/excluded"), bundle)?;
+    let mut excluded = Vec::new();
+    for path in &recipe.pairs.exclude {
+        for file in expand(path, "`pairs.exclude`")? {
+            let name = file.file_name().unwrap_or(file.as_os_str());
+            let copy = Path::new("texts/excluded").join(excluded.len().to_string()).join(name);
+            copy_to(&file, &bundle.join(&copy))?;
+            excluded.push(copy);
+        }
+    }
+    recipe.pairs.exclude = excluded;
     // where the runner of the bundle looks for them
     recipe.pairs.dir = PathBuf::from("work/pairs");
     recipe.run.dir = PathBuf::from("work/run");
     Ok(())
 }
 
-/// Copies what paths and patterns name to `folder` of the bundle: one copy each, in their order.
-fn copies(paths: &[PathBuf], what: &str, folder: &Path, bundle: &Path) -> Result<Vec<PathBuf>> {
-    let mut copies = Vec::new();
-    for path in paths {
-        for found in expand(path, what)? {
-            // two files of one name may come from two folders
-            let name = found.file_name().unwrap_or(found.as_os_str());
-            let copy = folder.join(copies.len().to_string()).join(name);
-            copy_all(&found, &bundle.join(&copy))?;
-            copies.push(copy);
-        }
-    }
-    Ok(copies)
-}
-
-fn copy_all(from: &Path, to: &Path) -> Result<()> {
-    if from.is_dir() {
-        fs_err::create_dir_all(to)?;
-        for entry in fs_err::read_dir(from)? {
-            let entry = entry?;
-            copy_all(&entry.path(), &to.join(entry.file_name()))?;
-        }
-        return Ok(());
-    }
+fn copy_to(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs_err::create_dir_all(folder)?;
     }
