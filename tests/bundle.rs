@@ -114,7 +114,7 @@ fn it_trains_and_goes_on(machine: &Machine) {
     assert!(machine.phase("parity")["steps"][0]["found"]["ok"].as_bool().unwrap());
     assert!(said.contains("plan: 60m"), "both tiny sizes see that many tokens in seconds: {said}");
     assert!(machine.out().join("page/report.html").is_file());
-    let report = fs_err::read_to_string(machine.out().join("report.md")).unwrap();
+    let report = fs_err::read_to_string(machine.out().join("summary.md")).unwrap();
     assert!(report.contains("## bench") && report.contains("| greedy | 16 |"), "{report}");
     for file in walk(&machine.out()) {
         assert!(fs_err::metadata(&file).unwrap().len() <= 16_000_000, "{}", file.display());

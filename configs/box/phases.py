@@ -5,6 +5,7 @@ import shutil
 import time
 
 import survivors
+from steps import say
 
 # hidden, layers, heads, ffn: decoders of about so many parameters with a vocabulary of 32,768, heads 64 wide (1b: 128)
 SIZES = {
@@ -58,7 +59,7 @@ def bench(steps, args, manifest):
         flags = ["--encoder", "encoder", "--texts", "sample.txt", "--dtype", dtype, "--runs", 2, *limit]
         steps.run(f"encode-{dtype}", "bench", "encode", *flags, *device, share=1 / rest)
         rest -= 1
-    table(steps, "train", ["parameters", "tokens_per_s", "ms_per_step", "achieved_gflops", "matmul_gflops", "peak_device_bytes"])
+    table(steps, "train", ["parameters", "tokens_per_s", "ms_per_step", "achieved_gflops", "matmul_gflops", "copy_gb_per_s", "peak_device_bytes"])
     table(steps, "encode", ["texts_per_s", "tokens_per_s", "padding_percent", "matmul_gflops"])
 
 
@@ -151,7 +152,7 @@ def train(steps, args, manifest):
     begun = (run / "config.toml").is_file()
     size, why = plan_of(steps, args, total, run)
     shutil.copy(run / "plan.json", args.out / "plan.json")
-    print(f"   plan: {size}, {total / 60:.1f} minutes: {why}", flush=True)
+    say(f"   plan: {size}, {total / 60:.1f} minutes: {why}")
     steps.tell(f"Size {size}, {total / 60:.1f} minutes of training over all calls: {why}.")
     flags = ["--recipe", "recipe.toml", *settings(args, size, manifest), "--max-minutes", f"{total / 60:.3f}"]
     flags += ["--resume"] if begun else []
@@ -227,6 +228,6 @@ def summary(out, manifest):
     parts = [f"# {manifest['recipe']}, {time.strftime('%Y-%m-%d', time.gmtime())}", ""]
     for phase in ("doctor", "parity", "bench", "train", "eval", "report"):
         file = out / f"{phase}.md"
-        if phase != "report" and file.is_file():
+        if file.is_file():
             parts.append(file.read_text(encoding="utf-8"))
-    (out / "report.md").write_text("\n".join(parts), encoding="utf-8")
+    (out / "summary.md").write_text("\n".join(parts), encoding="utf-8")

@@ -19,7 +19,7 @@ from pathlib import Path
 import payload
 import phases
 import torch_home
-from steps import Steps
+from steps import Steps, say
 
 # of the time that is left, when a phase begins and those behind it are still to come
 SHARES = {"doctor": 1, "parity": 3, "bench": 8, "train": 20, "eval": 6, "report": 1}
@@ -86,7 +86,7 @@ def prepare(args, here):
         new = payload.unpack(here, manifest, work, shutil.disk_usage(work.parent).free)
     except (payload.Damaged, OSError, tarfile.TarError) as error:
         fail(str(error), "copy the bundle again, or give --work another place")
-    print(f"torch {manifest['torch']} in {torch} ({how}); bundle {'unpacked to' if new else 'is in'} {work}", flush=True)
+    say(f"torch {manifest['torch']} in {torch} ({how}); bundle {'unpacked to' if new else 'is in'} {work}")
     environment = dict(os.environ)
     paths = [torch_home.libraries(torch), os.environ.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
@@ -138,13 +138,13 @@ def main():
             left = end - time.monotonic()
             share = SHARES[phase] / sum(SHARES[other] for other in wanted[number:])
             steps = Steps(phase, args, manifest, work, environment, seconds=max(left, 0) * share)
-            print(f"== {phase}: {steps.seconds:.0f} s", flush=True)
+            say(f"== {phase}: {steps.seconds:.0f} s")
             run_phase(phase, steps, args, manifest)
     except KeyboardInterrupt:
         print("told to end: what is done is kept, another call goes on", file=sys.stderr)
         sys.exit(130)
     wrong = Steps.wrong(args.out)
-    print(f"{args.out / 'report.md'}: " + (f"failed: {', '.join(wrong)}" if wrong else "all that ran went well"))
+    say(f"{args.out / 'summary.md'}: " + (f"failed: {', '.join(wrong)}" if wrong else "all that ran went well"))
     sys.exit(1 if wrong else 0)
 
 

@@ -6,6 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import steps
+
 PIECE = 16_000_000
 # larger checkpoints are not kept: they would take longer to carry than to train again
 MOST = 2_000_000_000
@@ -78,7 +80,7 @@ def restore(folder, run):
     if (run / "checkpoints" / "latest").is_file() or not (folder / "index.json").is_file():
         return
     damaged = unpack(folder, run)
-    print(f"   {damaged}: training begins anew" if damaged else f"   going on with the run kept in {folder}", flush=True)
+    steps.say(f"   {damaged}: training begins anew" if damaged else f"   going on with the run kept in {folder}")
 
 
 def unpack(folder, target):

@@ -34,6 +34,33 @@ pub(crate) fn matmul_gflops(kind: Kind, device: Device) -> Result<f64> {
     Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
 }
 
+/// Bytes that are copied in [`copy_gb_per_s`], more than caches hold.
+const COPIED: i64 = 1 << 28;
+
+/// Billions of bytes a second that memory of a device is read and written with by a copy within it, both counted: the
+/// ceiling for everything that computes little. The best of the copies that fit into half a second.
+pub(crate) fn copy_gb_per_s(device: Device) -> Result<f64> {
+    let _no_grad = tch::no_grad_guard();
+    // ones, so that every page is there
+    let from = Tensor::f_ones([COPIED], (Kind::Uint8, device))?;
+    let mut to = Tensor::f_ones([COPIED], (Kind::Uint8, device))?;
+    let mut copy = || -> Result<f64> {
+        let started = Instant::now();
+        to.f_copy_(&from)?;
+        // a number of the result is there only when the copy is
+        let _ = to.f_narrow(0, 0, 1)?.f_int64_value(&[0])?;
+        Ok(started.elapsed().as_secs_f64())
+    };
+    copy()?;
+    let (mut best, mut spent) = (f64::INFINITY, 0.0);
+    while spent < SECONDS / 2.0 {
+        let seconds = copy()?;
+        best = best.min(seconds);
+        spent += seconds;
+    }
+    Ok(2.0 * COPIED as f64 / best / 1e9)
+}
+
 /// The most memory that this process has had resident, in bytes, mapped files included (`VmHWM` of
 /// `/proc/self/status`, proc(5)); `None` where the system does not say.
 pub(crate) fn peak_resident_bytes() -> Option<u64> {
@@ -104,5 +131,7 @@ mod tests {
     #[test]
     fn a_product_has_a_rate() {
         assert!(matmul_gflops(Kind::Float, Device::Cpu).unwrap() > 0.1);
+        let copied = copy_gb_per_s(Device::Cpu).unwrap();
+        assert!(copied > 0.1 && copied < 10_000.0, "{copied}");
     }
 }

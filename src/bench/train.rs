@@ -12,7 +12,7 @@ use tch::{Device, Kind};
 use torch_ext::World;
 use training::{Shapes, Speed, SpeedOptions, speed};
 
-use super::machine::{PeakMemory, matmul_gflops};
+use super::machine::{PeakMemory, copy_gb_per_s, matmul_gflops};
 use crate::failure::ArgumentError;
 use crate::output;
 
@@ -116,6 +116,8 @@ struct TrainSpeed {
     speed: Speed,
     /// Of a large matrix product in one of the processes and the same format: the ceiling of each.
     matmul_gflops: f64,
+    /// Read and written by a copy within the device's memory.
+    copy_gb_per_s: f64,
     dtype: &'static str,
     device: String,
     threads: i32,
@@ -153,6 +155,7 @@ fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
         speed,
         memory: PeakMemory::of(device),
         matmul_gflops: matmul_gflops(kind, device)?,
+        copy_gb_per_s: copy_gb_per_s(device)?,
         dtype: models::device::kind_name(kind),
         device: models::device::device_name(device),
         threads: tch::get_num_threads(),
@@ -160,7 +163,7 @@ fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
 }
 
 fn tell(found: &TrainSpeed) -> Result<()> {
-    let TrainSpeed { speed, matmul_gflops, dtype, device, threads, memory } = found;
+    let TrainSpeed { speed, matmul_gflops, copy_gb_per_s, dtype, device, threads, memory } = found;
     output::write(|out| {
         writeln!(out, "decoder   {:.1} M parameters", speed.parameters as f64 / 1e6)?;
         let each =
@@ -186,6 +189,7 @@ fn tell(found: &TrainSpeed) -> Result<()> {
             matmul_gflops * speed.processes as f64,
             100.0 * speed.achieved_gflops / (matmul_gflops * speed.processes as f64)
         )?;
+        writeln!(out, "copies    {copy_gb_per_s:.1} GB/s read and written within the memory")?;
         writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)
     })
 }
