@@ -213,6 +213,7 @@ fn what_cannot_be_packed_is_refused() {
         .stderr(contains("lies on the hub (some/set)"));
     bundle(&["corpus.0.path=/nowhere.txt"]).assert().code(1).stderr(contains("/nowhere.txt"));
     assert!(!small.path("b/staging").exists());
+    fs_err::create_dir_all(small.path("b")).unwrap();
     fs_err::write(small.path("b/other"), "mine").unwrap();
     bundle(&[]).assert().code(1).stderr(contains("is not empty"));
 }

@@ -102,7 +102,7 @@ def choose(args, seconds):
 def settings(args, size, manifest):
     """What is changed in the recipe for a size."""
     # the minutes say when it ends
-    sets = [f"training.device={args.device}", f"encoder.device={args.device}", "training.max_steps="]
+    sets = [f"training.device={args.device}", f"encoder.device={args.device}", "training.max_steps=", "training.max_minutes=60"]
     shapes = TINY if args.tiny else SIZES
     if size in shapes:
         sets += [f"decoder.{key}={value}" for key, value in zip(("hidden", "layers", "heads", "ffn"), shapes[size])]

@@ -20,6 +20,9 @@ pub(super) fn pack(recipe: &mut training::Recipe, bundle: &Path) -> Result<()> {
         let folder = PathBuf::from(format!("texts/{number}"));
         let mut copies = Vec::new();
         for (at, (file, name)) in files(corpus)?.into_iter().enumerate() {
+            // a file that is named itself lies below no folder
+            let own = file.file_name().unwrap_or(file.as_os_str());
+            let name = if name.is_empty() { PathBuf::from(own) } else { PathBuf::from(name) };
             let mut copy = folder.join(&name);
             if bundle.join(&copy).exists() {
                 // files of one name from two folders
