@@ -50,7 +50,7 @@ pub fn trace(device: Device, kind: Kind) -> Result<BTreeMap<String, Tensor>> {
     let step = model.backward(&batch, LossOptions::default())?;
     found.insert("loss".to_owned(), Tensor::f_from_slice(&[step.loss as f32])?);
     found.insert("gradients".to_owned(), host(&flat(model.gradients())?)?);
-    found.insert("texts".to_owned(), texts(&model.decoder, &condition.v_BD)?);
+    found.insert("texts".to_owned(), texts(&outspoken(device, kind)?.decoder, &condition.v_BD)?);
     let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let muon = MuonConfig { momentum: 0.95, iterations: 5, weight_decay: 0.1 };
     for (name, muon) in [("adamw", None), ("muon", Some(muon))] {
@@ -70,6 +70,18 @@ fn new_model(device: Device, kind: Kind) -> Result<Model> {
     config.max_tokens = LONGEST;
     let decoder = Decoder::new(&config, &mut store)?;
     Model::new(store, decoder)
+}
+
+/// The same with larger weights, so that every text is another one: as it begins, a decoder says one token for ever.
+fn outspoken(device: Device, kind: Kind) -> Result<Model> {
+    let model = new_model(device, kind)?;
+    tch::no_grad(|| -> Result<()> {
+        for param in model.store.params().iter().filter(|param| param.master.dim() > 1) {
+            let _ = param.master.shallow_clone().f_mul_scalar_(10.0)?;
+        }
+        Ok(model.store.refresh()?)
+    })?;
+    Ok(model)
 }
 
 fn masters(model: &Model) -> Vec<Tensor> {
@@ -113,6 +125,10 @@ mod tests {
         }
         assert_eq!(one["scores"].size(), [24, 14, 1000]);
         assert_eq!(one["texts"].size(), [24, 24]);
+        let rows: std::collections::BTreeSet<String> = (0..24)
+            .map(|text| format!("{:?}", Vec::<f32>::try_from(one["texts"].get(text)).unwrap()))
+            .collect();
+        assert!(rows.len() > 20, "{} texts are different", rows.len());
         // random texts of 1000 tokens are a matter of chance
         assert!((one["loss"].double_value(&[0]) - 1000f64.ln()).abs() < 1.0);
         assert_ne!(one["adamw"], one["muon"]);
