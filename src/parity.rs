@@ -145,7 +145,7 @@ fn texts() -> Vec<String> {
     let parts = ["Two dogs run along the beach", "3.14159 kg, or 7 lb", "naïve Σ 東京", "a", "(x + 1)^2 = y"];
     let text = |number: usize| {
         let chosen = (0..=number % 7).map(|at| parts[(number + at * at) % parts.len()]);
-        chosen.collect::<Vec<_>>().join(if number % 2 == 0 { ", " } else { " and then " })
+        chosen.collect::<Vec<_>>().join(if number.is_multiple_of(2) { ", " } else { " and then " })
     };
     (0..31).map(text).chain([String::new()]).collect()
 }

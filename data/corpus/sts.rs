@@ -73,7 +73,7 @@ pub(super) struct StsRows {
 }
 
 enum Rows {
-    Records(Records),
+    Records(Box<Records>),
     /// An object a line, of at most so many bytes.
     Json(Lines, usize),
 }
@@ -88,9 +88,13 @@ impl StsRows {
         let rows = match layout {
             Layout::Json => Rows::Json(Lines::open(path, limit)?, limit),
             Layout::StsB => {
-                Rows::Records(Records::open(path, Dialect { delimiter: b',', quotes: true }, limit)?)
+                let dialect = Dialect { delimiter: b',', quotes: true };
+                Rows::Records(Box::new(Records::open(path, dialect, limit)?))
             }
-            _ => Rows::Records(Records::open(path, Dialect { delimiter: b'\t', quotes: false }, limit)?),
+            _ => {
+                let dialect = Dialect { delimiter: b'\t', quotes: false };
+                Rows::Records(Box::new(Records::open(path, dialect, limit)?))
+            }
         };
         Ok(StsRows { rows, header: matches!(layout, Layout::Sick { .. }), layout })
     }
