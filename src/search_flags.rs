@@ -28,7 +28,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     beyond: Option<u32>,
     /// Change one token of the best candidate in so many ways a round, as the decoder would have it; no refining decoder is
-    /// needed [default: what suits the budget, else 0]
+    /// needed [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     neighbours: Option<u32>,
     /// Put the changes of several candidates together, so many new ones a round [default: what suits the budget, else 0]
@@ -110,19 +110,18 @@ impl SearchArgs {
 }
 
 /// How a budget of encodings is spent, as tuned on captions that were neither trained on nor reported: an eighth on
-/// first guesses, then rounds that improve on the best candidates in every way there is (docs/experiments.md).
+/// first guesses, then rounds that improve on the best candidates by refinements, guesses beyond the target and
+/// recombination (docs/experiments.md, also for why not by neighbours).
 fn within(budget: usize, refines: bool) -> SearchOptions {
     let each = if refines { (budget / 32).clamp(1, 4) } else { 0 };
     let beyond = if refines { (budget / 32).clamp(1, 4) } else { (budget / 16).clamp(1, 8) };
-    let few = (budget / 16).clamp(1, 8);
     SearchOptions {
         first: Decodes { beam: (budget / 8).clamp(2, 16).min(budget), samples: 0 },
         rounds: budget,
         parents: (budget / 32).clamp(1, 4),
         each: Decodes { beam: each, samples: 0 },
         beyond,
-        neighbours: few,
-        recombined: few,
+        recombined: (budget / 16).clamp(1, 8),
         ..SearchOptions::default()
     }
 }
