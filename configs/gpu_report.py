@@ -12,25 +12,17 @@ import sys
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "box"))
+from steps import last_json  # noqa: E402
+
 PEAK = float(os.environ.get("PEAK_TFLOPS", "989")) * 1e12
 
 
 def last_object(path):
-    """The last line of a file that is a JSON object; an empty one where there is none."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        # a list of one entry a batch size, or the object itself
-        value = value[0] if isinstance(value, list) and value else value
-        if isinstance(value, dict):
-            return value
-    return {}
+    """What a step printed last: the object itself, or the first entry where it has one a batch size; {} without any."""
+    value = last_json(path)
+    value = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(value, dict) else {}
 
 
 def utilization(found, ours):

@@ -12,6 +12,7 @@ use eval::{Invert, RoundTripOptions, Spread};
 use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions};
 use torch_ext::World;
 
+use crate::bench::peak_resident_bytes;
 use crate::failure::ArgumentError;
 
 /// Flags of the suites.
@@ -103,7 +104,7 @@ impl SuiteArgs {
         };
         let mut evaluation = evaluator.run(&suites, judged.kept.as_deref(), tell)?;
         evaluation.date = Some(jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-        evaluation.cost.memory_bytes = peak_memory().unwrap_or(0);
+        evaluation.cost.memory_bytes = peak_resident_bytes().unwrap_or(0);
         Ok(evaluation)
     }
 
@@ -129,14 +130,6 @@ impl SuiteArgs {
             _ => Ok(found),
         }
     }
-}
-
-/// The most memory that this process has had, bytes; none where the system does not say.
-fn peak_memory() -> Option<u64> {
-    let status = fs_err::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }
 
 /// An evaluation for a reader.

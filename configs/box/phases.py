@@ -7,7 +7,8 @@ import time
 import survivors
 from steps import say
 
-# hidden, layers, heads, ffn: decoders of about so many parameters with a vocabulary of 32,768, heads 64 wide (1b: 128)
+# KEYS of decoders of about so many parameters with a vocabulary of 32,768, heads 64 wide (1b: 128)
+KEYS = ("hidden", "layers", "heads", "ffn")
 SIZES = {
     "25m": (384, 6, 6, 1024),
     "60m": (640, 8, 10, 1728),
@@ -41,7 +42,7 @@ def parity(steps, args, manifest):
 
 
 def shape_flags(shape):
-    return [word for flag, value in zip(("hidden", "layers", "heads", "ffn"), shape) for word in (f"--{flag}", value)]
+    return [word for flag, value in zip(KEYS, shape) for word in (f"--{flag}", value)]
 
 
 def bench(steps, args, manifest):
@@ -105,7 +106,7 @@ def settings(args, size, manifest):
     sets = [f"training.device={args.device}", f"encoder.device={args.device}", "training.max_steps=", "training.max_minutes=60"]
     shapes = TINY if args.tiny else SIZES
     if size in shapes:
-        sets += [f"decoder.{key}={value}" for key, value in zip(("hidden", "layers", "heads", "ffn"), shapes[size])]
+        sets += [f"decoder.{key}={value}" for key, value in zip(KEYS, shapes[size])]
         # the recipe's own belong to its own width
         sets += ["decoder.kv_heads=", "decoder.head_dim=", "decoder.projector_hidden="]
         sets += [f"training.batch_tokens={256 if args.tiny else BATCH_TOKENS[size]}"]

@@ -5,6 +5,8 @@ mod encode;
 mod machine;
 mod train;
 
+pub(crate) use machine::peak_resident_bytes;
+
 use anyhow::Result;
 use clap::{Args, Subcommand};
 
