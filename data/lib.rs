@@ -6,6 +6,7 @@
 pub mod corpus;
 pub mod curation;
 pub mod error;
+mod fraction;
 pub mod pairs;
 pub mod text_file;
 

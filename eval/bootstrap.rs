@@ -33,9 +33,10 @@ impl Default for Bootstrap {
 }
 
 impl Bootstrap {
-    /// The interval `[low, high]` of each of the statistics' metrics, in their order; empty without rows or resamples.
+    /// The interval `[low, high]` of each of the statistics' metrics, in their order; empty without resamples, and of a
+    /// single row, which tells of no other. That of a metric which is not defined for some resample is not finite.
     pub fn intervals(&self, statistics: &Statistics) -> Vec<[f64; 2]> {
-        if statistics.is_empty() || self.resamples == 0 {
+        if statistics.len() < 2 || self.resamples == 0 {
             return Vec::new();
         }
         let metrics = statistics.metrics();
@@ -46,29 +47,41 @@ impl Bootstrap {
                 metrics.iter().map(|metric| metric.value(&sums, statistics.len())).collect()
             })
             .collect();
-        (0..metrics.len())
-            .map(|metric| self.interval(resampled.iter().map(|scores| scores[metric])))
-            .collect()
+        (0..metrics.len()).map(|metric| self.finite(resampled.iter().map(|scores| scores[metric]))).collect()
     }
 
-    /// The intervals of any scores of `rows` rows, which `scores` gives for the rows of a resample; `None` without rows or
-    /// resamples. That of a score which is not finite in some resample is not finite.
+    /// The intervals of any scores of `rows` rows, which `scores` gives for the rows of a resample; `None` without
+    /// resamples or of fewer than two rows. That of a score which is not finite in some resample is not finite.
     pub fn intervals_of<const N: usize>(
         &self,
         rows: usize,
         scores: impl Fn(&[usize]) -> [f64; N] + Sync,
     ) -> Option<[[f64; 2]; N]> {
-        if rows == 0 || self.resamples == 0 {
+        if rows < 2 || self.resamples == 0 {
             return None;
         }
         let one = |resample| scores(&self.draw(resample, rows).collect::<Vec<usize>>());
         let resampled: Vec<[f64; N]> = (0..self.resamples as u64).into_par_iter().map(one).collect();
-        Some(std::array::from_fn(|at| {
-            if resampled.iter().any(|scores| !scores[at].is_finite()) {
-                return [f64::NAN; 2];
-            }
-            self.interval(resampled.iter().map(|scores| scores[at]))
-        }))
+        Some(std::array::from_fn(|at| self.finite(resampled.iter().map(|scores| scores[at]))))
+    }
+
+    /// The interval of a share of rows that have something, by Wilson's score (Wilson 1927), at 95 %: a resample of rows
+    /// that are all alike has no spread, and none of 26 is not none at all. `None` without resamples or rows.
+    pub fn share_interval(&self, share: f64, rows: usize) -> Option<[f64; 2]> {
+        const Z: f64 = 1.959_963_985;
+        if rows == 0 || self.resamples == 0 {
+            return None;
+        }
+        let n = rows as f64;
+        let middle = share + Z * Z / (2.0 * n);
+        let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+        let whole = 1.0 + Z * Z / n;
+        Some([((middle - half) / whole).max(0.0), ((middle + half) / whole).min(1.0)])
+    }
+
+    /// [`Bootstrap::interval`], not finite where some value is not: what is not defined is no low value.
+    fn finite(&self, values: impl Iterator<Item = f64> + Clone) -> [f64; 2] {
+        if values.clone().any(|value| !value.is_finite()) { [f64::NAN; 2] } else { self.interval(values) }
     }
 
     /// The percentile interval of a score's resamples.
@@ -121,7 +134,32 @@ mod tests {
         let [[low, high], undefined, constant] = bootstrap.intervals_of(100, of).unwrap();
         assert!(low > 40.0 && low < 49.5 && high > 49.5 && high < 59.0, "{low} {high}");
         assert!(undefined[0].is_nan() && constant == [7.0, 7.0]);
-        assert!(bootstrap.intervals_of(0, of).is_none());
+        assert!(bootstrap.intervals_of(0, of).is_none() && bootstrap.intervals_of(1, of).is_none());
+    }
+
+    #[test]
+    fn none_of_a_few_is_not_none_at_all() {
+        // the formula in Python
+        let bootstrap = Bootstrap::default();
+        for (count, n, expected) in
+            [(0, 26, [0.0, 0.128_729]), (5, 10, [0.236_593, 0.763_407]), (12, 12, [0.757_506, 1.0])]
+        {
+            let found = bootstrap.share_interval(f64::from(count) / f64::from(n), n as usize).unwrap();
+            assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?}");
+        }
+        assert!(bootstrap.share_interval(0.5, 0).is_none());
+    }
+
+    #[test]
+    fn a_metric_that_some_resample_lacks_has_no_interval() {
+        let texts = |list: [&str; 6]| list.map(str::to_owned).to_vec();
+        // one text of six has a number
+        let references = texts(["a dog", "a cat", "3 birds", "a fox", "a hen", "a cow"]);
+        let statistics = Statistics::of(&references, &references, None);
+        let intervals = Bootstrap::default().intervals(&statistics);
+        let of = |metric| intervals[statistics.metrics().iter().position(|other| *other == metric).unwrap()];
+        use crate::metrics::Metric;
+        assert!(of(Metric::NumberRecall)[0].is_nan() && of(Metric::ExactMatch) == [1.0, 1.0]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub enum Error {
         row: usize,
     },
     /// A file that cannot be written.
-    #[error("{path}: cannot write the rows", path = path.display())]
+    #[error("{path}: cannot write what was found", path = path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,9 @@ impl Error {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Error::NoTexts { .. } => "give a file with at least one line, or a split that has pairs",
+            Error::NoTexts { .. } => {
+                "give texts with at least one line, a split that has pairs, or sets that hold what docs/eval.md says"
+            }
             Error::Unequal { .. } => "give one of them for each text",
             Error::Shape { .. } => "give one vector a text, each with as many numbers as the space says",
             Error::NonFinite { .. } => "make the vectors again; a sound encoder gives finite numbers",

@@ -17,7 +17,7 @@ use crate::metrics::{Metric, Statistics};
 pub const SCHEMA: &str = "inverse-stella/round-trip/1";
 
 /// The scores of a set of rows. BLEU, sentence BLEU and chrF go from 0 to 100, all others from 0 to 1, except the
-/// length ratio, which is right at 1.
+/// length ratio, which is right at 1, and CER, which is right at 0 and may exceed 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[allow(missing_docs, reason = "each field is the metric of its name, documented at Metric")]
 pub struct Scores {

@@ -20,7 +20,7 @@ use crate::metrics::{Metric, Statistics};
 use crate::result::{DecoderRecord, RoundTrip, Row, SCHEMA, Scores, Seconds, Settings};
 use crate::samples::samples;
 use crate::score::{cosines, finite, statistics};
-use crate::strategy::{course, mean, searching, strategy};
+use crate::strategy::{course, mean, searching, strategy, told};
 
 /// Texts that each process encodes in one call, so that progress can be told between calls.
 pub(crate) const ENCODE_CHUNK: usize = 512;
@@ -347,8 +347,8 @@ fn settings(
 /// How a decoder finds its texts, in a few words.
 pub(crate) fn strategy_of(inverter: &dyn Invert, generate: &GenerateOptions) -> String {
     match inverter.search() {
-        Some(search) => searching(search),
-        None => strategy(&generate.strategy),
+        Some(search) => searching(search) + &told(&search.generate),
+        None => strategy(&generate.strategy) + &told(generate),
     }
 }
 

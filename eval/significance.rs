@@ -4,13 +4,15 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Bootstrap;
-use crate::metrics::{Metric, Statistics};
+use crate::metrics::{Better, Metric, Statistics};
 
 /// A difference between two lists of texts in one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// The metric.
+    /// The metric; of the length ratio it is the distance from 1, `length_ratio_from_1`.
     pub metric: String,
+    /// Whether less is better.
+    pub lower_is_better: bool,
     /// Its score of the second minus that of the first.
     pub difference: f64,
     /// Where the difference would move with another sample of texts.
@@ -30,7 +32,11 @@ pub fn differences(first: &Statistics, second: &Statistics, bootstrap: &Bootstra
         first.metrics().iter().copied().filter(|metric| second.metrics().contains(metric)).collect();
     let of = |rows: &[usize]| -> Vec<f64> {
         let [a, b] = [first, second].map(|statistics| statistics.sums(rows.iter().copied()));
-        metrics.iter().map(|metric| metric.value(&b, rows.len()) - metric.value(&a, rows.len())).collect()
+        let of = |metric: &Metric, sums: &[f64]| match (metric.better(), metric.value(sums, rows.len())) {
+            (Better::NearerOne, value) => (value - 1.0).abs(),
+            (_, value) => value,
+        };
+        metrics.iter().map(|metric| of(metric, &b) - of(metric, &a)).collect()
     };
     let all: Vec<usize> = (0..rows).collect();
     let observed = of(&all);
@@ -43,7 +49,10 @@ pub fn differences(first: &Statistics, second: &Statistics, bootstrap: &Bootstra
         let against = resampled.iter().filter(|values| turned(values)).count();
         let p = (2.0 * (against + 1) as f64 / (resampled.len() + 1) as f64).min(1.0);
         let interval = bootstrap.interval(resampled.iter().map(|values| values[at]));
-        Difference { metric: metric.name().to_owned(), difference: observed[at], interval, p }
+        let lower_is_better = metric.better() != Better::Higher;
+        let suffix = if metric.better() == Better::NearerOne { "_from_1" } else { "" };
+        let metric = format!("{}{suffix}", metric.name());
+        Difference { metric, lower_is_better, difference: observed[at], interval, p }
     };
     // a metric of facts that the texts have none of, or that some resample has none of
     let defined = |at: usize| resampled.iter().chain([&observed]).all(|values| values[at].is_finite());

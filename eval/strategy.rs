@@ -1,6 +1,6 @@
 //! How texts were found, in words, and what a search did on average.
 
-use models::generate::Strategy;
+use models::generate::{GenerateOptions, Strategy};
 use models::inverter::Inverted;
 use models::{Decodes, SearchOptions};
 
@@ -35,6 +35,9 @@ pub(crate) fn searching(search: &SearchOptions) -> String {
     if search.beyond > 0 {
         text += &format!(", {} guesses beyond the target from each", search.beyond);
     }
+    if search.feedback > 0 {
+        text += &format!(", {} by feedback a round", search.feedback);
+    }
     if search.neighbours > 0 {
         text += &format!(", {} a token away from the best a round", search.neighbours);
     }
@@ -43,6 +46,21 @@ pub(crate) fn searching(search: &SearchOptions) -> String {
     }
     if let Some(budget) = search.budget {
         text += &format!(", at most {budget} encodings");
+    }
+    text
+}
+
+/// What a decoder was told beside the vectors, in a few words; nothing where that is usual.
+pub(crate) fn told(generate: &GenerateOptions) -> String {
+    let mut text = String::new();
+    if generate.guidance != 1.0 {
+        text += &format!(", guidance {}", generate.guidance);
+    }
+    if generate.noise != 0.0 {
+        text += &format!(", told a noise of {}", generate.noise);
+    }
+    if let Some(length) = generate.length {
+        text += &format!(", told a length of {length} tokens");
     }
     text
 }

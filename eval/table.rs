@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::metrics::{Better, Metric};
+use crate::metrics::Metric;
 use crate::result::{Bucket, RoundTrip, Row, Scores};
 
 /// Metrics in the tables of parts, where a line has to hold all of them.
@@ -116,12 +116,7 @@ fn grid(lines: Vec<Vec<String>>) -> String {
 }
 
 fn name(metric: Metric) -> String {
-    let arrow = match metric.better() {
-        Better::Higher => "↑",
-        Better::Lower => "↓",
-        Better::NearerOne => "→1",
-    };
-    format!("{metric} {arrow}")
+    format!("{metric} {}", metric.arrow())
 }
 
 fn number(metric: Metric, value: f64) -> String {

@@ -19,6 +19,11 @@ pub trait Embed {
     /// Tokens of a text that are read, special tokens and prompt included.
     fn max_tokens(&self) -> usize;
 
+    /// Texts that are best given at a time: so many that like lengths go together.
+    fn texts_together(&self) -> usize {
+        1024
+    }
+
     /// What counts tokens as this does, and may be shared between threads.
     fn token_counter(&self) -> TokenCounter<'_> {
         TokenCounter { tokenizer: self.tokenizer(), prompt: &self.space().prompt.text, lower_case: false }

@@ -16,6 +16,7 @@ pub mod files;
 pub mod flops;
 pub mod generate;
 pub mod hub;
+mod init;
 pub mod inverter;
 pub mod kv_cache;
 mod norm;

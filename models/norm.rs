@@ -28,7 +28,7 @@ impl RmsNorm {
         if torch_ext::has_kernels(x) {
             return Ok(torch_ext::rms_norm(x, &self.gain, self.eps)?);
         }
-        self.composed(x)
+        self.of_libtorch(x)
     }
 
     /// (x + a, its norm).
@@ -40,8 +40,16 @@ impl RmsNorm {
             return Ok(torch_ext::add_rms_norm(x, a, &self.gain, self.eps)?);
         }
         let sum = x.f_add(a)?;
-        let normed = self.composed(&sum)?;
+        let normed = self.of_libtorch(&sum)?;
         Ok((sum, normed))
+    }
+
+    /// One fused kernel on a GPU where `x` and the gain are of one type.
+    fn of_libtorch(&self, x: &Tensor) -> Result<Tensor> {
+        if x.device().is_cuda() && x.kind() == self.gain.kind() {
+            return Ok(x.f_rms_norm(self.gain.size(), Some(&self.gain), self.eps)?);
+        }
+        self.composed(x)
     }
 
     /// Of libtorch's operations: the square sum in f32, the products in the type of `x`.

@@ -7,25 +7,12 @@
 //! Names on disk are those of Hugging Face's checkpoints. A parameter may be several tensors on disk and one in
 //! memory (query, key and value; gate and up), because one large matrix product is faster than three small ones.
 
+pub use crate::init::Init;
 use crate::weights::Weights;
 use crate::{Error, Result};
-use rand::Rng as _;
-use rand::SeedableRng as _;
-use rand_chacha::ChaCha8Rng;
 use std::collections::HashSet;
 use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
-
-/// How a parameter is filled before training.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Init {
-    /// Normal with mean 0 and this standard deviation.
-    Normal(f64),
-    /// All zero.
-    Zeros,
-    /// All one.
-    Ones,
-}
 
 /// What kind of parameter it is; the optimizer treats the groups differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +76,7 @@ enum Mode {
     Train { compute: Kind, seed: u64 },
     Inference { kind: Kind },
     Read { kind: Kind, weights: Rc<Weights> },
+    Untrained { kind: Kind },
 }
 
 /// Parameters and buffers of a model, in the order in which the model asked for them.
@@ -121,6 +109,12 @@ impl ParamStore {
         Self { device, mode: Mode::Read { kind, weights }, params: Vec::new(), buffers: Vec::new() }
     }
 
+    /// A store for measuring the inference of a model without its files: random values that are made on the device,
+    /// others every time, without gradients.
+    pub fn untrained(device: Device, kind: Kind) -> Self {
+        Self { device, mode: Mode::Untrained { kind }, params: Vec::new(), buffers: Vec::new() }
+    }
+
     /// Device of all tensors.
     pub fn device(&self) -> Device {
         self.device
@@ -130,7 +124,7 @@ impl ParamStore {
     pub fn compute_kind(&self) -> Kind {
         match &self.mode {
             Mode::Train { compute, .. } => *compute,
-            Mode::Inference { kind } | Mode::Read { kind, .. } => *kind,
+            Mode::Inference { kind } | Mode::Read { kind, .. } | Mode::Untrained { kind } => *kind,
         }
     }
 
@@ -185,8 +179,7 @@ impl ParamStore {
     pub fn buffer(&mut self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         self.require_new(name)?;
         let seed = if let Mode::Train { seed, .. } = self.mode { seed } else { 0 };
-        let tensor = initial(&[Part { name: name.to_owned(), rows: 1 }], shape, init, seed)?;
-        let tensor = tensor.f_to_device(self.device)?;
+        let tensor = init.seeded(&[(name, 1)], shape, seed)?.f_to_device(self.device)?;
         self.buffers.push((name.to_owned(), tensor.shallow_clone()));
         Ok(tensor)
     }
@@ -199,34 +192,32 @@ impl ParamStore {
 
     fn add(
         &mut self,
-        parts: &[(&str, i64)],
+        named: &[(&str, i64)],
         shape: Vec<i64>,
         init: Init,
         group: Group,
     ) -> Result<&mut Param> {
-        for (name, _) in parts {
+        for (name, _) in named {
             self.require_new(name)?;
         }
-        let parts: Vec<Part> =
-            parts.iter().map(|&(name, rows)| Part { name: name.to_owned(), rows }).collect();
         let (master, compute) = match &self.mode {
             &Mode::Inference { kind } => {
                 let tensor = Tensor::f_zeros(&shape, (kind, self.device))?;
                 (tensor.shallow_clone(), tensor)
             }
+            &Mode::Untrained { kind } => {
+                let tensor = init.on_device(&shape, kind, self.device)?;
+                (tensor.shallow_clone(), tensor)
+            }
             Mode::Read { kind, weights } => {
-                let tensor = match parts.as_slice() {
-                    [part] => weights.load(&part.name, &shape, *kind, self.device)?,
-                    _ => {
-                        let named: Vec<_> =
-                            parts.iter().map(|part| (part.name.as_str(), part.rows)).collect();
-                        weights.load_stacked(&named, &shape[1..], *kind, self.device)?
-                    }
+                let tensor = match named {
+                    [(name, _)] => weights.load(name, &shape, *kind, self.device)?,
+                    _ => weights.load_stacked(named, &shape[1..], *kind, self.device)?,
                 };
                 (tensor.shallow_clone(), tensor)
             }
             &Mode::Train { compute, seed } => {
-                let master = initial(&parts, &shape, init, seed)?.f_to_device(self.device)?;
+                let master = init.seeded(named, &shape, seed)?.f_to_device(self.device)?;
                 let copy = if compute == Kind::Float {
                     master.f_set_requires_grad(true)?
                 } else {
@@ -235,7 +226,8 @@ impl ParamStore {
                 (master.f_set_requires_grad(true)?, copy)
             }
         };
-        let name = parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join("+");
+        let name = named.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("+");
+        let parts = named.iter().map(|&(name, rows)| Part { name: name.to_owned(), rows }).collect();
         self.params.push(Param { name, group, parts, master, compute, looked_up: false });
         let last = self.params.len() - 1;
         Ok(&mut self.params[last])
@@ -389,41 +381,4 @@ pub(crate) fn find<'a>(
     }
     let paths: Vec<String> = files.iter().map(|(_, weights)| weights.path().display().to_string()).collect();
     Err(Error::TensorsDiffer { path: paths.join(", ").into(), problems })
-}
-
-/// The initial f32 values on the CPU, stacked from the parts.
-fn initial(parts: &[Part], shape: &[i64], init: Init, seed: u64) -> Result<Tensor> {
-    let options = (Kind::Float, Device::Cpu);
-    let std = match init {
-        Init::Zeros => return Ok(Tensor::f_zeros(shape, options)?),
-        Init::Ones => return Ok(Tensor::f_ones(shape, options)?),
-        Init::Normal(std) => std as f32,
-    };
-    let total: i64 = shape.iter().product();
-    let rows: i64 = parts.iter().map(|part| part.rows).sum();
-    let mut values = Vec::with_capacity(total as usize);
-    for part in parts {
-        normal(&mut values, (total / rows.max(1) * part.rows) as usize, std, &mut stream(seed, &part.name));
-    }
-    Ok(Tensor::f_from_slice(&values)?.f_view(shape)?)
-}
-
-/// The random stream of one parameter.
-fn stream(seed: u64, name: &str) -> ChaCha8Rng {
-    let digest = blake3::Hasher::new().update(&seed.to_le_bytes()).update(name.as_bytes()).finalize();
-    ChaCha8Rng::from_seed(*digest.as_bytes())
-}
-
-/// Appends `count` normal values by the Box-Muller transform.
-fn normal(values: &mut Vec<f32>, count: usize, std: f32, random: &mut ChaCha8Rng) {
-    let end = values.len() + count;
-    // (0, 1]: the logarithm of 0 never occurs
-    let mut uniform = || ((random.next_u32() >> 8) + 1) as f32 / (1u32 << 24) as f32;
-    while values.len() < end {
-        let (radius, angle) = ((-2.0 * uniform().ln()).sqrt() * std, std::f32::consts::TAU * uniform());
-        values.push(radius * angle.cos());
-        if values.len() < end {
-            values.push(radius * angle.sin());
-        }
-    }
 }

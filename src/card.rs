@@ -79,7 +79,8 @@ fn write_results(card: &mut String, measured: Option<&RoundTrip>) {
     card.push_str("\n## Measured\n\n");
     let Some(result) = measured else {
         card.push_str(
-            "Nothing yet: `inverse-stella eval RUN --texts FILE --out RUN/report.json` before the export.\n",
+            "Nothing yet: `inverse-stella eval RUN --texts FILE --out RUN/report.json` (or `--suite all … --out \
+             RUN/evaluation.json`) before the export.\n",
         );
         return;
     };
@@ -91,7 +92,7 @@ fn write_results(card: &mut String, measured: Option<&RoundTrip>) {
     };
     let _ = write!(
         card,
-        "Round trip of {} held-out texts ({}, {}{prompt}{trial}); 95 % bootstrap intervals.\n\n| metric | value | interval |\n|---|---|---|\n",
+        "Round trip of {} texts ({}, {}{prompt}{trial}); 95 % bootstrap intervals.\n\n| metric | value | interval |\n|---|---|---|\n",
         result.summary.n, settings.strategy, settings.dtype
     );
     for metric in Metric::ALL {
@@ -104,7 +105,7 @@ fn write_results(card: &mut String, measured: Option<&RoundTrip>) {
     }
     card.push_str("\n| text | read back from its vector | cosine |\n|---|---|---|\n");
     for row in &result.samples.random {
-        let cell = |text: &str| text.replace('\\', "\\\\").replace('|', "\\|").replace(['\n', '\r'], " ");
+        let cell = |text: &str| eval::report::markdown_cell(text);
         let cosine = row.cosine.map(|cosine| format!("{cosine:.3}")).unwrap_or_default();
         let _ = writeln!(card, "| {} | {} | {cosine} |", cell(&row.reference), cell(&row.hypothesis));
     }

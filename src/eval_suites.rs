@@ -8,8 +8,8 @@ use clap::builder::PossibleValuesParser;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 use eval::suites::{Evaluation, Evaluator, Scored, Suite, SuitesConfig, Traveller};
-use eval::{Invert, RoundTripOptions, Spread};
-use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions};
+use eval::{Invert, RoundTripOptions, Searching, Spread};
+use models::{DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions, Inverter};
 use torch_ext::World;
 
 use crate::bench::peak_resident_bytes;
@@ -43,9 +43,11 @@ fn suite_names() -> PossibleValuesParser {
 /// What the suites take besides their flags.
 pub(crate) struct Judged<'a> {
     pub(crate) decoder: &'a dyn Invert,
+    pub(crate) inverter: &'a Inverter,
     pub(crate) encoder: &'a Encoder,
     pub(crate) world: &'a World,
     pub(crate) texts: &'a [String],
+    pub(crate) domains: Option<&'a [String]>,
     pub(crate) options: &'a RoundTripOptions,
     pub(crate) device: DeviceChoice,
     pub(crate) encoder_dtype: Dtype,
@@ -77,6 +79,12 @@ impl SuiteArgs {
             }
             None => None,
         };
+        if judge
+            .as_ref()
+            .is_some_and(|judge| judge.space().weights_digest == judged.encoder.space().weights_digest)
+        {
+            tracing::warn!("--judge is the encoder that the decoder was made for: it is no second opinion");
+        }
         let judge = judge.as_ref().map(|judge| Spread::new(judge, judged.world));
         let queries = match &self.query_prompt {
             Some(prompt) => {
@@ -87,19 +95,31 @@ impl SuiteArgs {
             }
             None => None,
         };
+        // candidates for a query's vector are encoded under the query's prompt
+        let query_search = match (&queries, judged.decoder.search()) {
+            (Some(encoder), Some(search)) => Some(Searching::new(judged.inverter, encoder, search.clone())?),
+            _ => None,
+        };
+        let query_decoder = query_search.as_ref().map_or(judged.decoder, |search| search as &dyn Invert);
+        let query_decoder = Spread::new(query_decoder, judged.world);
         let decoder = Spread::new(judged.decoder, judged.world);
         let encoder = Spread::new(judged.encoder, judged.world);
         let queries = queries.as_ref().map(|queries| Spread::new(queries, judged.world));
         let generate = &judged.options.generate;
-        let setup = format!("encoder {}", judged.encoder_dtype);
+        let encoder_dtype = models::device::kind_name(judged.encoder.kind());
         let evaluator = Evaluator {
             traveller: Traveller { encoder: &encoder, inverter: &decoder, generate },
-            queries: queries.as_ref().map(|encoder| Traveller { encoder, inverter: &decoder, generate }),
+            queries: queries.as_ref().map(|encoder| Traveller {
+                encoder,
+                inverter: &query_decoder,
+                generate,
+            }),
             judge: judge.as_ref().map(|judge| judge as &dyn models::Embed),
             config: &config,
             texts: judged.texts,
             options: judged.options,
-            setup: &setup,
+            domains: judged.domains,
+            encoder_dtype,
             world: judged.world,
         };
         let mut evaluation = evaluator.run(&suites, judged.kept.as_deref(), tell)?;

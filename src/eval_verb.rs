@@ -128,11 +128,14 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
         }
     };
     if args.suites.wanted() {
+        let (texts, domains) = texts_of(args, &encoder)?;
         let judged = Judged {
             decoder,
+            inverter: &inverter,
             encoder: &encoder,
             world,
-            texts: &texts_of(args, &encoder)?,
+            texts: &texts,
+            domains: domains.as_deref(),
             options: &options,
             device,
             encoder_dtype: args.encoder.encoder_dtype,
@@ -169,17 +172,24 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
     output::write(|out| write!(out, "{}", eval::table(&result)))
 }
 
-/// The texts of the suites that need some of their own.
-fn texts_of(args: &EvalArgs, encoder: &Encoder) -> Result<Vec<String>> {
-    match (&args.texts, &args.pairs) {
-        (Some(path), _) => Ok(data::read_lines(path)?),
+/// The texts of the suites that need some of their own, and their domains where they are known; both empty where none
+/// were given.
+fn texts_of(args: &EvalArgs, encoder: &Encoder) -> Result<(Vec<String>, Option<Vec<String>>)> {
+    let (texts, domains, from) = match (&args.texts, &args.pairs) {
+        (Some(path), _) => (data::read_lines(path)?, None, path.display().to_string()),
         (None, Some(dir)) => {
             let pairs = PairSet::open(dir)?;
             let rows = pairs.indices_under(args.split, &encoder.space().prompt)?;
-            Ok(rows.into_iter().map(|row| pairs.text(row as usize).to_owned()).collect())
+            let texts = rows.iter().map(|&row| pairs.text(row as usize).to_owned()).collect();
+            let domains = rows.iter().map(|&row| pairs.domain(row as usize).to_owned()).collect();
+            (texts, Some(domains), format!("split {} of {}", args.split, dir.display()))
         }
-        (None, None) => Ok(Vec::new()),
+        (None, None) => return Ok((Vec::new(), None)),
+    };
+    if texts.is_empty() {
+        return Err(eval::Error::NoTexts { what: from }.into());
     }
+    Ok((texts, domains))
 }
 
 /// Where the finished tasks of an interrupted evaluation are kept.
@@ -196,8 +206,12 @@ fn tell_evaluation(args: &EvalArgs, evaluation: &Evaluation) -> Result<()> {
             fs_err::remove_file(kept)?;
         }
     }
-    if let (Some(path), Some(result)) = (&args.rows, &evaluation.reconstruction) {
-        RoundTrip { rows: evaluation.rows.clone(), ..result.clone() }.write_rows(path)?;
+    match (&args.rows, &evaluation.reconstruction) {
+        (Some(path), Some(result)) => {
+            RoundTrip { rows: evaluation.rows.clone(), ..result.clone() }.write_rows(path)?;
+        }
+        (Some(_), None) => tracing::warn!("--rows: there are none without the suite reconstruction"),
+        _ => {}
     }
     if args.json {
         return output::json(evaluation);

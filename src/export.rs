@@ -8,6 +8,7 @@ use clap::Args;
 use data::Split;
 use data::pairs::PairSet;
 use eval::RoundTrip;
+use eval::suites::Evaluation;
 use fs_err as fs;
 use models::{DeviceChoice, Dtype, ExportOptions, Inverter, StartedFrom};
 use tch::{Device, Kind, Tensor};
@@ -105,11 +106,16 @@ fn golden(inverter: &Inverter, recipe: Option<&Recipe>) -> Result<Tensor> {
     Ok(random_ND / norm_N1)
 }
 
-/// The evaluation of these very weights, where `eval --out RUN/report.json` left one.
+/// The round trip of these very weights, where `eval` left one in the run: report.json, or else evaluation.json.
 fn measured(run: &Path, inverter: &Inverter) -> Option<RoundTrip> {
-    let path = run_recipe::run_folder(run)?.join("report.json");
-    let text = fs::read_to_string(&path).ok()?;
-    let result: RoundTrip = match serde_json::from_str(&text) {
+    let run = run_recipe::run_folder(run)?;
+    ["report.json", "evaluation.json"].iter().find_map(|name| measured_in(&run.join(name), inverter))
+}
+
+fn measured_in(path: &Path, inverter: &Inverter) -> Option<RoundTrip> {
+    let text = fs::read_to_string(path).ok()?;
+    let whole = serde_json::from_str::<Evaluation>(&text).ok().and_then(|found| found.reconstruction);
+    let result: RoundTrip = match whole.map_or_else(|| serde_json::from_str(&text), Ok) {
         Ok(result) => result,
         Err(error) => {
             tracing::warn!("{} is no result of `eval` and is passed over: {error}", path.display());

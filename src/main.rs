@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod again;
 mod bench;
 mod bundle;
 mod card;
@@ -48,8 +49,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     progress::init_logging(cli.verbose, cli.quiet);
     progress::show_fetches();
-    if let Some(threads) = cli.threads {
-        tch::set_num_threads(threads);
+    // libtorch counts the machine's cores; a container may have fewer
+    let most = std::thread::available_parallelism().map_or(i32::MAX, |most| most.get() as i32);
+    match cli.threads {
+        Some(threads) => tch::set_num_threads(threads),
+        None if tch::get_num_threads() > most => tch::set_num_threads(most),
+        None => {}
     }
     let done = match &cli.command {
         Command::Doctor(args) => return doctor::run(args).unwrap_or_else(|error| failure::report(&error)),

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use eval::report::{Subject, Training, eval_results, html, markdown, model_index};
-use eval::suites::{Evaluation, Suite};
+use eval::suites::Evaluation;
 use eval::{RoundTrip, result};
-use models::SearchOptions;
 use models::files::read_json;
 use serde_json::Value;
 use training::Record;
 
 use crate::failure::{ArgumentError, WorldError};
-use crate::output;
+use crate::{again, output};
 
 /// Flags of `report`.
 #[derive(Debug, Args)]
@@ -49,8 +48,9 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
         return Err(ArgumentError::with_hint(message, "give --name once for each, in the same order").into());
     }
     let name = |at: usize| args.names.get(at).cloned();
-    let subjects: Vec<Subject> =
+    let mut subjects: Vec<Subject> =
         args.results.iter().enumerate().map(|(at, path)| subject(path, name(at))).collect::<Result<_>>()?;
+    number_equal_names(&mut subjects);
     let all = subjects.iter().map(|subject| subject.name.as_str()).collect::<Vec<_>>().join(", ");
     let title = args.title.clone().unwrap_or_else(|| format!("What comes back: {all}"));
     fs_err::create_dir_all(&args.out)?;
@@ -69,6 +69,19 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
     Ok(())
 }
 
+/// Has no two subjects be called alike.
+fn number_equal_names(subjects: &mut [Subject]) {
+    for at in 1..subjects.len() {
+        let (before, from) = subjects.split_at_mut(at);
+        let plain = from[0].name.clone();
+        let mut number = 2;
+        while before.iter().any(|other| other.name == from[0].name) {
+            from[0].name = format!("{plain} ({number})");
+            number += 1;
+        }
+    }
+}
+
 /// A run or a result, with what is known of its training.
 fn subject(path: &Path, name: Option<String>) -> Result<Subject> {
     let file = if path.is_dir() { in_run(path)? } else { path.to_owned() };
@@ -78,7 +91,7 @@ fn subject(path: &Path, name: Option<String>) -> Result<Subject> {
     // a checkpoint lies two folders below its run
     let run = std::iter::once(path).chain(decoder.ancestors().take(3));
     let run = run.into_iter().find(|folder| folder.join("metrics.jsonl").is_file());
-    let commands = commands(&evaluation, run, &file);
+    let commands = again::commands(&evaluation, run, &file);
     Ok(Subject { name, training: run.and_then(training), commands, evaluation })
 }
 
@@ -146,34 +159,4 @@ fn training(run: &Path) -> Option<Training> {
         minutes: record.minutes(),
         recipe: fs_err::read_to_string(run.join("config.toml")).unwrap_or_default(),
     })
-}
-
-/// The commands that make it again, as far as they are known.
-fn commands(evaluation: &Evaluation, run: Option<&Path>, file: &Path) -> Vec<String> {
-    let train = run.map(|run| format!("inverse-stella train --recipe {}", run.join("config.toml").display()));
-    let limit = evaluation.limit.map_or(String::new(), |limit| format!(" --limit {limit}"));
-    let suites: Vec<&str> = evaluation.suites().into_iter().map(Suite::name).collect();
-    let search = evaluation.reconstruction.as_ref().and_then(|result| result.settings.search.as_ref());
-    let more = search.map_or(String::new(), search_flags) + &limit;
-    let (decoder, out) = (evaluation.decoder.path.display(), file.display());
-    let eval = match evaluation.rows.is_empty() && suites == ["reconstruction"] {
-        true => format!("inverse-stella eval {decoder} --texts TEXTS{more} --out {out}"),
-        false => format!(
-            "inverse-stella eval {decoder} --suite {} --texts TEXTS --config SETS.toml{more} --out {out}",
-            suites.join(",")
-        ),
-    };
-    train.into_iter().chain([eval]).collect()
-}
-
-/// The flags of a search.
-fn search_flags(search: &SearchOptions) -> String {
-    let mut flags = String::new();
-    let mut add = |flag: &str, value: usize| flags += &format!(" --{flag} {value}");
-    match search.budget {
-        Some(budget) => add("budget", budget),
-        None if search.rounds > 0 => add("refine", search.rounds),
-        None => flags += " --rerank",
-    }
-    flags
 }

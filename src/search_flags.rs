@@ -27,6 +27,10 @@ pub(crate) struct SearchArgs {
     /// [default: what suits the budget, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     beyond: Option<u32>,
+    /// Guess so many times a round at vectors to which is added, each time, what the guess before left out; no refining decoder
+    /// is needed [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
+    feedback: Option<u32>,
     /// Change one token of the best candidate in so many ways a round, as the decoder would have it; no refining decoder is
     /// needed [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
@@ -51,7 +55,8 @@ impl SearchArgs {
 
     /// Whether candidates are improved on without the decoder's having learnt it.
     fn improves(&self) -> bool {
-        self.beyond.unwrap_or(0) + self.neighbours.unwrap_or(0) + self.recombine.unwrap_or(0) > 0
+        let counts = [self.beyond, self.feedback, self.neighbours, self.recombine];
+        counts.into_iter().flatten().any(|count| count > 0)
     }
 
     /// The search that the flags ask for; `None` where none of them does.
@@ -70,7 +75,7 @@ impl SearchArgs {
         let refines = inverter.config.refines;
         if self.improves() && self.refine.is_none() && self.budget.is_none() {
             return Err(ArgumentError::with_hint(
-                "--beyond, --neighbours or --recombine: for how many rounds?",
+                "--beyond, --feedback, --neighbours or --recombine: for how many rounds?",
                 "--refine STEPS says how many, --budget ENCODINGS lets them follow from it",
             )
             .into());
@@ -78,15 +83,13 @@ impl SearchArgs {
         if self.refine.is_some() && !refines && !self.improves() {
             return Err(ArgumentError::with_hint(
                 "--refine: this decoder has learnt first guesses alone",
-                "improve on candidates with --beyond, --neighbours or --recombine, or train a decoder with [refinement] share \
+                "improve on candidates with --beyond, --feedback, --neighbours or --recombine, or train a decoder with [refinement] share \
                  above 0",
             )
             .into());
         }
-        let base = match self.budget {
-            Some(budget) => within(budget as usize, refines),
-            None => SearchOptions { parents: 4, ..SearchOptions::default() },
-        };
+        let budget = self.budget.map(|budget| budget as usize);
+        let base = plan_of(budget, refines);
         let asked = decoding.candidates();
         let nothing = Decodes { beam: 0, samples: 0 };
         let options = SearchOptions {
@@ -95,18 +98,30 @@ impl SearchArgs {
             rounds: self.refine.map_or(base.rounds, |steps| steps as usize),
             parents: self.parents.map_or(base.parents, |parents| parents as usize),
             beyond: self.beyond.map_or(base.beyond, |count| count as usize),
+            feedback: self.feedback.map_or(base.feedback, |count| count as usize),
             neighbours: self.neighbours.map_or(base.neighbours, |count| count as usize),
             recombined: self.recombine.map_or(base.recombined, |count| count as usize),
-            budget: self.budget.map(|budget| budget as usize),
+            budget,
             epsilon: self.epsilon,
-            patience: self
-                .patience
-                .map_or(if self.budget.is_some() { 8 } else { 2 }, |rounds| rounds as usize),
+            patience: self.patience.map_or(patience_of(budget), |rounds| rounds as usize),
             generate: generate.clone(),
             ..decoding.search_base()
         };
         Ok(Some(options))
     }
+}
+
+/// What a search does where no flag says otherwise.
+pub(crate) fn plan_of(budget: Option<usize>, refines: bool) -> SearchOptions {
+    match budget {
+        Some(budget) => within(budget, refines),
+        None => SearchOptions { parents: 4, ..SearchOptions::default() },
+    }
+}
+
+/// Rounds without a gain that end a text where no flag says otherwise.
+pub(crate) fn patience_of(budget: Option<usize>) -> usize {
+    if budget.is_some() { 8 } else { 2 }
 }
 
 /// How a budget of encodings is spent, as tuned on captions that were neither trained on nor reported: an eighth on

@@ -82,6 +82,7 @@ fn a_bundle_runs_where_there_is_nothing_but_python() {
     unfit_machines_are_told_why(&machine);
     it_trains_and_goes_on(&machine);
     steps_that_fail_or_hang_do_not_stop_the_next(&machine);
+    what_does_not_fit_the_memory_is_cut_in_parts(&machine);
 }
 
 fn it_trains_and_goes_on(machine: &Machine) {
@@ -106,12 +107,19 @@ fn it_trains_and_goes_on(machine: &Machine) {
 
     let (output, said) = machine.run(&["--tiny", "--minutes", "4", "--tokens-per-parameter", "0.001"]);
     assert!(output.status.success(), "{said}");
-    for phase in ["doctor", "parity", "bench", "train", "eval", "report"] {
+    for phase in ["doctor", "parity", "bench", "gpus", "train", "eval", "report"] {
         let found = machine.phase(phase);
         assert!(!found["steps"].as_array().unwrap().is_empty(), "{phase}");
         assert!(machine.out().join(format!("{phase}.md")).is_file());
     }
     assert!(machine.phase("parity")["steps"][0]["found"]["ok"].as_bool().unwrap());
+    for step in ["processes-1", "processes-2"] {
+        assert_eq!(machine.outcome("gpus", step), "ok", "{said}");
+    }
+    assert_eq!(machine.outcome("bench", "stella"), "ok");
+    let bench = fs_err::read_to_string(machine.out().join("bench.md")).unwrap();
+    assert!(bench.contains("A step of 25m, looked into") && bench.contains("| `te_"), "{bench}");
+    assert!(machine.out().join("bench/profile-25m.trace.json.gz").is_file());
     assert!(said.contains("plan: 60m"), "both tiny sizes see that many tokens in seconds: {said}");
     assert!(machine.out().join("page/report.html").is_file());
     let report = fs_err::read_to_string(machine.out().join("summary.md")).unwrap();
@@ -160,13 +168,51 @@ esac
 "#;
     fs_err::write(&program, answers).unwrap();
     let begun = std::time::Instant::now();
-    let (output, said) = machine.run(&["parity", "bench", "--tiny", "--minutes", "0.2", "--again"]);
+    // a peer that answers, one that has not learnt that flag, and one that is not there
+    let peers = machine.small.path("peers");
+    fs_err::create_dir(&peers).unwrap();
+    let peer = "import sys\nassert '--compile' not in sys.argv\nprint('{\"tokens_per_s\": 7}')\n";
+    fs_err::write(peers.join("train_torch.py"), peer).unwrap();
+    let arguments = ["parity", "bench", "--tiny", "--minutes", "0.6", "--again", "--peers"];
+    let (output, said) = machine.run(&[&arguments[..], &[peers.to_str().unwrap()]].concat());
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(begun.elapsed().as_secs() < 30, "{said}");
+    assert!(begun.elapsed().as_secs() < 60, "{said}");
     assert_eq!(machine.outcome("parity", "parity"), "failed (1): nothing is as it was");
     assert_eq!(machine.outcome("bench", "train-25m"), "out of time");
     assert_eq!(machine.outcome("bench", "train-60m"), "ok");
+    assert_eq!(machine.outcome("bench", "train-60m-torch"), "ok");
+    assert_eq!(machine.outcome("bench", "train-60m-compile"), "failed (1): AssertionError");
+    assert!(machine.outcome("bench", "encode-bf16-peer").starts_with("failed (2): "));
+    let bench = fs_err::read_to_string(machine.out().join("bench.md")).unwrap();
+    assert!(bench.contains("| train-60m-torch |"), "{bench}");
     assert!(said.contains("failed: "), "{said}");
+}
+
+fn what_does_not_fit_the_memory_is_cut_in_parts(machine: &Machine) {
+    // by the reckoning it fits in four parts, and the GPU says that it takes eight
+    let program = machine.bundle.join("unpacked/inverse-stella");
+    let answers = r#"#!/bin/bash
+case "$*" in
+doctor*) echo '{"checks": [{"name": "CUDA devices", "found": "1", "data": {"memory": [{"free": 1000, "total": 2000}]}}]}' ;;
+*accumulate=4\ *--dry-run\ --on-paper*) echo '{"memory": {"total": 800}}' ;;
+*--dry-run\ --on-paper*) echo '{"memory": {"total": 950}}' ;;
+*--dry-run*) echo 'error: it would take steps' >&2; exit 1 ;;
+"train --recipe"*accumulate=4\ *) echo 'error: libtorch refused mm
+  caused by: CUDA out of memory' >&2; exit 1 ;;
+*) echo '{}' ;;
+esac
+"#;
+    fs_err::write(&program, answers).unwrap();
+    for folder in [machine.bundle.join("unpacked/work/run"), machine.out().join("run")] {
+        fs_err::remove_dir_all(folder).unwrap();
+    }
+    let (_, said) =
+        machine.run(&["doctor", "train", "--tiny", "--minutes", "1", "--size", "25m", "--processes", "1"]);
+    assert!(said.contains("25m in 4 parts a step, for the memory of 0 GB"), "{said}");
+    assert!(said.contains("the memory was too small, so 8 parts a step"), "{said}");
+    assert_eq!(machine.outcome("train", "train"), "ok");
+    let plan = fs_err::read_to_string(machine.out().join("plan.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&plan).unwrap()["parts"], 8);
 }
 
 fn unfit_machines_are_told_why(machine: &Machine) {
@@ -189,6 +235,8 @@ fn unfit_machines_are_told_why(machine: &Machine) {
     edit("torch", &torch);
     refused(&["doctor", "--minutes", "0"], "is no time");
     refused(&["train", "--size", "5m"], "--size 5m");
+    refused(&["train", "--processes", "0"], "--processes 0");
+    refused(&["bench", "--peers", "/nowhere"], "there is no such folder");
     fs_err::remove_dir_all(machine.out()).unwrap();
     fs_err::write(machine.out(), "a file").unwrap();
     refused(&["doctor"], "nothing can be written");

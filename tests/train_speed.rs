@@ -50,6 +50,40 @@ fn speed_work_and_waiting_are_told() {
 }
 
 #[test]
+fn a_profile_says_what_the_time_goes_into() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.json");
+    let flag = format!("--profile={}", trace.display());
+    let done = inverse_stella()
+        .args(TINY)
+        .args(["--steps", "2", "--warmup", "1", "--dtype", "f32", "--json", &flag])
+        .assert()
+        .success();
+    let found: serde_json::Value = serde_json::from_slice(&done.get_output().stdout).unwrap();
+    let profile = &found["profile"];
+    assert_eq!((&profile["steps"], profile.get("device_busy_percent")), (&3.into(), None), "on a CPU");
+    let operations = profile["operations"].as_array().unwrap();
+    let calls = |name: &str| {
+        let row = operations.iter().find(|row| row["name"] == name);
+        row.map_or(0.0, |row| row["calls"].as_f64().unwrap())
+    };
+    assert!(calls("aten::mm") > 5.0, "{profile}");
+    // our own kernels have names too: a norm in front of each part of two blocks, and one behind them
+    assert_eq!(calls("te_add_rms_norm"), 5.0, "{profile}");
+    let percent: f64 = operations.iter().map(|row| row["percent"].as_f64().unwrap()).sum();
+    assert!(percent > 20.0 && percent < 100.5, "{percent} of one thread's time");
+    let trace: serde_json::Value = serde_json::from_slice(&fs_err::read(trace).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert!(events.iter().any(|event| event["name"] == "aten::mm"));
+    inverse_stella()
+        .args(TINY)
+        .args(["--steps", "1", "--warmup", "0", "--profile"])
+        .assert()
+        .success()
+        .stdout(contains("ms a step").and(contains("aten::mm")));
+}
+
+#[test]
 fn lines_are_for_people() {
     inverse_stella()
         .args(TINY)

@@ -19,6 +19,8 @@ fn main() {
         "numbers.h",
         "decode_kernels.cpp",
         "decode_kernels.h",
+        "profile.cpp",
+        "profile.h",
         "c10d",
     ];
     for source in sources {
@@ -67,7 +69,7 @@ fn main() {
         .define("USE_C10D_GLOO", "1")
         // vectors are passed between inlined functions only, whose ABI does not matter
         .flag_if_supported("-Wno-psabi")
-        .files(["shim.cpp", "kernels.cpp", "decode_kernels.cpp", "c10d/c10d.cpp"])
+        .files(["shim.cpp", "kernels.cpp", "decode_kernels.cpp", "profile.cpp", "c10d/c10d.cpp"])
         .compile("torch_ext_shim");
     loops();
     if let Some(Err(problem)) = cuda.and_then(|cuda| cuda.join().ok()) {

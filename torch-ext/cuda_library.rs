@@ -51,6 +51,7 @@ fn open() -> CudaLibrary {
         Ok(library) => {
             // Kernels are registered for good: the library must stay until the end of the process.
             std::mem::forget(library);
+            crate::settings::set_cudnn_attention(false);
             CudaLibrary::Loaded { path }
         }
         Err(error) => CudaLibrary::Absent { reason: cause(&error) },

@@ -274,7 +274,7 @@ using Linear = at::Tensor(const at::Tensor&, const at::Tensor&, const std::optio
 extern "C" {
 
 int te_add_norm(void* residual, void* delta, void* gain, double eps, void* out, char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     const int64_t width = tensor(gain).numel(), numel = tensor(residual).numel();
     TORCH_CHECK(width > 0 && numel % width == 0, "rows of ", width, " do not fill ", numel, " elements");
     float* r = data<float>(residual, at::kFloat, numel, "the residual stream");
@@ -293,7 +293,7 @@ int te_add_norm(void* residual, void* delta, void* gain, double eps, void* out, 
 int te_cached_attention(void* qkv, void* keys, void* values, const int32_t* slots, const int32_t* positions,
                         const int32_t* table, int64_t rows, int64_t heads, void* cosines, void* sines, void* out,
                         char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     const at::Tensor& cache = tensor(keys);
     TORCH_CHECK(cache.dim() == 4, "the cache has ", cache.dim(), " dimensions instead of 4");
     const int64_t slot_count = cache.size(0), kv_heads = cache.size(1), capacity = cache.size(2), dim = cache.size(3);
@@ -328,7 +328,7 @@ int te_cached_attention(void* qkv, void* keys, void* values, const int32_t* slot
 
 int te_pick(void* logits, void* states, void* head, int64_t keep, int64_t spare, int64_t* tokens, float* log_probs,
             char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     const at::Tensor& all = tensor(logits);
     TORCH_CHECK(all.dim() == 2, "logits have ", all.dim(), " dimensions instead of 2");
     const int64_t rows = all.size(0), width = all.size(1);
@@ -350,7 +350,7 @@ int te_pick(void* logits, void* states, void* head, int64_t keep, int64_t spare,
 }
 
 int te_pack_linear(void* weight, int64_t rows, void** out, char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     c10::NoGradGuard no_grad;
     static const auto reorder =
         c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_reorder_linear_weight", "").typed<Reorder>();
@@ -359,7 +359,7 @@ int te_pack_linear(void* weight, int64_t rows, void** out, char** error) {
 }
 
 int te_packed_linear(void* x, void* packed, void* bias, void** out, char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     c10::NoGradGuard no_grad;
     static const auto linear =
         c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_linear_pointwise", "").typed<Linear>();

@@ -74,11 +74,13 @@ unsafe extern "C" {
         peak_allocated: *mut i64,
         error: Fault,
     ) -> c_int;
+    pub(crate) fn te_device_memory(device: c_int, free: *mut i64, total: *mut i64, error: Fault) -> c_int;
     pub(crate) fn te_reset_peak_memory(device: c_int, error: Fault) -> c_int;
     pub(crate) fn te_empty_cache(error: Fault) -> c_int;
     pub(crate) fn te_keep_freed_memory() -> c_int;
     pub(crate) fn te_release_freed_memory() -> c_int;
     pub(crate) fn te_set_deterministic(on: c_int, error: Fault) -> c_int;
+    pub(crate) fn te_set_cudnn_attention(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_set_tf32(on: c_int, error: Fault) -> c_int;
     pub(crate) fn te_init_amx(ready: *mut c_int, error: Fault) -> c_int;
     pub(crate) fn te_gradient_hook(
@@ -157,6 +159,13 @@ unsafe extern "C" {
         packed: RawTensor,
         bias: RawTensor,
         out: *mut RawTensor,
+        error: Fault,
+    ) -> c_int;
+    pub(crate) fn te_profile_begin(cuda: c_int, error: Fault) -> c_int;
+    pub(crate) fn te_profile_end(
+        trace: *const c_char,
+        see: extern "C" fn(*mut c_void, *const c_char, c_int, u64, u64, u64),
+        owner: *mut c_void,
         error: Fault,
     ) -> c_int;
     pub(crate) fn te_version_built() -> *const c_char;

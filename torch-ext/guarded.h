@@ -1,6 +1,7 @@
 // What every function of the C face starts with.
 #pragma once
 #include <ATen/core/Tensor.h>
+#include <ATen/record_function.h>
 #include <c10/util/Exception.h>
 
 #include <cstring>
@@ -20,6 +21,15 @@ inline int guarded(char** error, F body) {
     *error = strdup("a C++ exception of unknown type");
   }
   return 1;
+}
+
+// The same for what takes time by itself: a profile shows it by the name of its caller.
+template <typename F>
+inline int recorded(char** error, F body, const char* name = __builtin_FUNCTION()) {
+  return guarded(error, [&] {
+    RECORD_FUNCTION(name, c10::ArrayRef<const c10::IValue>{});
+    body();
+  });
 }
 
 inline const at::Tensor& tensor(void* pointer) { return *static_cast<const at::Tensor*>(pointer); }

@@ -324,7 +324,7 @@ struct ShortAttention : Function<ShortAttention> {
 extern "C" {
 
 int te_add_rms_norm(void* x, void* a, void* gain, double eps, void** sum, void** y, char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     at::Tensor added = a == nullptr ? at::Tensor() : tensor(a);
     at::Tensor found_y, found_sum;
     if (recorded({tensor(x), added, tensor(gain)})) {
@@ -341,14 +341,14 @@ int te_add_rms_norm(void* x, void* a, void* gain, double eps, void** sum, void**
 }
 
 int te_swiglu(void* x, void** y, char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     *y = new at::Tensor(recorded({tensor(x)}) ? SwiGlu::apply(tensor(x)) : swiglu(tensor(x)));
   });
 }
 
 int te_short_attention(void* qkv, void* cos, void* sin, void* mask, int64_t heads, int64_t kv_heads, int64_t from,
                        int causal, void** y, char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     at::Tensor masked = mask == nullptr ? at::Tensor() : tensor(mask).contiguous();
     Asked asked{tensor(qkv).contiguous(), tensor(cos).contiguous(), tensor(sin).contiguous(), masked,
                 heads,                    kv_heads,                 from,                     causal != 0};
@@ -361,7 +361,7 @@ int te_short_attention(void* qkv, void* cos, void* sin, void* mask, int64_t head
 }
 
 int te_cross_entropy_(void* scores, void* targets, double smoothing, void** losses, char** error) {
-  return guarded(error, [&] {
+  return recorded(error, [&] {
     c10::NoGradGuard no_grad;
     const at::Tensor &s = tensor(scores), t = tensor(targets).contiguous();
     const Loops& loops = loops_of(s);

@@ -21,6 +21,7 @@ pub mod half;
 pub mod mapped;
 pub mod memory;
 pub mod optimizer;
+pub mod profile;
 pub mod rms_norm;
 pub mod rng;
 pub mod settings;
@@ -38,10 +39,11 @@ pub use foreach::{foreach_add_scalar, foreach_copy, foreach_lerp, foreach_mul_sc
 pub use gradient_hook::GradientHook;
 pub use mapped::{MappedFile, tensor_over};
 pub use memory::{
-    MemoryStats, cuda_memory_stats, empty_cuda_cache, keep_freed_memory, release_freed_memory,
-    reset_cuda_peak_memory,
+    MemoryStats, cuda_device_memory, cuda_memory_stats, empty_cuda_cache, keep_freed_memory,
+    release_freed_memory, reset_cuda_peak_memory,
 };
 pub use optimizer::{AdamW, fused_adamw};
+pub use profile::{ProfileEvent, Profiler};
 pub use rms_norm::{add_rms_norm, rms_norm};
 pub use rng::{rng_state, set_rng_state};
 pub use settings::{set_deterministic, set_tf32};

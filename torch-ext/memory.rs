@@ -30,6 +30,18 @@ pub fn cuda_memory_stats(device: usize) -> Option<MemoryStats> {
     })
 }
 
+/// Bytes that are (free, there) on a CUDA device, whoever uses it; `None` where there is no such device.
+pub fn cuda_device_memory(device: usize) -> Option<(u64, u64)> {
+    let device = present(device)?;
+    let [mut free, mut total] = [0i64; 2];
+    ffi::call("getMemoryInfo", |fault| {
+        // SAFETY: both pointers are valid for a write.
+        unsafe { ffi::te_device_memory(device, &raw mut free, &raw mut total, fault) }
+    })
+    .ok()?;
+    Some((free.try_into().ok()?, total.try_into().ok()?))
+}
+
 /// Begins a new measurement of the peak; nothing happens where there is no such device.
 pub fn reset_cuda_peak_memory(device: usize) {
     if let Some(device) = present(device) {
@@ -75,6 +87,8 @@ mod tests {
     fn a_device_that_is_not_there_has_no_numbers() {
         assert_eq!(cuda_memory_stats(4096), None);
         assert_eq!(cuda_memory_stats(0).is_some(), tch::Cuda::is_available());
+        assert_eq!(cuda_device_memory(4096), None);
+        assert_eq!(cuda_device_memory(0).is_some(), tch::Cuda::is_available());
         reset_cuda_peak_memory(4096);
         empty_cuda_cache();
     }

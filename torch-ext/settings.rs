@@ -19,6 +19,14 @@ pub fn set_tf32(on: bool) {
     let _ = ffi::call("setAllowTF32CuBLAS", |fault| unsafe { ffi::te_set_tf32(c_int::from(on), fault) });
 }
 
+/// Lets cuDNN compute attention. It plans for every shape anew (tens of milliseconds of the host each), which is for
+/// models whose shapes stay: here batches and lengths change from step to step, and the other kernels need no plan.
+pub fn set_cudnn_attention(on: bool) {
+    // SAFETY: as above.
+    let _ =
+        ffi::call("setSDPUseCuDNN", |fault| unsafe { ffi::te_set_cudnn_attention(c_int::from(on), fault) });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +39,6 @@ mod tests {
         set_deterministic(false);
         set_tf32(true);
         set_tf32(false);
+        set_cudnn_attention(false);
     }
 }

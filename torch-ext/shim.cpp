@@ -126,6 +126,14 @@ int te_memory_stats(int device, int64_t* allocated, int64_t* reserved, int64_t* 
   });
 }
 
+int te_device_memory(int device, int64_t* free, int64_t* total, char** error) {
+  return guarded(error, [&] {
+    const auto found = at::getDeviceAllocator(c10::kCUDA)->getMemoryInfo(static_cast<c10::DeviceIndex>(device));
+    *free = static_cast<int64_t>(found.first);
+    *total = static_cast<int64_t>(found.second);
+  });
+}
+
 int te_reset_peak_memory(int device, char** error) {
   return guarded(error, [&] {
     at::getDeviceAllocator(c10::kCUDA)->resetPeakStats(static_cast<c10::DeviceIndex>(device));
@@ -160,6 +168,10 @@ int te_set_deterministic(int on, char** error) {
     // With deterministic algorithms on, fresh memory would be filled with NaN at a cost; our code reads none of it.
     context.setDeterministicFillUninitializedMemory(false);
   });
+}
+
+int te_set_cudnn_attention(int on, char** error) {
+  return guarded(error, [&] { at::globalContext().setSDPUseCuDNN(on != 0); });
 }
 
 int te_set_tf32(int on, char** error) {

@@ -24,12 +24,15 @@ int te_global_norm(void* const* tensors, size_t n, void** out, char** error);
 // device: -1 is the CPU, otherwise the index of a CUDA device
 int te_rng_state(int device, void** out, char** error);
 int te_set_rng_state(int device, void* state, char** error);
+// bytes that are free on a CUDA device, and all that it has
+int te_device_memory(int device, int64_t* free, int64_t* total, char** error);
 int te_memory_stats(int device, int64_t* allocated, int64_t* reserved, int64_t* peak_allocated, char** error);
 int te_reset_peak_memory(int device, char** error);
 int te_empty_cache(char** error);
 int te_keep_freed_memory();
 int te_release_freed_memory();
 int te_set_deterministic(int on, char** error);
+int te_set_cudnn_attention(int on, char** error);
 int te_set_tf32(int on, char** error);
 
 int te_init_amx(int* ready, char** error);

@@ -1,7 +1,7 @@
 //! Training: recipe -> run. A recipe says everything about a training; a run is the folder it leaves.
 //!
 //! [`recipe`] reads recipes, [`trainer`] is the loop; [`plan`](fn@plan) says what a training would be; [`speed`]
-//! measures its steps, [`trace`](mod@trace) tells what they compute.
+//! measures its steps, [`profile`](mod@profile) says where their time goes, [`trace`](mod@trace) tells what they compute.
 
 pub mod batch;
 pub mod batches;
@@ -26,6 +26,7 @@ pub mod outcome;
 mod pace;
 pub mod plan;
 pub mod prepare;
+pub mod profile;
 pub mod recipe;
 pub mod record;
 mod replicas;
@@ -46,5 +47,5 @@ pub use outcome::{Outcome, Reason};
 pub use plan::{Gpu, Plan, PlanOptions, plan};
 pub use recipe::Recipe;
 pub use record::Record;
-pub use speed::{Shapes, Speed, SpeedOptions};
+pub use speed::{Shapes, Speed, SpeedOptions, Timing};
 pub use trainer::{TrainOptions, train};

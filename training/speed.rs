@@ -1,6 +1,7 @@
 //! How fast a decoder trains here: whole steps, timed, with batches from the loader's thread.
 #![allow(non_snake_case)]
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
-use torch_ext::{Reduce, World};
+use torch_ext::{Profiler, Reduce, World};
 
 use crate::batch::{Batch, MicroBatch};
 use crate::batches::Cursors;
@@ -17,20 +18,41 @@ use crate::consistency::Consistency;
 use crate::ema::Ema;
 use crate::loader::{Loader, Share, Supply};
 use crate::loss::LossOptions;
-use crate::optimizer::{AdamWConfig, Optimizer, OptimizerConfig};
+use crate::optimizer::{AdamWConfig, MuonConfig, Optimizer, OptimizerConfig};
+use crate::profile::Profile;
 use crate::recipe::Recipe;
 use crate::replicas::prepare_all;
 use crate::setup::{Hardware, batch_options, new_model, new_optimizer};
 use crate::step::Model;
 use crate::{Error, Result};
 
+/// Steps that are profiled, behind those on the clock: the profiler slows them down.
+const PROFILED: usize = 3;
+
 /// How long is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpeedOptions {
     /// Steps on the clock, at least one.
     pub steps: usize,
     /// Steps before the clock starts.
     pub warmup: usize,
+    /// Whether shapes are trained with Muon for the matrices, as recipes may be; a recipe says so itself.
+    pub muon: bool,
+    /// Whether three further steps are looked into, those of the first process.
+    pub profile: bool,
+    /// Where these are written to for chrome://tracing or Perfetto.
+    pub trace: Option<PathBuf>,
+}
+
+/// What was measured, and where the time went if that was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Timing {
+    /// Of the steps on the clock.
+    #[serde(flatten)]
+    pub speed: Speed,
+    /// Of the steps behind them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
 }
 
 /// A decoder and batches of random tokens, all texts of one length.
@@ -107,9 +129,9 @@ struct Timed {
 /// What [`crate::prepare::prepare`] refuses; [`Error::TimedNonFinite`]; libtorch's own, and what a collective fails with.
 pub fn of_recipe(
     recipe: &Recipe,
-    options: SpeedOptions,
+    options: &SpeedOptions,
     world: &Arc<World>,
-) -> Result<(Speed, Device, Kind)> {
+) -> Result<(Timing, Device, Kind)> {
     let hardware = Hardware::of(recipe, world)?;
     let prepared = prepare_all(recipe, None, world)?;
     let model = new_model(recipe, &prepared, hardware, world)?;
@@ -137,8 +159,8 @@ pub fn of_recipe(
 ///
 /// # Errors
 /// Shapes that make no decoder; [`Error::TimedNonFinite`]; libtorch's own.
-pub fn of_shapes(shapes: Shapes, device: Device, kind: Kind, options: SpeedOptions) -> Result<Speed> {
-    Timed::new(shapes, device, kind)?.measure(Loader::of(shapes.batches()), options)
+pub fn of_shapes(shapes: Shapes, device: Device, kind: Kind, options: &SpeedOptions) -> Result<Timing> {
+    Timed::new(shapes, device, kind, options.muon)?.measure(Loader::of(shapes.batches()), options)
 }
 
 impl Shapes {
@@ -208,14 +230,15 @@ impl Shapes {
 
 impl Timed {
     /// A new decoder of the given shapes.
-    fn new(shapes: Shapes, device: Device, kind: Kind) -> Result<Self> {
+    fn new(shapes: Shapes, device: Device, kind: Kind, muon: bool) -> Result<Self> {
         let config = shapes.config();
         config.validate()?;
         let mut store = ParamStore::train(device, kind, 0);
         let decoder = Decoder::new(&config, &mut store)?;
+        let muon = muon.then_some(MuonConfig { momentum: 0.95, iterations: 5, weight_decay: 0.1 });
         let adamw = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
         Ok(Self {
-            optimizer: Optimizer::new(OptimizerConfig { adamw, muon: None }, &store)?,
+            optimizer: Optimizer::new(OptimizerConfig { adamw, muon }, &store)?,
             world: Arc::new(World::alone()),
             model: Model::new(store, decoder)?,
             config,
@@ -227,8 +250,35 @@ impl Timed {
         })
     }
 
-    fn measure(mut self, mut loader: Loader, options: SpeedOptions) -> Result<Speed> {
-        let SpeedOptions { steps, warmup } = options;
+    fn measure(mut self, mut loader: Loader, options: &SpeedOptions) -> Result<Timing> {
+        let speed = self.time(&mut loader, options.steps, options.warmup)?;
+        let next = options.warmup + options.steps.max(1);
+        let profile = if options.profile { self.profile(&mut loader, next, options)? } else { None };
+        Ok(Timing { speed, profile })
+    }
+
+    /// Where the time of further steps goes, for the first process.
+    fn profile(
+        &mut self,
+        loader: &mut Loader,
+        next: usize,
+        options: &SpeedOptions,
+    ) -> Result<Option<Profile>> {
+        let device = self.model.store.device();
+        // what the last step left to do is none of these
+        wait_for(device);
+        let profiler = if self.world.is_first() { Some(Profiler::begin(device.is_cuda())?) } else { None };
+        let started = Instant::now();
+        for step in next..next + PROFILED {
+            self.step(&loader.next_batch()?, step)?;
+        }
+        wait_for(device);
+        let ns = started.elapsed().as_nanos() as u64;
+        let Some(profiler) = profiler else { return Ok(None) };
+        Ok(Some(Profile::of(&profiler.end(options.trace.as_deref())?, PROFILED, ns)))
+    }
+
+    fn time(&mut self, loader: &mut Loader, steps: usize, warmup: usize) -> Result<Speed> {
         for step in 0..warmup {
             self.step(&loader.next_batch()?, step)?;
         }
@@ -286,6 +336,13 @@ impl Timed {
     }
 }
 
+/// Waits until a GPU has done what it was given.
+fn wait_for(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
 /// Operations of forward and backward pass, each text taken as of the part's mean length.
 fn flops_of(config: &DecoderConfig, part: &MicroBatch) -> f64 {
     let texts = part.tokens_BT.size()[0] as f64;
@@ -310,10 +367,10 @@ mod tests {
             batch: 6,
             length: 5,
         };
-        let mut timed = Timed::new(shapes, Device::Cpu, Kind::Float).unwrap();
+        let mut timed = Timed::new(shapes, Device::Cpu, Kind::Float, false).unwrap();
         timed.learning_rate = f64::INFINITY;
-        let options = SpeedOptions { steps: 3, warmup: 0 };
-        let refused = timed.measure(Loader::of(shapes.batches()), options).unwrap_err();
+        let options = SpeedOptions { steps: 3, warmup: 0, muon: false, profile: false, trace: None };
+        let refused = timed.measure(Loader::of(shapes.batches()), &options).unwrap_err();
         assert!(matches!(refused, Error::TimedNonFinite { step: 1, .. }), "{refused}");
         assert!(refused.hint().unwrap().contains("--dtype"), "{refused}");
     }

@@ -2,23 +2,16 @@
 
 import json
 import shutil
+import sys
 import time
 
+import measuring
+import planning
 import survivors
 from steps import say
 
-# KEYS of decoders of about so many parameters with a vocabulary of 32,768, heads 64 wide (1b: 128)
-KEYS = ("hidden", "layers", "heads", "ffn")
-SIZES = {
-    "25m": (384, 6, 6, 1024),
-    "60m": (640, 8, 10, 1728),
-    "100m": (768, 10, 12, 2048),
-    "300m": (1024, 20, 16, 2816),
-    "1b": (2048, 18, 16, 5632),
-}
-TINY = {"25m": (32, 2, 2, 64), "60m": (48, 2, 2, 96)}
-# target tokens of a step, in the bench and in training
-BATCH_TOKENS = {"25m": 16384, "60m": 16384, "100m": 16384, "300m": 32768, "1b": 65536}
+# in their order
+PHASES = ("doctor", "parity", "bench", "gpus", "train", "eval", "report")
 
 
 def doctor(steps, args, manifest):
@@ -41,123 +34,51 @@ def parity(steps, args, manifest):
         steps.tell(f"| {'ok' if check['ok'] else '**WRONG**'} | {' | '.join(cells)} |")
 
 
-def shape_flags(shape):
-    return [word for flag, value in zip(KEYS, shape) for word in (f"--{flag}", value)]
-
-
 def bench(steps, args, manifest):
-    sizes = TINY if args.tiny else SIZES
-    device = ["--device", args.device, "--json"]
-    rest = 2 + len(sizes)
-    for name, shape in sizes.items():
-        vocab, batch, length = (97, 4, 8) if args.tiny else (32768, BATCH_TOKENS[name] // 24, 24)
-        flags = ["--vocab", vocab, "--prefix", 4, "--batch", batch, "--length", length]
-        count = ["--steps", 2 if args.tiny else 20, "--warmup", 1 if args.tiny else 5]
-        steps.run(f"train-{name}", "bench", "train", *shape_flags(shape), *flags, *count, *device, share=2 / (rest + 1))
-        rest -= 1
-    for dtype in ("bf16", "f32"):
-        limit = ["--limit", 64] if args.tiny else []
-        flags = ["--encoder", "encoder", "--texts", "sample.txt", "--dtype", dtype, "--runs", 2, *limit]
-        steps.run(f"encode-{dtype}", "bench", "encode", *flags, *device, share=1 / rest)
-        rest -= 1
-    table(steps, "train", ["parameters", "tokens_per_s", "ms_per_step", "achieved_gflops", "matmul_gflops", "copy_gb_per_s", "peak_device_bytes"])
-    table(steps, "encode", ["texts_per_s", "tokens_per_s", "padding_percent", "matmul_gflops"])
+    measuring.bench(steps, args, manifest)
 
 
-def table(steps, kind, keys):
-    rows = [(step, steps.found(step)) for step in steps.done if step.startswith(f"{kind}-") and steps.ok(step)]
-    keys = [key for key in keys if any(isinstance(found, dict) and found.get(key) is not None for _, found in rows)]
-    if rows:
-        steps.tell("", f"| {kind} | {' | '.join(keys)} | of the matrix rate |", "|---" * (len(keys) + 2) + "|")
-    for step, found in rows:
-        rate, most = found.get("achieved_gflops"), found.get("matmul_gflops")
-        cells = [f"{found[key]:,.0f}" if found.get(key) is not None else "" for key in keys]
-        steps.tell(f"| {step} | {' | '.join(cells)} | {f'{rate / most:.1%}' if rate and most else ''} |")
-
-
-def choose(args, seconds):
-    """(name of the size, why), by the speeds that the phase bench measured."""
-    if args.size:
-        return args.size, "as --size says"
-    try:
-        bench = json.loads((args.out / "bench.json").read_text(encoding="utf-8"))["steps"]
-    except (OSError, ValueError, KeyError):
-        return "recipe", "the speed of training was not measured here (phase bench)"
-    # those that did not fit the memory have no speed
-    speeds = {step["step"].removeprefix("train-"): step["found"] for step in bench if step["step"].startswith("train-") and step["outcome"] == "ok"}
-    left_out = [step["step"].removeprefix("train-") for step in bench if step["step"].startswith("train-") and step["outcome"] != "ok"]
-    if not speeds:
-        return "recipe", "no size could be timed"
-    chosen = min(speeds, key=lambda name: speeds[name]["parameters"])
-    for name, found in sorted(speeds.items(), key=lambda item: item[1]["parameters"]):
-        if found["tokens_per_s"] * seconds >= args.tokens_per_parameter * found["parameters"]:
-            chosen = name
-    found = speeds[chosen]
-    each = found["tokens_per_s"] * seconds / found["parameters"]
-    why = f"the largest that sees {args.tokens_per_parameter:g} tokens a parameter in {seconds / 60:.1f} minutes: it sees {each:.2f}"
-    if each < args.tokens_per_parameter:
-        why = f"the smallest there is: even it sees only {each:.2f} tokens a parameter in {seconds / 60:.1f} minutes"
-    return chosen, why + (f"; not timed here: {', '.join(left_out)}" if left_out else "")
-
-
-def settings(args, size, manifest):
-    """What is changed in the recipe for a size."""
-    # the minutes say when it ends
-    sets = [f"training.device={args.device}", f"encoder.device={args.device}", "training.max_steps=", "training.max_minutes=60"]
-    shapes = TINY if args.tiny else SIZES
-    if size in shapes:
-        sets += [f"decoder.{key}={value}" for key, value in zip(KEYS, shapes[size])]
-        # the recipe's own belong to its own width
-        sets += ["decoder.kv_heads=", "decoder.head_dim=", "decoder.projector_hidden="]
-        sets += [f"training.batch_tokens={256 if args.tiny else BATCH_TOKENS[size]}"]
-    if args.tiny:
-        sets += ["tokenizer.vocab=400", "training.eval_every=0", "training.eval_texts=16", "refinement.share=0"]
-        sets += ["schedule.warmup_steps=2", *(f"corpus.{at}.limit=400" for at in range(manifest["corpora"]))]
-    # what the user says comes last, and holds
-    return [word for value in [*sets, *args.set] for word in ("--set", value)]
+def gpus(steps, args, manifest):
+    measuring.gpus(
+        steps,
+        args,
+        lambda steps, share: pairs(steps, args, manifest, share),
+        lambda size, shared: planning.settings(args, size, manifest, processes=shared),
+    )
 
 
 def pairs(steps, args, manifest, share):
     """Builds the pairs, unless they are there; True where they are."""
     there = (steps.work / "work/pairs/manifest.json").is_file()
-    command = ["pairs", "build", "--recipe", "recipe.toml", *settings(args, None, manifest)]
+    command = ["pairs", "build", "--recipe", "recipe.toml", *planning.settings(args, None, manifest)]
     return steps.run("pairs", *command, share=share, again=not there)
-
-
-def plan_of(steps, args, seconds, run):
-    """(size, why): that of the run that goes on, or a new one's."""
-    file = run / "plan.json"
-    if (run / "config.toml").is_file() and file.is_file():
-        plan = json.loads(file.read_text(encoding="utf-8"))
-        if args.size and args.size != plan["size"]:
-            raise ValueError(f"the run that is there is of size {plan['size']}: remove {run} and {args.out / 'run'} for another")
-        return plan["size"], f"as the run that goes on ({plan['why']})"
-    size, why = choose(args, seconds)
-    run.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(dict(size=size, why=why), indent=1) + "\n", encoding="utf-8")
-    return size, why
 
 
 def train(steps, args, manifest):
     run = steps.work / "work" / "run"
     survivors.restore(args.out / "run", run)
-    if not pairs(steps, args, manifest, share=0.4):
+    if not pairs(steps, args, manifest, share=0.5):
         return
-    # for what comes before the first step and behind the last, and to export and keep it
-    reserve = max(0.15 * steps.left, min(30, 0.4 * steps.left))
-    seconds = max(steps.left - 2 * reserve, 1)
-    if args.tiny:
-        seconds = min(seconds, 3)
-    total = 60 * args.train_minutes if args.train_minutes else seconds + survivors.trained(run)
     # also one that has no checkpoint yet: it is begun anew by that name
     begun = (run / "config.toml").is_file()
-    size, why = plan_of(steps, args, total, run)
-    shutil.copy(run / "plan.json", args.out / "plan.json")
-    say(f"   plan: {size}, {total / 60:.1f} minutes: {why}")
-    steps.tell(f"Size {size}, {total / 60:.1f} minutes of training over all calls: {why}.")
-    flags = ["--recipe", "recipe.toml", *settings(args, size, manifest), "--max-minutes", f"{total / 60:.3f}"]
-    flags += ["--resume"] if begun else []
-    if steps.run("train", "train", *flags, "--json", limit=steps.left - reserve, again=True, stops=True):
+    reserve, total = minutes_of(steps, args, run)
+    plan = planning.plan_of(steps, args, manifest, total, run)
+    processes = measuring.proven(args, planning.measured(args, "gpus"))
+    done = False
+    while plan and not done:
+        # what planning, and a try that failed, took is gone
+        reserve, total = minutes_of(steps, args, run)
+        shutil.copy(run / "plan.json", args.out / "plan.json")
+        size, parts, why = plan["size"], plan.get("parts"), plan["why"]
+        say(f"   plan: {size}, {total / 60:.1f} minutes: {why}")
+        steps.tell(f"Size {size}, {total / 60:.1f} minutes of training over all calls: {why}.", "")
+        flags = ["--recipe", "recipe.toml", *planning.settings(args, size, manifest, parts, processes), "--max-minutes", f"{total / 60:.3f}"]
+        flags += ["--resume"] if begun else []
+        limit = steps.left - reserve
+        launch = measuring.launch(processes)
+        done = steps.run("train", *launch, "train", *flags, "--json", limit=limit, again=True, stops=True)
+        plan, begun = None if done else planning.smaller_parts(steps, run, plan), False
+    if done:
         export = steps.work / "work" / "export"
         shutil.rmtree(export, ignore_errors=True)
         if steps.run("export", "export", "work/run", "work/export", "--dtype", "bf16", again=True):
@@ -168,6 +89,15 @@ def train(steps, args, manifest):
     if isinstance(found, dict) and found:
         cells = {key: found[key] for key in ("steps", "tokens", "seconds", "loss", "best") if key in found}
         steps.tell("", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in cells.items()))
+
+
+def minutes_of(steps, args, run):
+    """(seconds kept for what comes before the first step, behind the last, and to export; seconds of training in all)."""
+    reserve = max(0.15 * steps.left, min(30, 0.4 * steps.left))
+    seconds = max(steps.left - 2 * reserve, 1)
+    if args.tiny:
+        seconds = min(seconds, 3)
+    return reserve, 60 * args.train_minutes if args.train_minutes else seconds + survivors.trained(run)
 
 
 def eval(steps, args, manifest):
@@ -193,11 +123,18 @@ def eval(steps, args, manifest):
         rest -= 1
     suites = ["--suite", "reconstruction,self-retrieval,edge-cases,robustness", "--out", args.out / "evaluation.json", "--json"]
     steps.run("suites", "eval", "work/run", *texts, *limit, *fast, *suites, share=1 / rest, again=True)
+    # both decode the vectors of texts, which end, and not random ones, which may not
+    texts_file = "held-out.txt" if manifest["held_out"] else "sample.txt"
+    encode = ["--encoder", "encoder", "--input", texts_file, "--output", "work/vectors.npy", "--device", args.device]
+    steps.run("vectors", "encode", *encode, share=1 / 4, again=True)
     most = json.loads((decoder / "decoder.json").read_text(encoding="utf-8"))["max_tokens"]
     count = ["--batch", "1,64,512", "--n", 32 if args.tiny else 512, "--max-tokens", min(32, most)]
+    count += ["--vectors", "work/vectors.npy"] if steps.ok("vectors") else []
     for step, flags in {"decode": [], "decode-graphs": ["--graphs"]}.items():
         command = ["bench", "decode", "work/run", *count, "--device", args.device, *flags, "--json"]
         steps.run(step, *command, share=1 / 2 if not flags else 1, again=True)
+    if args.peers:
+        transformers(steps, args)
     columns = ["n", "bleu", "exact_match", "token_f1", "cosine"]
     steps.tell(f"| | {' | '.join(columns)} | encodings | texts/s |", "|---" * (len(columns) + 3) + "|")
     for step in commands:
@@ -206,10 +143,23 @@ def eval(steps, args, manifest):
             cells = [f"{found[key]:.4g}" for key in columns]
             cost = found["settings"]
             steps.tell(f"| {step} | {' | '.join(cells)} | {cost['encodings']:.1f} | {cost['texts_per_s']:.1f} |")
-    for step in ("decode", "decode-graphs"):
+    for step in ("decode", "decode-graphs", "decode-transformers"):
         found = steps.found(step)
+        if "texts_per_s" in found and "batch" not in found:
+            steps.tell(f"- {step}, batch 64: {found['texts_per_s']:.1f} texts/s")
+            continue
         for speed in found.get("batches") or ([found] if found else []):
             steps.tell(f"- {step}, batch {speed['batch']}: {speed['texts_per_s']:.1f} texts/s")
+
+
+def transformers(steps, args):
+    """The peer reads the export, and the same vectors, in f32."""
+    export = steps.work / "work" / "export"
+    if not export.is_dir() or not steps.ok("vectors"):
+        steps.skip("decode-transformers", "there is no export, or there are no vectors")
+        return
+    program = [sys.executable, args.peers / "generate_hf.py"]
+    steps.run("decode-transformers", "work/export", "work/vectors.npy", "--batch", 64, program=program, again=True)
 
 
 def report(steps, args, manifest):
@@ -227,7 +177,7 @@ def report(steps, args, manifest):
 def summary(out, manifest):
     """All phases in one file."""
     parts = [f"# {manifest['recipe']}, {time.strftime('%Y-%m-%d', time.gmtime())}", ""]
-    for phase in ("doctor", "parity", "bench", "train", "eval", "report"):
+    for phase in PHASES:
         file = out / f"{phase}.md"
         if file.is_file():
             parts.append(file.read_text(encoding="utf-8"))

@@ -16,13 +16,15 @@ import time
 import traceback
 from pathlib import Path
 
+import measuring
 import payload
 import phases
+import planning
 import torch_home
-from steps import Steps, say
+from steps import Steps, has_hardware, say
 
 # of the time that is left, when a phase begins and those behind it are still to come
-SHARES = {"doctor": 1, "parity": 3, "bench": 8, "train": 20, "eval": 6, "report": 1}
+SHARES = {"doctor": 1, "parity": 3, "bench": 8, "gpus": 4, "train": 20, "eval": 6, "report": 1}
 
 
 def arguments():
@@ -30,7 +32,7 @@ def arguments():
         prog="run.sh",
         description="Looks this machine over, measures it, trains a decoder in the minutes there are and evaluates it.",
         epilog="phases: doctor (what is here), parity (does it compute what the other machine did), bench (speed of training "
-        "at 25 M to 1 B parameters, of encoding), train (pairs, then a decoder whose size suits the minutes), eval, report. "
+        "at 25 M to 1 B parameters, of encoding), gpus (training shared by 1, 2, 4, … of them), train (pairs, then a decoder whose size suits the minutes), eval, report. "
         "Without any, all of them. A second call with the same --out goes on.",
     )
     add = parser.add_argument
@@ -43,6 +45,9 @@ def arguments():
     add("--size", metavar="NAME", help="of the decoder: 25m, 60m, 100m, 300m, 1b, or recipe [default: what suits]")
     text = "the largest decoder that sees so many is chosen [default: 1]"
     add("--tokens-per-parameter", type=float, default=1.0, metavar="X", help=text)
+    add("--processes", type=int, metavar="N", help="GPUs to train on [default: all that are here]")
+    add("--peers", type=Path, metavar="DIR", help="programs that do the same with PyTorch, to be timed beside ours")
+    add("--peak-tflops", type=float, metavar="X", help="what MFU is measured against [default: the card's dense bf16]")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change the recipe (repeatable)")
     add("--again", action="store_true", help="also what is done")
     add("--tiny", action="store_true", help="shapes of seconds: to rehearse all of it on any machine")
@@ -52,11 +57,17 @@ def arguments():
 
 
 def check(args):
-    known = [*phases.SIZES, "recipe"]
+    known = [*measuring.SIZES, "recipe"]
     if wrong := [phase for phase in args.phases if phase not in SHARES]:
         fail(f"there is no phase {wrong[0]}", f"the phases: {', '.join(SHARES)}")
     if args.minutes <= 0:
         fail(f"--minutes {args.minutes:g} is no time", "give some: --minutes 15")
+    if args.processes is not None and args.processes < 1:
+        fail(f"--processes {args.processes} is nobody", "one or more")
+    if args.peers:
+        args.peers = args.peers.resolve()
+        if not args.peers.is_dir():
+            fail(f"--peers {args.peers}: there is no such folder", "the folder with train_torch.py and encode_st.py")
     if args.size and args.size not in known:
         fail(f"--size {args.size}", f"one of {', '.join(known)}")
 
@@ -86,11 +97,17 @@ def prepare(args, here):
         new = payload.unpack(here, manifest, work, shutil.disk_usage(work.parent).free)
     except (payload.Damaged, OSError, tarfile.TarError) as error:
         fail(str(error), "copy the bundle again, or give --work another place")
+    if (cuda := torch_home.cuda_of(torch)) and not cuda.startswith("13."):
+        say(f"   it is for CUDA {cuda}: several GPUs and CUDA graphs need one for CUDA 13")
     say(f"torch {manifest['torch']} in {torch} ({how}); bundle {'unpacked to' if new else 'is in'} {work}")
     environment = dict(os.environ)
     paths = [torch_home.libraries(torch), os.environ.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
     environment.setdefault("HF_HUB_OFFLINE", "1")
+    # batches of many shapes would cut the memory to pieces
+    environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    # f32 that is none would fail the parity
+    environment.pop("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", None)
     start = subprocess.run([work / "inverse-stella", "--version"], env=environment, capture_output=True, text=True)
     if start.returncode != 0:
         fail(f"the program does not start here: {start.stderr.strip()}", "its libraries are older than it needs")
@@ -110,6 +127,24 @@ def run_phase(phase, steps, args, manifest):
     finally:
         steps.finish()
         phases.summary(args.out, manifest)
+
+
+def require_device(args):
+    """A GPU that is there and of no use is an error before the minutes are gone; a machine without one computes itself."""
+    if args.device == "cpu":
+        return
+    doctor = planning.measured(args, "doctor")
+    checks = [check for step in doctor for check in step["found"].get("checks", [])]
+    devices = next((check for check in checks if check["name"] == "CUDA devices"), None)
+    if devices is None or devices.get("data", {}).get("count"):
+        return
+    if args.device == "auto" and not has_hardware():
+        say("   no GPU here: the CPU computes")
+        return
+    library = next((check for check in checks if check["name"] == "libtorch_cuda"), {})
+    said = "; ".join(check["found"] for check in (library, devices) if "found" in check)
+    fix = devices.get("fix") or library.get("fix") or "look at the driver"
+    fail(f"there is a GPU that libtorch cannot use: {said}", f"{fix}; or --device cpu")
 
 
 def interrupted(signal_number, frame):
@@ -140,6 +175,8 @@ def main():
             steps = Steps(phase, args, manifest, work, environment, seconds=max(left, 0) * share)
             say(f"== {phase}: {steps.seconds:.0f} s")
             run_phase(phase, steps, args, manifest)
+            if phase == "doctor":
+                require_device(args)
     except KeyboardInterrupt:
         print("told to end: what is done is kept, another call goes on", file=sys.stderr)
         sys.exit(130)

@@ -1,5 +1,7 @@
 """The steps of a phase: commands with an end in time, and what became of them."""
 
+import ctypes
+import functools
 import glob
 import json
 import os
@@ -24,7 +26,7 @@ class Steps:
         self.file = self.out / f"{phase}.json"
         # what was done otherwise, or somewhere else, does not count
         made = dict(bundle=[part["sha256"] for part in manifest["parts"]], tiny=args.tiny, device=args.device)
-        self.made = made | dict(machine=f"{platform.node()} {card()}")
+        self.made = args.made = made | dict(machine=f"{platform.node()} {card()}")
         self.done = self.earlier()
         self.lines = []
 
@@ -40,19 +42,19 @@ class Steps:
         return self.end - time.monotonic()
 
     def found(self, step):
-        """The last JSON value that a step printed; {} where there is none."""
+        """The last JSON object that a step printed; {} where there is none."""
         return last_json(self.folder / f"{step}.out")
 
     def ok(self, step):
         return self.done.get(step, {}).get("outcome") == "ok"
 
-    def run(self, step, *command, share=1.0, limit=None, again=False, stops=False):
-        """Runs a step of the bundle's program with `share` of the phase's time that is left, or up to `limit` seconds; True
-        where it went well. `stops` is for what saves and leaves with 0 when it is told to end."""
+    def run(self, step, *command, share=1.0, limit=None, again=False, stops=False, program=None):
+        """Runs a step of the bundle's program, or of another, with `share` of the phase's time that is left, or up to
+        `limit` seconds; True where it went well. `stops` is for what saves and leaves with 0 when it is told to end."""
         if self.ok(step) and not (again or self.args.again):
             return True
         limit = self.left * share if limit is None else min(limit, self.left)
-        command = [str(self.work / "inverse-stella"), *map(str, command)]
+        command = [*map(str, program or [self.work / "inverse-stella"]), *map(str, command)]
         if limit < 1:
             self.note(step, "no time was left", 0, command)
             return False
@@ -156,19 +158,36 @@ def say(line):
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
+@functools.cache
+def gpus():
+    """Names of the GPUs that a process here may use, by the driver (CUDA_VISIBLE_DEVICES is its to heed)."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+        count, name = ctypes.c_int(), ctypes.create_string_buffer(256)
+        if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(count)) != 0:
+            return []
+        names = []
+        for number in range(count.value):
+            device = ctypes.c_int()
+            good = cuda.cuDeviceGet(ctypes.byref(device), number) == 0 and cuda.cuDeviceGetName(name, 256, device) == 0
+            names.append(name.value.decode(errors="replace") if good else "?")
+        return names
+    except (OSError, AttributeError):
+        return []
+
+
+def has_hardware():
+    """Whether there is a GPU of NVIDIA's, whether or not it can be used."""
+    return bool(glob.glob("/proc/driver/nvidia/gpus/*") or glob.glob("/dev/nvidia[0-9]*"))
+
+
 def card():
     """The first GPU's name, "" without one."""
-    for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
-        try:
-            with open(path, encoding="utf-8") as file:
-                return next((line.split(":", 1)[1].strip() for line in file if line.startswith("Model:")), "")
-        except OSError:
-            pass
-    return ""
+    return next(iter(gpus()), "")
 
 
 def last_json(path):
-    """The last line of a file that is a JSON object or a list of them; {} where there is none."""
+    """The last line of a file that is a JSON object; {} where there is none."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -178,6 +197,6 @@ def last_json(path):
             value = json.loads(line)
         except ValueError:
             continue
-        if isinstance(value, (dict, list)):
+        if isinstance(value, dict):
             return value
     return {}

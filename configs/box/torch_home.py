@@ -43,16 +43,26 @@ def candidates(environment):
 def version_of(folder):
     """`2.11.0`, or None where the folder does not say."""
     for name, pattern in (
-        ("version.py", r"__version__ = ['\"]([0-9.]+)"),
-        ("build-version", r"([0-9.]+)"),
+        ("version.py", r"__version__ = ['\"]([0-9.]+(?:(?:a|b|rc|dev)[0-9]*)?)"),
+        ("build-version", r"([0-9.]+(?:(?:a|b|rc|dev)[0-9]*)?)"),
         ("include/torch/headeronly/version.h", r"TORCH_VERSION\s+\"?([0-9.]+)"),
     ):
         try:
             if found := re.search(pattern, (folder / name).read_text(encoding="utf-8", errors="replace")):
+                # 2.11.0a0 and 2.11.0rc1 are no 2.11.0
                 return found[1].rstrip(".")
         except OSError:
             pass
     return None
+
+
+def cuda_of(folder):
+    """The version of CUDA that a torch is for, None where it does not say."""
+    try:
+        found = re.search(r"cuda.*= ['\"]([0-9.]+)", (folder / "version.py").read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+    return found and found[1]
 
 
 def find(wanted, environment):

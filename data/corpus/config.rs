@@ -30,6 +30,9 @@ pub struct CorpusConfig {
     /// The `domain` of its pairs; absent: the name, for Rust documentation `documentation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
+    /// Whether the `domain` of a pair is its file's name up to the first dot: one corpus of many domains.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub file_domains: bool,
     /// The columns (keys, for JSON) that hold text, by name or by number counted from 0. For `arxiv`, absent means
     /// `abstract, title`; for `jsonl`, `json` and `parquet`, `text`; for `beir`, `trec` and `smart`, `title, text, query`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -49,9 +52,13 @@ pub struct CorpusConfig {
     /// Whether each text is cut into its sentences; absent: for Rust documentation only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sentences: Option<bool>,
-    /// The most documents to read.
+    /// The most documents to read, of all files together: the first ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// The share of the rows to read, from 0 to 1, spread over all files; which ones they are depends on the corpus's and
+    /// their file's names and their line alone. Of JSON arrays, whose elements may stand in one line, on their number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<f64>,
     /// Whether a malformed row is an error; else it is skipped and counted.
     #[serde(default, skip_serializing_if = "is_false")]
     pub strict: bool,
@@ -220,6 +227,7 @@ impl CorpusConfig {
             commit: None,
             format,
             domain: None,
+            file_domains: false,
             columns: Vec::new(),
             header: None,
             quotes: None,
@@ -227,6 +235,7 @@ impl CorpusConfig {
             paragraphs: false,
             sentences: None,
             limit: None,
+            share: None,
             strict: false,
             max_line_bytes: default_max_line_bytes(),
             max_file_bytes: default_max_file_bytes(),
@@ -301,6 +310,12 @@ impl CorpusConfig {
                 let reason = "source trees are not read from a hub";
                 return wrong("hub", format!("{hub:?}"), reason);
             }
+        }
+        if self.file_domains && self.domain.is_some() {
+            return wrong("file_domains", "true".into(), "`domain` says one for all files");
+        }
+        if let Some(share) = self.share.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
+            return wrong("share", share.to_string(), "a share lies above 0 and up to 1");
         }
         if self.max_line_bytes == 0 {
             return wrong("max_line_bytes", "0".into(), "no line fits into nothing");

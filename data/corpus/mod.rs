@@ -39,6 +39,7 @@ pub(crate) use ir::read_ir_texts;
 pub(crate) use json::strings_of;
 pub(crate) use paths::{Found, corpus_files};
 
+use crate::fraction::fraction;
 use crate::{Error, Result};
 
 /// A text with where it comes from.
@@ -127,6 +128,8 @@ pub struct Corpus {
     current: Option<(Arc<Path>, Rows)>,
     pending: VecDeque<Document>,
     report: RowReport,
+    /// Rows met in the file and those before it, taken or not.
+    met: u64,
     done: bool,
 }
 
@@ -155,6 +158,7 @@ pub fn open_corpus(config: &CorpusConfig) -> Result<Corpus> {
         pending: VecDeque::new(),
         report: RowReport::default(),
         done: false,
+        met: 0,
     })
 }
 
@@ -211,7 +215,11 @@ impl Corpus {
                 None => self.current = None,
                 Some(Ok(row)) => {
                     let file = file.clone();
-                    self.add(file, row);
+                    self.met += 1;
+                    let place = if self.config.format == Format::Json { self.met } else { row.line };
+                    if self.takes(&file, place) {
+                        self.add(file, row);
+                    }
                 }
                 Some(Err(Fault::Fatal(error))) => return Err(error),
                 Some(Err(Fault::Row { line, reason })) => {
@@ -235,10 +243,18 @@ impl Corpus {
         Ok(())
     }
 
+    /// Whether a row is of the share that is read.
+    fn takes(&self, file: &Path, place: u64) -> bool {
+        let Some(share) = self.config.share else { return true };
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        fraction(&blake3::hash(format!("{}/{file}:{place}", self.config.name).as_bytes())) < share
+    }
+
     /// Queues the documents of a row.
     fn add(&mut self, file: Arc<Path>, row: Row) {
         self.report.rows += 1;
         let group = self.group(&file, &row);
+        let domain = self.domain(&file);
         let before = self.pending.len();
         for text in row.texts {
             let texts = if self.config.splits_sentences() { sentences(&text) } else { vec![text] };
@@ -246,7 +262,7 @@ impl Corpus {
                 self.pending.push_back(Document {
                     text,
                     source: self.config.name.clone(),
-                    domain: self.config.domain().to_owned(),
+                    domain: domain.clone(),
                     group: group.clone(),
                     origin: Origin { file: file.clone(), line: row.line },
                 });
@@ -255,6 +271,14 @@ impl Corpus {
         if self.pending.len() == before {
             self.report.empty += 1;
         }
+    }
+
+    fn domain(&self, file: &Path) -> String {
+        if !self.config.file_domains {
+            return self.config.domain().to_owned();
+        }
+        let file = file.file_name().unwrap_or_default().to_string_lossy();
+        file.split('.').find(|part| !part.is_empty()).unwrap_or(self.config.domain()).to_owned()
     }
 
     /// Groups are named by the corpus and the file's own name, which do not change with the folder they lie in.

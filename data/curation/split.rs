@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::duplicates::normal_form;
 use crate::corpus::Document;
+use crate::fraction::fraction;
 use crate::{Error, Result};
 
 /// A part of a pair set.
@@ -94,10 +95,7 @@ pub fn split_of(key: &str, config: &SplitConfig) -> Split {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&config.seed.to_le_bytes());
     hasher.update(key.as_bytes());
-    let hash = hasher.finalize();
-    let number = hash.as_bytes()[..8].iter().fold(0u64, |number, &byte| number << 8 | u64::from(byte));
-    // 53 bits: as many as a float holds exactly
-    let at = (number >> 11) as f64 / (1u64 << 53) as f64;
+    let at = fraction(&hasher.finalize());
     if at < config.dev {
         Split::Dev
     } else if at < config.dev + config.test {

@@ -20,10 +20,6 @@ use super::shard_writer::{ShardWriter, shard_file};
 use crate::curation::{Drops, Filter};
 use crate::{Error, Result};
 
-/// Documents given to the encoder at once. Each shard is cut at the same places however often the build was interrupted,
-/// because the composition of a batch may change the last bits of a vector.
-const ENCODE_ROWS: usize = 1024;
-
 /// Documents dropped because another one says the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Duplicates {
@@ -178,7 +174,10 @@ fn encode_shard(
     tell: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<EncodedShard> {
     let (mut shard, mut counts) = (ShardWriter::new(space, storage)?, Counts::default());
-    for chunk in documents.chunks(ENCODE_ROWS) {
+    // each shard is cut at the same places however often the build was interrupted, because the composition of a batch may
+    // change the last bits of a vector
+    let together = encoders.iter().map(|encoder| encoder.texts_together()).max().unwrap_or(1).max(1);
+    for chunk in documents.chunks(together) {
         encode_chunk((encoders, space), chunk, &mut shard, &mut counts)?;
         tell(chunk.len())?;
     }

@@ -58,6 +58,39 @@ fn text_is_a_line_or_a_paragraph() {
 }
 
 #[test]
+fn a_share_is_spread_over_the_files_and_their_names_are_domains() {
+    let fixture = Fixture::new();
+    for domain in ["birds", "bees"] {
+        let lines: String = (0..2000).map(|line| format!("{domain} {line}\n")).collect();
+        fixture.write(&format!("{domain}.of.a.kind.txt"), lines);
+    }
+    let mut config = CorpusConfig::new("t", fixture.path().join("*.txt"), Format::Text);
+    config.file_domains = true;
+    assert_eq!(read(&config).0.len(), 4000);
+    config.share = Some(0.1);
+    let (tenth, report) = read(&config);
+    for domain in ["birds", "bees"] {
+        let found = tenth.iter().filter(|document| document.domain == domain).count();
+        assert!((140..260).contains(&found), "{found} of 2000 {domain}");
+    }
+    assert_eq!(report.rows, tenth.len() as u64);
+    // what a smaller share has, a larger one has too
+    config.share = Some(0.2);
+    let (fifth, _) = read(&config);
+    assert!(tenth.iter().all(|document| fifth.contains(document)) && fifth.len() > tenth.len());
+    let array: Vec<String> = (0..1000).map(|number| format!("{{\"text\": \"text {number}\"}}")).collect();
+    let one_line = fixture.write("a.json", format!("[{}]", array.join(",")));
+    let json = CorpusConfig { share: Some(0.1), ..CorpusConfig::new("t", &one_line, Format::Json) };
+    let found = read(&json).0.len();
+    assert!((60..140).contains(&found), "{found} of 1000 on one line");
+    for share in [0.0, 1.1, f64::NAN] {
+        config.share = Some(share);
+        let error = open_corpus(&config).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("corpus.t.share"), "{error}");
+    }
+}
+
+#[test]
 fn malformed_rows_are_named_and_counted_or_fatal() {
     let fixture = Fixture::new();
     let mut content = b"s\tgood one\nno tab\ns\tbad \xff\ns\t".to_vec();

@@ -116,6 +116,15 @@ impl Metric {
         }
     }
 
+    /// The same as a sign behind its name.
+    pub fn arrow(self) -> &'static str {
+        match self.better() {
+            Better::Higher => "↑",
+            Better::Lower => "↓",
+            Better::NearerOne => "→1",
+        }
+    }
+
     /// Columns of the metric's sufficient statistics.
     const fn columns(self) -> usize {
         match self {

@@ -18,7 +18,8 @@ pub fn model_index(name: &str, evaluation: &Evaluation) -> Value {
         let metric = |(name, value): &(String, f64)| json!({ "type": name, "value": value, "name": name });
         result(&task.dataset, task.kind, task.metrics.iter().map(metric).collect())
     });
-    json!([{ "name": name, "results": all.collect::<Vec<_>>() }])
+    let trial = if evaluation.trial { " (a trial: not all texts)" } else { "" };
+    json!([{ "name": format!("{name}{trial}"), "results": all.collect::<Vec<_>>() }])
 }
 
 /// The entries of `.eval_results/*.yaml` (huggingface.co/docs/hub/eval-results): one main score a task.
@@ -51,7 +52,7 @@ fn tasks(evaluation: &Evaluation) -> Vec<Task> {
         let metrics = main.into_iter().filter_map(metric).collect();
         tasks.push(Task {
             kind: "reconstruction",
-            dataset: "held-out texts".into(),
+            dataset: "texts given".into(),
             n: result.summary.n,
             metrics,
         });

@@ -14,10 +14,10 @@ pub fn headline(evaluation: &Evaluation) -> Vec<String> {
             format!(", and what comes back has a cosine of {cosine:.2} to what went in")
         });
         sentences.push(format!(
-            "Of {} texts, {} come back word for word; {} of the words come back{cosine}.",
+            "Of {} texts, {} come back word for word; the F1 of the words is {:.2}{cosine}.",
             scores.n,
             percent(scores.exact_match),
-            percent(scores.token_f1),
+            scores.token_f1,
         ));
     }
     if let Some(found) = &evaluation.self_retrieval
@@ -51,22 +51,43 @@ pub fn headline(evaluation: &Evaluation) -> Vec<String> {
     sentences
 }
 
-fn weakness(evaluation: &Evaluation) -> Option<String> {
-    let mut weak = Vec::new();
-    if let Some(domain) = evaluation.domains.first()
+fn weakness(evaluation: &Evaluation) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if let [domain, _, ..] = evaluation.domains.as_slice()
         && let Some(cosine) = domain.scores.cosine
     {
-        weak.push(format!("the domain {} (cosine {cosine:.2})", domain.name));
+        let count = evaluation.domains.len();
+        sentences.push(format!("Of {count} domains {} is the weakest (cosine {cosine:.2}).", domain.name));
     }
+    let mut weak = Vec::new();
     let edge = evaluation.edge_cases.iter().flat_map(|found| &found.categories);
     for category in edge.filter(|category| category.passed.value.is_some_and(|passed| passed < WEAK)).take(3)
     {
         let passed = category.passed.value.unwrap_or(0.0);
         weak.push(format!("{} ({} right)", category.category, percent(passed)));
     }
-    (!weak.is_empty()).then(|| format!("It fails most in {}.", weak.join(", ")))
+    if !weak.is_empty() {
+        sentences.push(format!("It fails most in {}.", weak.join(", ")));
+    }
+    sentences
 }
 
+/// A share in percent; what is not all does not become all by rounding.
 fn percent(share: f64) -> String {
-    format!("{:.0} %", 100.0 * share)
+    let percent = 100.0 * share;
+    match percent {
+        99.0..100.0 => format!("{:.1} %", percent.min(99.9)),
+        _ => format!("{percent:.0} %"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearly_all_is_not_all() {
+        let found = [0.0, 0.126, 0.994, 0.9999, 1.0, 1.02].map(percent);
+        assert_eq!(found, ["0 %", "13 %", "99.4 %", "99.9 %", "100 %", "102 %"]);
+    }
 }

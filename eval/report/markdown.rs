@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Subject, by_name, compared, headline};
+use super::{Subject, by_name, caveat, compared, headline};
 use crate::metrics::Metric;
 use crate::suites::Scored;
 
@@ -11,10 +11,13 @@ pub fn markdown(subjects: &[Subject]) -> String {
     let mut text = String::from("# Evaluation\n");
     for subject in subjects {
         let trial = if subject.evaluation.trial { " (a trial: a limit left texts out)" } else { "" };
-        let sentences = headline(&subject.evaluation).join(" ");
-        let _ = write!(text, "\n**{}**{trial}. {sentences}\n", cell(&subject.name));
+        let sentences = markdown_cell(&headline(&subject.evaluation).join(" "));
+        let _ = write!(text, "\n**{}**{trial}. {sentences}\n", markdown_cell(&subject.name));
     }
-    let names: Vec<String> = subjects.iter().map(|subject| cell(&subject.name)).collect();
+    if let Some(caveat) = caveat(subjects) {
+        let _ = write!(text, "\n{caveat}\n");
+    }
+    let names: Vec<String> = subjects.iter().map(|subject| markdown_cell(&subject.name)).collect();
     let mut table = |title: &str, rows: Vec<(String, Vec<String>)>| {
         if rows.iter().all(|(_, cells)| cells.iter().all(String::is_empty)) {
             return;
@@ -26,7 +29,7 @@ pub fn markdown(subjects: &[Subject]) -> String {
             "---|".repeat(names.len())
         );
         for (name, cells) in rows {
-            let _ = writeln!(text, "| {} | {} |", cell(&name), cells.join(" | "));
+            let _ = writeln!(text, "| {} | {} |", markdown_cell(&name), cells.join(" | "));
         }
     };
     table("Reconstruction", reconstruction(subjects));
@@ -71,7 +74,7 @@ fn reconstruction(subjects: &[Subject]) -> Vec<(String, Vec<String>)> {
             let interval = result.summary.interval(metric);
             scored(Scored { value: Some(value), interval })
         });
-        (metric.name().replace('_', " "), cells.collect())
+        (format!("{} {}", metric.name().replace('_', " "), metric.arrow()), cells.collect())
     };
     let mut rows: Vec<(String, Vec<String>)> = Metric::ALL.into_iter().map(of).collect();
     let cost = |subject: &Subject| match &subject.evaluation.reconstruction {
@@ -96,12 +99,13 @@ fn significance(subjects: &[Subject]) -> String {
         let _ = write!(
             text,
             "\n## {} against {}\n\n| | difference | 95 % interval | p |\n|---|---|---|---|\n",
-            cell(&subject.name),
-            subjects.first().map_or(String::new(), |first| cell(&first.name))
+            markdown_cell(&subject.name),
+            subjects.first().map_or(String::new(), |first| markdown_cell(&first.name))
         );
         for of in differences {
             let [low, high] = of.interval;
-            let name = of.metric.replace('_', " ");
+            let arrow = if of.lower_is_better { "↓" } else { "↑" };
+            let name = format!("{} {arrow}", of.metric.replace('_', " "));
             let _ =
                 writeln!(text, "| {name} | {:+.3} | {low:+.3} to {high:+.3} | {:.3} |", of.difference, of.p);
         }
@@ -126,7 +130,18 @@ fn number(value: f64) -> String {
     if value.abs() >= 10.0 { format!("{value:.1}") } else { format!("{value:.3}") }
 }
 
-/// Text in a cell of a table.
-fn cell(text: &str) -> String {
-    text.replace('|', "\\|").replace(['\n', '\r'], " ")
+/// Any text as a cell of a Markdown table shows it: neither Markdown nor HTML.
+pub fn markdown_cell(text: &str) -> String {
+    let mut cell = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => cell.push_str("&amp;"),
+            '<' => cell.push_str("&lt;"),
+            '>' => cell.push_str("&gt;"),
+            '\n' | '\r' => cell.push(' '),
+            '\\' | '|' | '`' | '*' | '_' | '[' | ']' | '$' => cell.extend(['\\', c]),
+            other => cell.push(other),
+        }
+    }
+    cell
 }

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 pub use card::{eval_results, model_index};
 pub use headline::headline;
-pub use markdown::markdown;
+pub use markdown::{markdown, markdown_cell};
 pub use page::html;
 
-use crate::metrics::Statistics;
+use crate::metrics::{Metric, Statistics};
 use crate::significance::{Difference, differences};
 use crate::suites::Evaluation;
 
@@ -71,7 +71,39 @@ fn by_name<T>(
     rows
 }
 
-/// The differences of each subject from the first, where both were judged by the same texts; empty for the first.
+/// Whether the vectors of two subjects can be compared: of one space, under one prompt.
+fn same_space(a: &Subject, b: &Subject) -> bool {
+    let of = |subject: &Subject| (subject.evaluation.space.id(), subject.evaluation.prompt.clone());
+    of(a) == of(b)
+}
+
+/// What a reader must know before comparing the subjects; nothing where there is nothing.
+fn caveat(subjects: &[Subject]) -> Option<String> {
+    let first = subjects.first()?;
+    let mut said = Vec::new();
+    if subjects.iter().any(|subject| !same_space(first, subject)) {
+        said.push(
+            "The decoders read vectors of different spaces or prompts: their cosines cannot be compared.",
+        );
+    }
+    let texts = |subject: &Subject| subject.evaluation.reconstruction.as_ref().map(|found| found.summary.n);
+    let compared = compared(subjects);
+    if subjects
+        .iter()
+        .zip(&compared)
+        .skip(1)
+        .any(|(subject, found)| texts(subject).is_some() && found.is_empty())
+    {
+        said.push(
+            "Where no significance is told, the texts differ, or a result holds no rows: \
+             `eval --suite reconstruction` keeps them.",
+        );
+    }
+    (!said.is_empty()).then(|| said.join(" "))
+}
+
+/// The differences of each subject from the first, where both were judged by the same texts; empty for the first. Cosines
+/// are left out where they are of different spaces.
 pub fn compared(subjects: &[Subject]) -> Vec<Vec<Difference>> {
     let statistics = |subject: &Subject| -> Option<Statistics> {
         let rows = &subject.evaluation.rows;
@@ -87,7 +119,9 @@ pub fn compared(subjects: &[Subject]) -> Vec<Vec<Difference>> {
     let (of_first, texts) = (statistics(first), references(first));
     let compare = |(number, subject): (usize, &Subject)| match (&of_first, statistics(subject)) {
         (Some(a), Some(b)) if number > 0 && references(subject) == texts => {
-            differences(a, &b, &first.evaluation.bootstrap)
+            let mut found = differences(a, &b, &first.evaluation.bootstrap);
+            found.retain(|of| of.metric != Metric::Cosine.name() || same_space(first, subject));
+            found
         }
         _ => Vec::new(),
     };

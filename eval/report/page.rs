@@ -7,9 +7,9 @@ use serde::Serialize;
 use super::diff::{Piece, pieces};
 use super::markdown::{plain, scored};
 use super::plots::{self, Figure};
-use super::{Subject, compared, headline};
+use super::{Subject, caveat, compared, headline};
 use crate::metrics::Metric;
-use crate::result::Row;
+use crate::result::{RoundTrip, Row};
 use crate::suites::Scored;
 use crate::{Error, Result};
 
@@ -88,6 +88,7 @@ pub fn html(title: &str, subjects: &[Subject]) -> Result<String> {
         figures => value(figures),
         samples => value(samples),
         several => subjects.len() > 1,
+        caveat => caveat(subjects),
     })?;
     Ok(page)
 }
@@ -137,6 +138,7 @@ fn tables(subjects: &[Subject]) -> Vec<TableOf> {
         sts(subjects),
         retrieval(subjects),
         domains(subjects),
+        robustness(subjects),
         significance(subjects),
     ];
     all.into_iter().filter(|table| !table.rows.is_empty()).collect()
@@ -151,13 +153,32 @@ fn reconstruction(subjects: &[Subject]) -> TableOf {
             let found = result.map(|result| (result.summary.get(metric), result.summary.interval(metric)));
             found.map_or(String::new(), |(value, interval)| scored(Scored { value, interval }))
         });
-        std::iter::once(metric.name().replace('_', " ")).chain(cells).collect()
+        std::iter::once(format!("{} {}", metric.name().replace('_', " "), metric.arrow()))
+            .chain(cells)
+            .collect()
     };
+    let cost = |name: &str, of: fn(&RoundTrip) -> f64| -> Vec<String> {
+        let cells = subjects.iter().map(|subject| {
+            subject
+                .evaluation
+                .reconstruction
+                .as_ref()
+                .map_or(String::new(), |found| format!("{:.1}", of(found)))
+        });
+        std::iter::once(name.to_owned()).chain(cells).collect()
+    };
+    let costs = [
+        cost("re-encodings a text", |found| found.settings.encodings),
+        cost("texts a second", |found| found.settings.texts_per_s),
+        cost("texts", |found| found.summary.n as f64),
+    ];
     TableOf {
         title: "Do the words come back?",
-        note: "BLEU, sentence BLEU and chrF go to 100, the others to 1; with 95 % bootstrap intervals.",
+        note: "BLEU, sentence BLEU and chrF go to 100, the others to 1. An arrow says what is better: CER is an error, best at \
+               0, and may exceed 1; the length ratio is best at 1. With 95 % bootstrap intervals. Recalls of facts are of \
+               the texts that have such facts, which may be few.",
         head: head.collect(),
-        rows: if known { Metric::ALL.into_iter().map(row).collect() } else { Vec::new() },
+        rows: if known { Metric::ALL.into_iter().map(row).chain(costs).collect() } else { Vec::new() },
     }
 }
 
@@ -168,12 +189,15 @@ fn head(columns: &[&str]) -> Vec<String> {
 fn sts(subjects: &[Subject]) -> TableOf {
     let rows = subjects.iter().flat_map(|subject| {
         subject.evaluation.sts.iter().flat_map(move |set| {
-            let judged = set.judge.iter().map(|scores| ("second encoder", scores));
-            std::iter::once(("own encoder", &set.scores)).chain(judged).map(move |(judge, scores)| {
+            let space = subject.evaluation.judge.as_ref();
+            let other = space.map_or("another encoder".to_owned(), |space| space.encoder.clone());
+            let judged = set.judge.iter().map(move |scores| (other.clone(), scores));
+            let own = std::iter::once(("its own encoder".to_owned(), &set.scores));
+            own.chain(judged).map(move |(judge, scores)| {
                 vec![
                     subject.name.clone(),
                     set.name.clone(),
-                    judge.to_owned(),
+                    judge,
                     set.n.to_string(),
                     plain(scores.originals.spearman),
                     scored(scores.both.spearman),
@@ -263,13 +287,32 @@ fn domains(subjects: &[Subject]) -> TableOf {
     }
 }
 
+fn robustness(subjects: &[Subject]) -> TableOf {
+    let rows = subjects.iter().flat_map(|subject| {
+        subject.evaluation.robustness.iter().map(move |found| {
+            let numbers = [found.cosine, found.cosine_to_changed, found.bleu, found.token_f1].map(scored);
+            [subject.name.clone(), found.perturbation.to_string(), format!("{:.3}", found.kept)]
+                .into_iter()
+                .chain(numbers)
+                .collect()
+        })
+    });
+    TableOf {
+        title: "What of vectors that were changed?",
+        note: "Noise, coarser storage, and steps towards another text; the cosine kept is that of the changed vector to the \
+               text's own, to which, and to the changed one, what came back is compared.",
+        head: head(&["decoder", "change", "cosine kept", "cosine", "to the changed", "BLEU", "token F1"]),
+        rows: rows.collect(),
+    }
+}
+
 fn significance(subjects: &[Subject]) -> TableOf {
     let rows = subjects.iter().zip(compared(subjects)).flat_map(|(subject, differences)| {
         let row = move |of: crate::significance::Difference| {
             let [low, high] = of.interval;
             vec![
                 subject.name.clone(),
-                of.metric.replace('_', " "),
+                format!("{} {}", of.metric.replace('_', " "), if of.lower_is_better { "↓" } else { "↑" }),
                 format!("{:+.3}", of.difference),
                 format!("{low:+.3} to {high:+.3}"),
                 format!("{:.3}", of.p),
@@ -279,7 +322,8 @@ fn significance(subjects: &[Subject]) -> TableOf {
     });
     TableOf {
         title: "Is the difference more than chance?",
-        note: "Against the first decoder on the same texts, by paired bootstrap resampling; p is two-sided.",
+        note: "Against the first decoder on the same texts, by paired bootstrap resampling; p is two-sided. Below 0 is better \
+               where the arrow points down.",
         head: head(&["decoder", "metric", "difference", "95 % interval", "p"]),
         rows: rows.collect(),
     }

@@ -3,8 +3,9 @@
 use super::svg::{Axis, BarRow, Bars, Plot, histogram};
 use super::{Subject, by_name};
 use crate::metrics::Metric;
-use crate::result::Scores;
+use crate::result::{Bucket, Scores};
 use crate::suites::robustness::Perturbation;
+use crate::suites::sts::evenly;
 
 /// A plot with the sentence below it.
 #[derive(Debug, serde::Serialize)]
@@ -86,7 +87,11 @@ const COSINE: &str = "cosine of what came back to what went in";
 pub(super) fn lengths(subjects: &[Subject]) -> Option<Figure> {
     let of = |subject: &Subject| -> Vec<(String, Bar)> {
         let buckets = subject.evaluation.reconstruction.iter().flat_map(|result| &result.buckets.length);
-        buckets.filter_map(|of| Some((format!("{} tokens", of.name), cosine_of(&of.scores)?))).collect()
+        let name = |of: &Bucket| match subjects {
+            [_] => format!("{} tokens (n = {})", of.name, of.scores.n),
+            _ => format!("{} tokens", of.name),
+        };
+        buckets.filter_map(|of| Some((name(of), cosine_of(&of.scores)?))).collect()
     };
     let caption = "Longer texts hold more than one vector tells; bars with 95 % intervals.";
     bars("Cosine by length", COSINE, caption, subjects, of)
@@ -111,15 +116,21 @@ pub(super) fn cosines(subjects: &[Subject]) -> Option<Figure> {
     Some(figure(plot.svg(), "How near what came back lies to what went in, text by text."))
 }
 
+/// Points of a plot at most.
+const DOTS: usize = 1500;
+
 /// Cosines of STS pairs before and after, a plot a set.
 pub(super) fn sts(subjects: &[Subject]) -> Vec<Figure> {
     let Some(first) = subjects.first() else { return Vec::new() };
+    let whose = if subjects.len() > 1 { format!(", {}", first.name) } else { String::new() };
     let plot = |set: &crate::suites::sts::StsResult| {
+        let some =
+            if set.pairs.len() > DOTS { format!(", {DOTS} of {}", set.pairs.len()) } else { String::new() };
         let axis = |label: &str| {
             let all = set.pairs.iter().flat_map(|pair| [pair[1], pair[2]]);
             Axis::around(label, all, false)
         };
-        let points = set.pairs.iter().take(1500).map(|pair| (pair[1], pair[2])).collect();
+        let points = evenly(&set.pairs, DOTS).map(|pair| (pair[1], pair[2])).collect();
         let (low, high) = axis("").range;
         let plot =
             Plot::new(&set.name, axis("cosine of the pair, originals"), axis("cosine, both read back"))
@@ -127,7 +138,10 @@ pub(super) fn sts(subjects: &[Subject]) -> Vec<Figure> {
                 .line("as before", vec![(low, low), (high, high)]);
         figure(
             plot.svg(),
-            &format!("{}: a point is a pair of sentences; on the line nothing changed.", set.name),
+            &format!(
+                "{}{whose}: a point is a pair of sentences{some}; on the line nothing changed.",
+                set.name
+            ),
         )
     };
     first.evaluation.sts.iter().map(plot).collect()
@@ -178,8 +192,17 @@ pub(super) fn noise(subjects: &[Subject]) -> Option<Figure> {
     Some(figure(plot.svg(), "What comes back of vectors that are not quite those of the texts."))
 }
 
-/// Quality against re-encodings, where subjects differ in them.
+/// Quality against re-encodings, where one decoder was judged by the same number of texts with several of them.
 pub(super) fn budgets(subjects: &[Subject]) -> Option<Figure> {
+    let decoder = |subject: &Subject| {
+        let found = &subject.evaluation;
+        let texts = found.reconstruction.as_ref().map(|result| result.summary.n);
+        (found.decoder.path.clone(), found.decoder.step, texts)
+    };
+    let first = decoder(subjects.first()?);
+    if subjects.iter().any(|subject| decoder(subject) != first) {
+        return None;
+    }
     let of = |subject: &Subject| {
         let result = subject.evaluation.reconstruction.as_ref()?;
         Some((result.settings.encodings + 1.0, result.summary.cosine?))

@@ -223,11 +223,21 @@ fn dot(svg: &mut String, class: &str, x: f64, y: f64, radius: f64) {
     let _ = write!(svg, r#"<circle class="dot {class}" cx="{x:.1}" cy="{y:.1}" r="{radius}"/>"#);
 }
 
-/// The names of several series, above the plot; one needs none.
+/// The names of several series, above the plot, cut where they would not fit beside each other; one needs none.
 fn legend(svg: &mut String, names: &[&str]) {
     if names.len() < 2 {
         return;
     }
+    let room = (WIDTH - LEFT) / names.len() as f64;
+    let letters = (((room - 34.0) / LETTER).floor().max(3.0)) as usize;
+    let short = |name: &&str| match name.chars().count() > letters {
+        true => name.chars().take(letters - 1).chain(['…']).collect::<String>(),
+        false => (*name).to_owned(),
+    };
+    let whole: f64 = names.iter().map(|name| 34.0 + name.chars().count() as f64 * LETTER).sum();
+    let fits = whole <= WIDTH - LEFT;
+    let names: Vec<String> =
+        names.iter().map(|name| if fits { (*name).to_owned() } else { short(name) }).collect();
     let mut x = LEFT;
     for (number, name) in names.iter().enumerate() {
         let class = format!("s{}", number % COLOURS);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use models::Space;
+use models::generate::GenerateOptions;
+use models::{SearchOptions, Space};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,23 @@ pub struct Evaluation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "serde_json::Value")]
     pub judge: Option<Space>,
+    /// Name of the prompt that texts were encoded under; empty in results that do not say it.
+    #[serde(default)]
+    pub prompt: String,
+    /// Name of that of queries, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_prompt: Option<String>,
+    /// Data type that the encoders computed in; empty in results that do not say it.
+    #[serde(default)]
+    pub encoder_dtype: String,
+    /// How the decoder chose tokens and what it was told; none in results that do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "serde_json::Value")]
+    pub generate: Option<GenerateOptions>,
+    /// How texts were searched for by encoding candidates again; none for one guess a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "serde_json::Value")]
+    pub search: Option<SearchOptions>,
     /// How texts were decoded, in a few words.
     pub strategy: String,
     /// Data type of the decoder's weights.
@@ -93,6 +111,11 @@ impl Evaluation {
             decoder,
             space,
             judge: None,
+            prompt: String::new(),
+            query_prompt: None,
+            encoder_dtype: String::new(),
+            generate: None,
+            search: None,
             strategy: String::new(),
             dtype: String::new(),
             bootstrap,
@@ -138,6 +161,9 @@ impl From<RoundTrip> for Evaluation {
         Self {
             trial: settings.trial,
             limit: settings.limit,
+            prompt: settings.prompt,
+            generate: Some(settings.generate),
+            search: settings.search,
             strategy: settings.strategy,
             dtype: settings.dtype,
             tasks: vec![reconstruction_task(&result)],

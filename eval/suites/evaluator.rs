@@ -1,11 +1,12 @@
 //! Runs suites, one task after the other.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
 use data::corpus::{CorpusConfig, IrOptions, open_corpus};
-use models::Embed;
 use models::generate::GenerateOptions;
+use models::{Embed, SearchOptions};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use torch_ext::World;
@@ -19,7 +20,7 @@ use super::retrieval::{RetrievalTask, retrieval};
 use super::robustness::robustness;
 use super::self_retrieval::self_retrieval;
 use super::sts::{StsTask, sts};
-use super::task::TaskRecord;
+use super::task::{TaskRecord, digest_of};
 use crate::bootstrap::Bootstrap;
 use crate::round_trip::{Progress, RoundTripOptions, round_trip, strategy_of, versions};
 use crate::{Error, Result};
@@ -81,10 +82,12 @@ pub struct Evaluator<'a> {
     pub config: &'a SuitesConfig,
     /// Texts of the suites that need some of their own: reconstruction, self-retrieval and robustness.
     pub texts: &'a [String],
+    /// Their domains, where they have any.
+    pub domains: Option<&'a [String]>,
     /// Limit, samples, resamples, seed.
     pub options: &'a RoundTripOptions,
-    /// What else changes results, such as the encoder's data type.
-    pub setup: &'a str,
+    /// Data type that the encoders compute in.
+    pub encoder_dtype: &'a str,
     /// The processes that take part.
     pub world: &'a World,
 }
@@ -126,7 +129,8 @@ impl Evaluator<'_> {
                 require(!self.texts.is_empty(), "the reconstruction suite: no --texts")?;
                 let ((result, rows), seconds) = timed(kept, "reconstruction", || {
                     let Traveller { inverter, encoder, .. } = self.traveller;
-                    let mut result = round_trip(inverter, encoder, self.texts, None, self.options, progress)?;
+                    let mut result =
+                        round_trip(inverter, encoder, self.texts, self.domains, self.options, progress)?;
                     let rows = std::mem::take(&mut result.rows);
                     Ok((result, rows))
                 })?;
@@ -140,14 +144,16 @@ impl Evaluator<'_> {
             Suite::SelfRetrieval => {
                 require(!self.texts.is_empty(), "the self-retrieval suite: no --texts")?;
                 found.trial |= self.texts.len() > self.limit();
+                let texts = distinct(limited(usize::MAX));
                 let (result, seconds) = timed(kept, suite.name(), || {
-                    self_retrieval(&self.traveller.travel(limited(usize::MAX), progress)?, bootstrap)
+                    self_retrieval(&self.traveller.travel(&texts, progress)?, bootstrap)
                 })?;
                 let task = TaskRecord::new(suite, suite.name(), "top_1", result.top_1, result.n);
-                found.tasks.push(task.measured_on(&limited(usize::MAX), seconds)?);
+                found.tasks.push(task.measured_on(&texts, seconds)?);
                 found.self_retrieval = Some(result);
             }
             Suite::Sts => {
+                found.judge = self.judge.map(|judge| judge.space().clone());
                 require(!self.config.sts.is_empty(), "the STS suite: no [[sts]] in the configuration")?;
                 for entry in &self.config.sts {
                     let task = StsTask::read(&entry.name, &entry.path)?;
@@ -220,15 +226,17 @@ impl Evaluator<'_> {
         require(!self.config.domain.is_empty(), "the domains suite: no [[domain]] in the configuration")?;
         for corpus in &self.config.domain {
             let name = corpus.domain.clone().unwrap_or_else(|| corpus.name.clone());
-            let limit = self.config.domain_texts.0.min(self.limit());
-            found.trial |= limit < self.config.domain_texts.0;
-            let texts = texts_of(corpus, limit)?;
+            // one more than there may be tells whether the limit leaves something out
+            let wanted = self.config.domain_texts.0.min(self.limit().saturating_add(1));
+            let mut texts = texts_of(corpus, wanted)?;
+            found.trial |= texts.len() > self.limit();
+            texts.truncate(self.limit());
             let run = || -> Result<DomainResult> {
                 let Traveller { inverter, encoder, .. } = self.traveller;
                 let found = round_trip(inverter, encoder, &texts, None, self.options, progress)?;
                 Ok(DomainResult { name: name.clone(), scores: found.summary, samples: found.samples })
             };
-            let (result, seconds) = timed(kept, &format!("domain {name}"), run)?;
+            let (result, seconds) = timed(kept, &format!("domain {name} {}", digest_of(&texts)?), run)?;
             found.tasks.push(main_score(Suite::Domains, &name, &result.scores).measured_on(&texts, seconds)?);
             found.domains.push(result);
         }
@@ -242,13 +250,17 @@ impl Evaluator<'_> {
     }
 
     fn empty(&self) -> Evaluation {
-        let Traveller { inverter, generate, .. } = self.traveller;
+        let Traveller { inverter, encoder, generate } = self.traveller;
         let (resamples, seed) = (self.options.bootstrap, self.options.seed);
         let bootstrap = Bootstrap { resamples, seed, ..Bootstrap::default() };
         let nothing = Evaluation::nothing(inverter.record(), inverter.space().clone(), bootstrap);
         Evaluation {
             limit: self.options.limit,
-            judge: self.judge.map(|judge| judge.space().clone()),
+            prompt: encoder.space().prompt.name.clone(),
+            query_prompt: self.queries.as_ref().map(|way| way.encoder.space().prompt.name.clone()),
+            encoder_dtype: self.encoder_dtype.to_owned(),
+            generate: Some(generate.clone()),
+            search: inverter.search().cloned(),
             strategy: strategy_of(inverter, generate),
             dtype: inverter.dtype(),
             versions: versions(),
@@ -261,20 +273,30 @@ impl Evaluator<'_> {
         let of = |encoder: &dyn Embed| encoder.space().clone();
         let Traveller { inverter, encoder, generate } = &self.traveller;
         // how many vectors go together changes nothing
-        let generate = GenerateOptions { batch: 0, ..(*generate).clone() };
+        let batchless = |generate: &GenerateOptions| GenerateOptions { batch: 0, ..generate.clone() };
+        let search = inverter
+            .search()
+            .map(|search| SearchOptions { generate: batchless(&search.generate), ..search.clone() });
+        let generate = batchless(generate);
         let sts = self.config.sts.iter().map(|entry| stamp(&entry.path));
         let retrieval = self.config.retrieval.iter().map(|entry| stamp(&entry.path));
         let parts = serde_json::to_vec(&(
-            (
-                inverter.record(),
-                stamp(&inverter.record().path),
-                inverter.dtype(),
-                inverter.search(),
-                generate,
-            ),
+            (inverter.record(), stamp(&inverter.record().path), inverter.dtype(), search, generate),
             (of(*encoder), self.queries.as_ref().map(|way| of(way.encoder)), self.judge.map(of)),
-            (self.options.limit, self.options.samples, self.options.bootstrap, self.options.seed, self.setup),
-            (self.config, sts.chain(retrieval).collect::<Vec<_>>(), self.texts, versions(), EdgeCase::all()?),
+            (
+                self.options.limit,
+                self.options.samples,
+                self.options.bootstrap,
+                self.options.seed,
+                self.encoder_dtype,
+            ),
+            (
+                self.config,
+                sts.chain(retrieval).collect::<Vec<_>>(),
+                (self.texts, self.domains),
+                versions(),
+                EdgeCase::all()?,
+            ),
         ));
         Ok(blake3::hash(&parts?).to_hex().to_string())
     }
@@ -290,6 +312,12 @@ fn timed<T: Serialize + DeserializeOwned>(
         let start = Instant::now();
         Ok((run()?, start.elapsed().as_secs_f64()))
     })
+}
+
+/// Each text once.
+fn distinct(texts: &[String]) -> Vec<String> {
+    let mut met = HashSet::new();
+    texts.iter().filter(|text| met.insert(*text)).cloned().collect()
 }
 
 /// The first texts of a corpus.

@@ -26,14 +26,22 @@ struct File {
 }
 
 impl Kept {
-    /// Takes up what lies at `path`, where it is of the same evaluation; a file of another one, or one that is damaged, is
-    /// begun anew. All ranks have what rank 0 found, so that all pass over the same tasks.
+    /// Takes up what lies at `path`, where it is of the same evaluation; one that is damaged is begun anew, and a file of
+    /// another evaluation is put aside. All ranks have what rank 0 takes up, so that all pass over the same tasks.
     pub(super) fn open(path: Option<&Path>, fingerprint: &str, world: &World) -> Result<Self> {
         let own = path.filter(|_| world.is_first());
-        let bytes = own.and_then(|path| fs_err::read(path).ok()).unwrap_or_default();
+        let found = own.and_then(|path| serde_json::from_slice::<File>(&fs_err::read(path).ok()?).ok());
+        let of_this = found.as_ref().is_some_and(|file| file.fingerprint == fingerprint);
+        if let (Some(path), Some(_), false) = (own, &found, of_this) {
+            let aside = path.with_extension("old.json");
+            tracing::warn!("{} is of another evaluation: it lies in {} now", path.display(), aside.display());
+            fs_err::rename(path, &aside).map_err(|source| Error::Write { path: aside, source })?;
+        }
+        // paths and devices differ from rank to rank: what rank 0 says holds
+        let bytes = serde_json::to_vec(&found.filter(|_| of_this))?;
         let of_all = world.gather_bytes(bytes).map_err(models::Error::from)?;
-        let found = of_all.first().and_then(|bytes| serde_json::from_slice::<File>(bytes).ok());
-        let file = found.filter(|file| file.fingerprint == fingerprint);
+        let file =
+            of_all.first().and_then(|bytes| serde_json::from_slice::<Option<File>>(bytes).ok()).flatten();
         if let (Some(file), true) = (&file, world.is_first()) {
             tracing::info!("going on with an evaluation that has {} of its tasks behind it", file.done.len());
         }
@@ -102,6 +110,8 @@ mod tests {
         assert_eq!(again.task("two", || Ok(2.5f64)).unwrap(), 2.5);
         // another evaluation has nothing of it, nor has a file that was cut off
         assert_eq!(open("b").task("one", || Ok(9.5f64)).unwrap(), 9.5);
+        let aside = fs_err::read_to_string(folder.path().join("kept.old.json")).unwrap();
+        assert!(aside.contains("2.5"), "what was done is not lost: {aside}");
         fs_err::write(&path, "{\"finger").unwrap();
         let mut damaged = open("a");
         assert_eq!(damaged.task("one", || Ok(3.5f64)).unwrap(), 3.5);

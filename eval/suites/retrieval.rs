@@ -28,7 +28,7 @@ const CUT: usize = 10;
 /// Queries whose scores are in memory at a time.
 const QUERIES_TOGETHER: usize = 256;
 
-/// A retrieval collection whose queries all have a relevant document.
+/// A retrieval collection whose queries are all judged.
 #[derive(Debug, Clone)]
 pub struct RetrievalTask {
     /// What it is called in reports.
@@ -40,8 +40,8 @@ pub struct RetrievalTask {
 }
 
 impl RetrievalTask {
-    /// Reads a collection from its folder. Queries without a relevant document are left out, as the scores of trec_eval
-    /// leave them out that are judged nowhere. Documents without a text stay, as what the encoder makes of nothing.
+    /// Reads a collection from its folder. Queries that are judged nowhere are left out, as trec_eval leaves them out.
+    /// Documents that are judged and not there count as never found. Documents without a text stay, as what the encoder makes of nothing.
     ///
     /// # Errors
     /// [`Error::NoTexts`] where no query is judged; what reading fails with.
@@ -62,10 +62,17 @@ impl RetrievalTask {
             names.iter().enumerate().map(|(number, name)| (name.as_str(), number as u32)).collect();
         let (mut queries, mut grades) = (Vec::new(), Vec::new());
         for query in &set.queries {
-            let judged = set.qrels.get(&query.id).into_iter().flatten();
-            let own: Grades =
-                judged.filter_map(|(id, &grade)| Some((*numbers.get(id.as_str())?, grade))).collect();
-            if own.values().any(|&grade| grade > 0) {
+            // those that are not there have numbers that no ranking holds
+            let mut next = names.len() as u32;
+            let mut own = Grades::default();
+            for (id, &grade) in set.qrels.get(&query.id).into_iter().flatten() {
+                let number = numbers.get(id.as_str()).copied().unwrap_or_else(|| {
+                    next += 1;
+                    next
+                });
+                own.insert(number, grade);
+            }
+            if !own.is_empty() {
                 queries.push(query.text.clone());
                 grades.push(own);
             }
@@ -120,7 +127,7 @@ pub struct AfterRoundTrip {
 pub struct RetrievalResult {
     /// The collection.
     pub name: String,
-    /// Queries with a relevant document.
+    /// Queries that are judged.
     pub n: usize,
     /// Documents.
     pub documents: usize,

@@ -15,6 +15,14 @@ pub struct Scored {
     pub interval: Option<[f64; 2]>,
 }
 
+impl Scored {
+    /// With the interval of a share of so many rows: [`Bootstrap::share_interval`].
+    pub(super) fn as_share_of(self, rows: usize, bootstrap: &Bootstrap) -> Self {
+        let interval = self.value.and_then(|share| bootstrap.share_interval(share, rows));
+        Self { interval, ..self }
+    }
+}
+
 /// Scores of `rows` rows with their intervals. `scores` gives them for any choice of rows, NaN where one is not defined;
 /// all scores of a resample are of the same rows, so that differences are paired.
 pub fn scored<const N: usize>(

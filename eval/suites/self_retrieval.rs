@@ -13,6 +13,9 @@ use crate::bootstrap::Bootstrap;
 /// Rows that are compared with all others at a time.
 const ROWS_TOGETHER: i64 = 512;
 
+/// Cosines that differ by less are equal: products of equal rows may differ by rounding.
+const EQUAL: f64 = 1e-9;
+
 /// How often a text finds itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SelfRetrieval {
@@ -24,8 +27,9 @@ pub struct SelfRetrieval {
     pub mrr: Scored,
 }
 
-/// Ranks each text's own vector among all by the cosine to that of what came back. Where others are as near, the text
-/// stands behind half of them.
+/// Ranks each text's own vector among all by the cosine to that of what came back; no text should be there twice. Where
+/// others are as near (texts that the encoder does not tell apart), the text stands behind half of them, and is first with
+/// the chance that one of them has.
 ///
 /// # Errors
 /// libtorch's own.
@@ -36,7 +40,8 @@ pub fn self_retrieval(way: &Journey, bootstrap: &Bootstrap) -> Result<SelfRetrie
     };
     let (from_ND, to_ND) = (unit(&way.from_ND)?, unit(&way.to_ND)?);
     let (count, from_DN) = (from_ND.size()[0], from_ND.f_transpose(0, 1)?);
-    let mut ranks: Vec<f64> = Vec::with_capacity(count as usize);
+    // how many stand above, and how many there with those that are as near, itself among them
+    let mut ranks: Vec<(f64, f64)> = Vec::with_capacity(count as usize);
     for start in (0..count).step_by(ROWS_TOGETHER as usize) {
         let rows = ROWS_TOGETHER.min(count - start);
         let scores_RN = to_ND.f_narrow(0, start, rows)?.f_matmul(&from_DN)?;
@@ -44,19 +49,20 @@ pub fn self_retrieval(way: &Journey, bootstrap: &Bootstrap) -> Result<SelfRetrie
             Tensor::f_arange_start(start, start + rows, (Kind::Int64, scores_RN.device()))?.f_unsqueeze(1)?;
         let own_R1 = scores_RN.f_gather(1, &index_R1, false)?;
         let sum = |x: Tensor| x.f_sum_dim_intlist([1].as_slice(), false, Kind::Double);
-        let above_R = sum(scores_RN.f_gt_tensor(&own_R1)?)?;
-        let equal_R = sum(scores_RN.f_eq_tensor(&own_R1)?)?.f_sub_scalar(1.0)?;
-        let rank_R = above_R.f_add(&equal_R.f_mul_scalar(0.5)?)?.f_add_scalar(1.0)?;
-        ranks.extend(Vec::<f64>::try_from(rank_R)?);
+        let above_R = sum(scores_RN.f_gt_tensor(&own_R1.f_add_scalar(EQUAL)?)?)?;
+        let not_below_R = sum(scores_RN.f_ge_tensor(&own_R1.f_sub_scalar(EQUAL)?)?)?;
+        let [above, not_below] = [above_R, not_below_R].map(Vec::<f64>::try_from);
+        ranks.extend(above?.into_iter().zip(not_below?));
     }
     let of = |rows: &[usize]| {
-        let mean = |number: fn(f64) -> f64| {
+        let mean = |number: fn((f64, f64)) -> f64| {
             rows.iter().map(|&row| number(ranks[row])).sum::<f64>() / rows.len().max(1) as f64
         };
-        [mean(|rank| f64::from(u8::from(rank < 1.5))), mean(|rank| 1.0 / rank)]
+        let first = |(above, not_below)| if above == 0.0 { 1.0 / not_below } else { 0.0 };
+        [mean(first), mean(|(above, not_below)| 2.0 / (above + not_below + 1.0))]
     };
     let [top_1, mrr] = scored(ranks.len(), bootstrap, of);
-    Ok(SelfRetrieval { n: ranks.len(), top_1, mrr })
+    Ok(SelfRetrieval { n: ranks.len(), top_1: top_1.as_share_of(ranks.len(), bootstrap), mrr })
 }
 
 #[cfg(test)]
@@ -73,7 +79,7 @@ mod tests {
         let way = Journey { from_ND, texts: vec![], to_ND, encodings: 0.0, seconds: 0.0 };
         let bootstrap = Bootstrap { resamples: 0, ..Bootstrap::default() };
         let found = self_retrieval(&way, &bootstrap).unwrap();
-        assert_eq!((found.n, found.top_1.value), (4, Some(0.5)));
+        assert_eq!((found.n, found.top_1.value), (4, Some((1.0 + 1.0 + 0.25) / 4.0)));
         assert!((found.mrr.value.unwrap() - (1.0 + 1.0 + 0.5 + 0.4) / 4.0).abs() < 1e-12);
     }
 }

@@ -54,11 +54,17 @@ impl StsTask {
         self.pairs.iter().map(|pair| (pair.a.as_str(), pair.b.as_str(), pair.score)).collect()
     }
 
-    /// The first `limit` pairs alone.
+    /// `limit` pairs alone, spread evenly over the set: its files, one behind the other, are of different kinds.
     pub fn limited(mut self, limit: Option<usize>) -> Self {
-        self.pairs.truncate(limit.unwrap_or(usize::MAX));
+        self.pairs = evenly(&self.pairs, limit.unwrap_or(usize::MAX)).cloned().collect();
         self
     }
+}
+
+/// At most `count` of a list, evenly spread over it.
+pub(crate) fn evenly<T>(list: &[T], count: usize) -> impl Iterator<Item = &T> {
+    let count = count.min(list.len());
+    (0..count).map(move |place| &list[place * list.len() / count.max(1)])
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>> {

@@ -37,9 +37,13 @@ impl TaskRecord {
 
     /// With what it was measured on and how long that took.
     pub(super) fn measured_on(self, dataset: &impl Serialize, seconds: f64) -> crate::Result<Self> {
-        let mut hasher = blake3::Hasher::new();
-        serde_json::to_writer(BufWriter::new(&mut hasher), dataset)?;
-        let digest = format!("blake3:{}", hasher.finalize().to_hex());
-        Ok(Self { dataset_digest: Some(digest), evaluation_time: Some(seconds), ..self })
+        Ok(Self { dataset_digest: Some(digest_of(dataset)?), evaluation_time: Some(seconds), ..self })
     }
+}
+
+/// `blake3:HEX` of what a task reads.
+pub(super) fn digest_of(dataset: &impl Serialize) -> crate::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    serde_json::to_writer(BufWriter::new(&mut hasher), dataset)?;
+    Ok(format!("blake3:{}", hasher.finalize().to_hex()))
 }

@@ -19,6 +19,11 @@ pub struct Batch {
 /// need no attention mask), or once it has 256 tokens (a sixteenth of a smaller budget) and more than a twentieth of it
 /// would be padding.
 pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
+    batches_from(ENOUGH_TOKENS, lengths, batch_tokens)
+}
+
+/// The same where batches end early from so many tokens on (or a sixteenth of a smaller budget).
+pub(super) fn batches_from(enough_tokens: usize, lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
     let mut batches: Vec<Batch> = vec![];
@@ -27,7 +32,7 @@ pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
     for row in order {
         let length = lengths[row];
         match batches.last_mut() {
-            Some(batch) if fits(batch, real, length, batch_tokens) => {
+            Some(batch) if fits(batch, real, length, batch_tokens, enough_tokens) => {
                 batch.ragged |= length != batch.length;
                 batch.rows.push(row);
                 real += length;
@@ -42,12 +47,15 @@ pub fn batches(lengths: &[usize], batch_tokens: usize) -> Vec<Batch> {
 }
 
 /// Tokens from which on a larger batch saves less than its padding costs: the matrix products are near their full rate.
-const ENOUGH_TOKENS: usize = 256;
+pub(super) const ENOUGH_TOKENS: usize = 256;
 
-fn fits(batch: &Batch, real: usize, length: usize, batch_tokens: usize) -> bool {
+/// The same on a GPU, which a small batch does not fill.
+pub(super) const ENOUGH_ON_GPU: usize = 8192;
+
+fn fits(batch: &Batch, real: usize, length: usize, batch_tokens: usize, enough_tokens: usize) -> bool {
     let filled = batch.rows.len() * batch.length;
     let padded = filled + batch.length;
-    let enough = ENOUGH_TOKENS.min(batch_tokens / 16);
+    let enough = enough_tokens.min(batch_tokens / 16);
     let wasteful = filled >= enough && 20 * (padded - real - length) > padded;
     let full_enough = 4 * filled >= batch_tokens;
     padded <= batch_tokens && (length == batch.length || !(full_enough || wasteful))

@@ -17,6 +17,7 @@ mod prompts;
 mod qwen;
 mod rounded;
 mod tokens;
+mod untrained;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -29,12 +30,14 @@ pub use batching::{Batch, batches, padding_percent};
 pub use differentiable::Frame;
 pub use options::EncoderOptions;
 pub use rounded::write_rounded;
+pub use untrained::Untrained;
 
 use crate::embed::{Embed, TokenCounter};
 use crate::error::{Error, Result};
 use crate::hub::Repository;
 use crate::space::{Prompt, Space};
 use backbone::{Backbone, Source};
+use batching::{ENOUGH_ON_GPU, ENOUGH_TOKENS, batches_from};
 use folder::{ModelFolder, ModelWeights};
 use head::Dense;
 use prompts::Prompts;
@@ -208,8 +211,9 @@ impl Encoder {
 
     /// The batches that texts of the given lengths (in tokens) go through the network in.
     pub fn batches(&self, lengths: &[usize]) -> Vec<Batch> {
+        let enough = if self.device().is_cuda() { ENOUGH_ON_GPU } else { ENOUGH_TOKENS };
         let window = |(number, window): (usize, &[usize])| {
-            let mut found = batches(window, self.batch_tokens);
+            let mut found = batches_from(enough, window, self.batch_tokens);
             found.iter_mut().flat_map(|batch| &mut batch.rows).for_each(|row| *row += number * WINDOW);
             found
         };
@@ -313,6 +317,10 @@ impl Embed for Encoder {
 
     fn max_tokens(&self) -> usize {
         self.space.max_tokens
+    }
+
+    fn texts_together(&self) -> usize {
+        if self.device().is_cuda() { WINDOW } else { 1024 }
     }
 
     fn token_counter(&self) -> TokenCounter<'_> {

@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::backbone::{Backbone, Dimensions, Source, layer_flops};
 use super::checks::Checks;
 use crate::blocks::{Attend, BlockConfig, Stack};
 use crate::error::Result;
 use crate::files;
-use crate::params::ParamStore;
+use crate::params::{Group, Init, ParamStore};
 use crate::space::{Attention, Pooling};
 
 /// The part of `config.json` that decides the numbers.
@@ -77,6 +77,20 @@ impl Qwen {
     }
 }
 
+impl Qwen {
+    /// A Qwen2 of STELLA 1.5B's widths with random weights, and how many numbers those are.
+    pub(super) fn untrained(layers: i64, vocab: i64, device: Device, kind: Kind) -> Result<(Self, i64)> {
+        let config = QwenConfig::stella(layers, vocab);
+        let blocks = config.blocks("qwen2", Path::new("config.json"))?;
+        let mut store = ParamStore::untrained(device, kind);
+        let shape = [vocab, config.hidden_size];
+        let words_VH = store.tensor("embed_tokens.weight", &shape, Init::Normal(0.02), Group::Embedding)?;
+        let stack = Stack::new(&blocks, layers, "", &mut store)?;
+        let attention = Attention::Bidirectional;
+        Ok((Self { config, words_VH, stack, blocks, attention, kind }, store.numel()))
+    }
+}
+
 impl Backbone for Qwen {
     fn dimensions(&self) -> Dimensions {
         let positions = self.config.max_position_embeddings as usize;
@@ -110,6 +124,29 @@ impl Backbone for Qwen {
 }
 
 impl QwenConfig {
+    /// `config.json` of NovaSearch/stella_en_1.5B_v5, which has 28 layers and 151,646 words.
+    fn stella(layers: i64, vocab: i64) -> Self {
+        Self {
+            vocab_size: vocab,
+            hidden_size: 1536,
+            num_hidden_layers: layers,
+            num_attention_heads: 12,
+            num_key_value_heads: Some(2),
+            head_dim: None,
+            intermediate_size: 8960,
+            hidden_act: "silu".into(),
+            max_position_embeddings: 131_072,
+            rms_norm_eps: 1e-6,
+            rope_theta: Some(1e6),
+            rope_scaling: None,
+            rope_parameters: None,
+            use_sliding_window: false,
+            attention_bias: false,
+            is_causal: Some(false),
+            auto_map: BTreeMap::new(),
+        }
+    }
+
     /// Which attention is meant: what `is_causal` says; where it is absent (as in STELLA's file), bidirectional for the
     /// code that comes with STELLA and gte-Qwen2, and for pooling by the mean, which makes no sense of states that have
     /// not seen the text; else causal, as transformers runs these models. docs/stella.md has the evidence.

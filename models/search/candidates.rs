@@ -36,6 +36,12 @@ impl Candidates {
         (&candidate.vector, &candidate.inverted.text)
     }
 
+    /// Vector of the candidate of this text, where it was encoded.
+    pub(super) fn vector_of(&self, text: &str) -> Option<&[f32]> {
+        let found = self.all.iter().find(|candidate| candidate.inverted.text == text);
+        found.map(|candidate| candidate.vector.as_slice())
+    }
+
     /// Whether a text has been met.
     pub(super) fn has(&self, text: &str) -> bool {
         self.seen.contains(text)

@@ -3,7 +3,7 @@
 //!
 //! Each round decodes for all texts at once: first guesses in the first, then refinements of each text's best
 //! hypotheses that have not been refined yet (best-first search, as in vec2text's sequence beam, arXiv 2310.06816, but
-//! over all candidates ever seen). Then what the candidates of a text have in them is put together anew, without the
+//! over all candidates ever seen), and guesses whose errors add up (`feedback.rs`). Then what the candidates of a text have in them is put together anew, without the
 //! decoder (`recombine.rs`); and the best one's neighbours, a token away, are tried (`neighbours.rs`). A text ends by
 //! itself: when its best cosine is near 1, when it has not risen for some rounds, or when its budget of encodings is used
 //! up. What is returned is the best candidate ever seen.
@@ -11,12 +11,14 @@
 
 mod candidates;
 mod edits;
+mod feedback;
 mod neighbours;
 mod options;
 mod propose;
 mod recombine;
 
 use candidates::Candidates;
+use feedback::Trail;
 pub use options::{Decodes, SearchOptions};
 use propose::{Fresh, Round};
 use recombine::{Known, recombine};
@@ -61,10 +63,13 @@ impl<'a> Search<'a> {
                 break;
             }
             let decodes = self.decodes(&texts, &open, round);
-            let fresh = match round {
+            let mut fresh = match round {
                 0 => self.guess(v_ND, &decodes, first)?,
                 _ => self.improve(&Round { v_ND, texts: &texts, round, first }, &decodes)?,
             };
+            if round > 0 {
+                self.feedback(&targets, &mut texts, &open, &mut fresh)?;
+            }
             self.encode(v_ND, &mut texts, fresh)?;
             if self.options.recombined > 0 {
                 let mixed = self.recombine(&targets, &texts, &open)?;
@@ -156,6 +161,7 @@ const ENCODED_TOGETHER: usize = 4096;
 #[derive(Debug, Default)]
 struct Text {
     candidates: Candidates,
+    trails: Vec<Trail>,
     encodings: usize,
     course: Vec<f64>,
     ended: bool,

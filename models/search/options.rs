@@ -30,6 +30,9 @@ pub struct SearchOptions {
     /// Greedy guesses from each of them at vectors beyond the target, which need no refining decoder.
     #[serde(default)]
     pub beyond: usize,
+    /// Trails of a text: greedy guesses a round whose errors add up.
+    #[serde(default)]
+    pub feedback: usize,
     /// Texts a round that are one token away from the best of them, as the decoder would have it.
     #[serde(default)]
     pub neighbours: usize,
@@ -67,6 +70,7 @@ impl Default for SearchOptions {
             parents: 1,
             each: Decodes { beam: 1, samples: 0 },
             beyond: 0,
+            feedback: 0,
             neighbours: 0,
             recombined: 0,
             budget: None,
@@ -91,7 +95,12 @@ impl SearchOptions {
         if self.first.beam + self.first.samples == 0 {
             return fail("first", "must be at least one beam or one sample");
         }
-        let each = self.each.beam + self.each.samples + self.beyond + self.neighbours + self.recombined;
+        let each = self.each.beam
+            + self.each.samples
+            + self.beyond
+            + self.feedback
+            + self.neighbours
+            + self.recombined;
         if self.rounds > 0 && (self.parents == 0 || each == 0) {
             return fail("each", "must be at least one text of at least one parent");
         }

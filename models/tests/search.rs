@@ -108,6 +108,7 @@ fn options() -> SearchOptions {
         parents: 2,
         each: Decodes { beam: 2, samples: 1 },
         beyond: 1,
+        feedback: 2,
         neighbours: 2,
         recombined: 2,
         patience: 5,
@@ -189,19 +190,22 @@ fn refinement_and_more_candidates_come_nearer() {
 }
 
 #[test]
-fn guesses_beyond_neighbours_and_recombination_need_no_refining_decoder() {
+fn guesses_beyond_feedback_neighbours_and_recombination_need_no_refining_decoder() {
     let v_ND = vectors(40);
     let none = Decodes { beam: 0, samples: 0 };
-    let still = SearchOptions { rounds: 0, beyond: 0, neighbours: 0, recombined: 0, ..options() };
+    let still =
+        SearchOptions { rounds: 0, beyond: 0, feedback: 0, neighbours: 0, recombined: 0, ..options() };
     let beyond = SearchOptions { rounds: 4, beyond: 3, each: none.clone(), ..still.clone() };
+    let feedback = SearchOptions { rounds: 4, feedback: 3, each: none.clone(), ..still.clone() };
     let neighbours = SearchOptions { rounds: 4, neighbours: 4, each: none.clone(), ..still.clone() };
     let recombined = SearchOptions { recombined: 6, ..still.clone() };
     let mean = |options: &SearchOptions| mean_found(false, options, &v_ND);
-    let [still, beyond, neighbours, recombined] = [still, beyond, neighbours, recombined].map(|o| mean(&o));
-    let least = beyond.min(neighbours).min(recombined);
-    assert!(still < least, "{still} {beyond} {neighbours} {recombined}");
+    let still = mean(&still);
+    let found = [beyond, feedback, neighbours, recombined].map(|options| mean(&options));
+    assert!(found.iter().all(|found| *found > still), "{still} {found:?}");
     // what is put together has no probability of its own
-    let only = SearchOptions { each: none, beyond: 0, neighbours: 0, recombined: 6, ..options() };
+    let only =
+        SearchOptions { each: none, beyond: 0, feedback: 0, neighbours: 0, recombined: 6, ..options() };
     let found = search(&Letters::new(), &only, &v_ND, 0);
     assert!(found.iter().any(|found| found.log_prob.is_none() && found.tokens > 0));
 }
@@ -215,6 +219,7 @@ fn neighbours_differ_from_the_best_in_one_token() {
         rounds: 1,
         each: nothing,
         beyond: 0,
+        feedback: 0,
         neighbours: 5,
         recombined: 0,
         ..options()
@@ -267,7 +272,7 @@ fn what_cannot_be_searched_is_refused() {
     let nothing = Decodes { beam: 0, samples: 0 };
     for options in [
         SearchOptions { first: nothing.clone(), ..options() },
-        SearchOptions { each: nothing, beyond: 0, neighbours: 0, recombined: 0, ..options() },
+        SearchOptions { each: nothing, beyond: 0, feedback: 0, neighbours: 0, recombined: 0, ..options() },
         SearchOptions { budget: Some(0), ..options() },
         SearchOptions { patience: 0, ..options() },
         SearchOptions { epsilon: f64::NAN, ..options() },

@@ -6,8 +6,10 @@ use anyhow::Result;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-/// Side of the matrices in [`matmul_gflops`].
-const SIDE: i64 = 2048;
+/// Side of the matrices in [`matmul_gflops`]. On a GPU a product of the smaller ones takes as long as to ask for it.
+const fn side(device: Device) -> i64 {
+    if matches!(device, Device::Cpu) { 2048 } else { 8192 }
+}
 /// Seconds that the products are repeated for, after a first one that warms libtorch up.
 const SECONDS: f64 = 1.0;
 
@@ -15,7 +17,8 @@ const SECONDS: f64 = 1.0;
 /// of matrix products. The best of the products that fit into a second.
 pub(crate) fn matmul_gflops(kind: Kind, device: Device) -> Result<f64> {
     let _no_grad = tch::no_grad_guard();
-    let random = || Tensor::f_randn([SIDE, SIDE], (Kind::Float, device))?.f_to_kind(kind);
+    let side = side(device);
+    let random = || Tensor::f_randn([side, side], (Kind::Float, device))?.f_to_kind(kind);
     let (a, b) = (random()?, random()?);
     let product = || -> Result<f64> {
         let started = Instant::now();
@@ -31,19 +34,22 @@ pub(crate) fn matmul_gflops(kind: Kind, device: Device) -> Result<f64> {
         best = best.min(seconds);
         spent += seconds;
     }
-    Ok(2.0 * (SIDE as f64).powi(3) / best / 1e9)
+    Ok(2.0 * (side as f64).powi(3) / best / 1e9)
 }
 
-/// Bytes that are copied in [`copy_gb_per_s`], more than caches hold.
-const COPIED: i64 = 1 << 28;
+/// Bytes that are copied in [`copy_gb_per_s`], more than caches hold and, on a GPU, than are copied while it is asked.
+const fn copied(device: Device) -> i64 {
+    if matches!(device, Device::Cpu) { 1 << 28 } else { 1 << 31 }
+}
 
 /// Billions of bytes a second that memory of a device is read and written with by a copy within it, both counted: the
 /// ceiling for everything that computes little. The best of the copies that fit into half a second.
 pub(crate) fn copy_gb_per_s(device: Device) -> Result<f64> {
     let _no_grad = tch::no_grad_guard();
     // ones, so that every page is there
-    let from = Tensor::f_ones([COPIED], (Kind::Uint8, device))?;
-    let mut to = Tensor::f_ones([COPIED], (Kind::Uint8, device))?;
+    let bytes = copied(device);
+    let from = Tensor::f_ones([bytes], (Kind::Uint8, device))?;
+    let mut to = Tensor::f_ones([bytes], (Kind::Uint8, device))?;
     let mut copy = || -> Result<f64> {
         let started = Instant::now();
         to.f_copy_(&from)?;
@@ -58,7 +64,7 @@ pub(crate) fn copy_gb_per_s(device: Device) -> Result<f64> {
         best = best.min(seconds);
         spent += seconds;
     }
-    Ok(2.0 * COPIED as f64 / best / 1e9)
+    Ok(2.0 * bytes as f64 / best / 1e9)
 }
 
 /// The most memory that this process has had resident, in bytes, mapped files included (`VmHWM` of

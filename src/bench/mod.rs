@@ -3,6 +3,7 @@
 mod decode;
 mod encode;
 mod machine;
+mod stella;
 mod train;
 
 pub(crate) use machine::peak_resident_bytes;
@@ -30,6 +31,8 @@ enum BenchVerb {
     Decode(decode::BenchDecodeArgs),
     /// Texts -> vectors: texts and tokens a second, padding, memory
     Encode(encode::BenchEncodeArgs),
+    /// Texts -> vectors with random weights of STELLA 1.5B's shapes
+    Stella(stella::BenchStellaArgs),
     /// Training steps: target tokens a second, waiting for data, share of the machine's products
     Train(train::BenchTrainArgs),
 }
@@ -39,6 +42,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<()> {
     match &args.verb {
         BenchVerb::Decode(args) => decode::run(args),
         BenchVerb::Encode(args) => encode::run(args),
+        BenchVerb::Stella(args) => stella::run(args),
         BenchVerb::Train(args) => train::run(args),
     }
 }

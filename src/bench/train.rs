@@ -1,5 +1,6 @@
 //! `bench train`: whole training steps, timed.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use models::{DeviceChoice, Dtype};
 use serde::Serialize;
 use tch::{Device, Kind};
 use torch_ext::World;
-use training::{Shapes, Speed, SpeedOptions, speed};
+use training::profile::{Profile, Spent};
+use training::{Shapes, SpeedOptions, Timing, speed};
 
 use super::machine::{PeakMemory, copy_gb_per_s, matmul_gflops};
 use crate::failure::ArgumentError;
@@ -23,6 +25,7 @@ Examples:
   inverse-stella bench train --steps 30
   inverse-stella bench train --steps 30 --dtype f32 --layers 4 --batch 128 --json
   inverse-stella bench train --recipe configs/captions.toml --steps 50 --json
+  inverse-stella bench train --profile=trace.json        # for chrome://tracing or ui.perfetto.dev
   inverse-stella launch --processes 2 -- bench train --recipe configs/captions.toml")]
 pub(crate) struct BenchTrainArgs {
     /// Train the decoder of a recipe on its pairs, in place of random tokens; nothing is written. Several processes
@@ -38,6 +41,14 @@ pub(crate) struct BenchTrainArgs {
     /// Steps before the clock starts
     #[arg(long, value_name = "N", default_value_t = 5)]
     warmup: u32,
+    /// What updates the matrices [a recipe has its own]
+    #[arg(long, value_name = "NAME", value_enum, default_value_t = OptimizerChoice::Adamw, conflicts_with = "recipe")]
+    optimizer: OptimizerChoice,
+    /// Look into three further steps: what their time goes into, by operation and by kernel of the GPU; with =FILE, the
+    /// trace goes there
+    #[arg(long, value_name = "FILE.json", num_args = 0..=1, require_equals = true)]
+    #[expect(clippy::option_option, reason = "the flag, and the file with it")]
+    profile: Option<Option<PathBuf>>,
     #[command(flatten)]
     shapes: ShapeFlags,
     /// Numbers to compute with: auto (bf16 where the hardware has it), f32, bf16 or f16 [a recipe has its own]
@@ -49,6 +60,13 @@ pub(crate) struct BenchTrainArgs {
     /// One JSON object instead of lines
     #[arg(long)]
     json: bool,
+}
+
+/// Optimizers, as recipes call them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum OptimizerChoice {
+    Adamw,
+    Muon,
 }
 
 /// Shapes of what is trained without a recipe.
@@ -113,7 +131,7 @@ impl ShapeFlags {
 #[derive(Debug, Serialize)]
 struct TrainSpeed {
     #[serde(flatten)]
-    speed: Speed,
+    timing: Timing,
     /// Of a large matrix product in one of the processes and the same format: the ceiling of each.
     matmul_gflops: f64,
     /// Read and written by a copy within the device's memory.
@@ -127,13 +145,22 @@ struct TrainSpeed {
 
 /// Times training steps.
 pub(crate) fn run(args: &BenchTrainArgs) -> Result<()> {
-    let options = SpeedOptions { steps: args.steps as usize, warmup: args.warmup as usize };
-    let (speed, device, kind) = match &args.recipe {
+    if let Some(Some(trace)) = &args.profile {
+        output::require_folder(trace)?;
+    }
+    let options = SpeedOptions {
+        steps: args.steps as usize,
+        warmup: args.warmup as usize,
+        muon: args.optimizer == OptimizerChoice::Muon,
+        profile: args.profile.is_some(),
+        trace: args.profile.clone().flatten(),
+    };
+    let (timing, device, kind) = match &args.recipe {
         Some(path) => {
             let recipe = training::recipe::load(path, &args.sets)?.recipe;
             let patience = Duration::from_secs_f64(recipe.distributed.timeout_seconds);
             let world = Arc::new(World::from_env(patience)?);
-            let found = speed::of_recipe(&recipe, options, &world)
+            let found = speed::of_recipe(&recipe, &options, &world)
                 .inspect_err(|error| world.tell_failure(&error.to_string()))?;
             if !world.is_first() {
                 return Ok(());
@@ -143,16 +170,16 @@ pub(crate) fn run(args: &BenchTrainArgs) -> Result<()> {
         None => {
             let device = args.device.resolve()?;
             let kind = args.dtype.resolve(device);
-            (speed::of_shapes(args.shapes.shapes()?, device, kind, options)?, device, kind)
+            (speed::of_shapes(args.shapes.shapes()?, device, kind, &options)?, device, kind)
         }
     };
-    let found = describe(speed, device, kind)?;
+    let found = describe(timing, device, kind)?;
     if args.json { output::json(&found) } else { tell(&found) }
 }
 
-fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
+fn describe(timing: Timing, device: Device, kind: Kind) -> Result<TrainSpeed> {
     Ok(TrainSpeed {
-        speed,
+        timing,
         memory: PeakMemory::of(device),
         matmul_gflops: matmul_gflops(kind, device)?,
         copy_gb_per_s: copy_gb_per_s(device)?,
@@ -163,7 +190,8 @@ fn describe(speed: Speed, device: Device, kind: Kind) -> Result<TrainSpeed> {
 }
 
 fn tell(found: &TrainSpeed) -> Result<()> {
-    let TrainSpeed { speed, matmul_gflops, copy_gb_per_s, dtype, device, threads, memory } = found;
+    let TrainSpeed { timing, matmul_gflops, copy_gb_per_s, dtype, device, threads, memory } = found;
+    let speed = &timing.speed;
     output::write(|out| {
         writeln!(out, "decoder   {:.1} M parameters", speed.parameters as f64 / 1e6)?;
         let each =
@@ -190,6 +218,26 @@ fn tell(found: &TrainSpeed) -> Result<()> {
             100.0 * speed.achieved_gflops / (matmul_gflops * speed.processes as f64)
         )?;
         writeln!(out, "copies    {copy_gb_per_s:.1} GB/s read and written within the memory")?;
-        writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)
+        writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)?;
+        timing.profile.as_ref().map_or(Ok(()), |profile| tell_profile(out, profile))
     })
+}
+
+fn tell_profile(out: &mut dyn Write, profile: &Profile) -> std::io::Result<()> {
+    write!(out, "\nprofile   {} steps, {:.1} ms each while looked into", profile.steps, profile.ms_per_step)?;
+    match profile.device_busy_percent {
+        Some(percent) => writeln!(out, "; the GPU was busy {percent:.1} % of that")?,
+        None => writeln!(out)?,
+    }
+    for (what, rows) in [("kernels", &profile.kernels), ("operations", &profile.operations)] {
+        if !rows.is_empty() {
+            writeln!(out, "\n{:>9} {:>7} {:>7}  {what}", "ms a step", "%", "calls")?;
+        }
+        for Spent { name, calls, ms, percent } in rows {
+            // kernels are named by their templates
+            let name: String = name.chars().take(90).collect();
+            writeln!(out, "{ms:>9.3} {percent:>7.1} {calls:>7.1}  {name}")?;
+        }
+    }
+    Ok(())
 }

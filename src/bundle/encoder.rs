@@ -18,6 +18,8 @@ use crate::output::one_line;
 pub(super) struct RoundedEncoder {
     /// What it was made from.
     pub(super) source: String,
+    /// Numbers in a vector.
+    pub(super) dim: usize,
     /// Its weights now.
     pub(super) dtype: String,
     /// Texts whose vectors were compared, both computed in f32.
@@ -53,10 +55,12 @@ pub(super) fn pack(recipe: &mut training::Recipe, dtype: Dtype, bundle: &Path) -
     texts.truncate(COMPARED);
     let borrowed: Vec<&str> = texts.iter().map(String::as_str).collect();
     let embed = |source: &str| -> Result<_> { Ok(Encoder::open(source, &options)?.embed(&borrowed)?) };
-    let cosines = cosines(&embed(&source)?, &embed(&copy.to_string_lossy())?)?;
+    let (original, rounded) = (embed(&source)?, embed(&copy.to_string_lossy())?);
+    let cosines = cosines(&original, &rounded)?;
     write_golden(&copy, &bundle.join("golden.safetensors"))?;
     Ok(RoundedEncoder {
         source,
+        dim: original.size().last().copied().unwrap_or(0) as usize,
         dtype: dtype.to_string(),
         texts: cosines.len(),
         cosine_mean: cosines.iter().sum::<f64>() / cosines.len() as f64,

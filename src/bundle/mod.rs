@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use models::Dtype;
 use serde::Serialize;
+use training::recipe::OptimizerKind;
 
 use crate::config::RecipeArgs;
 use crate::failure::{ArgumentError, WorldError};
@@ -26,7 +27,7 @@ Examples:
   inverse-stella bundle --recipe configs/captions.toml --held-out held-out.txt --out bundle --max-mb 60
 
 On the other machine (Linux, Python 3.10 or newer, torch 2.11), where all files of the folder must come to lie together:
-  bash bundle/run.sh --minutes 15 --out results          doctor, parity, bench, train, eval, report
+  bash bundle/run.sh --minutes 15 --out results          doctor, parity, bench, gpus, train, eval, report
   bash bundle/run.sh --help")]
 pub(crate) struct BundleArgs {
     #[command(flatten)]
@@ -60,6 +61,10 @@ struct Manifest {
     glibc: Option<String>,
     recipe: PathBuf,
     encoder: RoundedEncoder,
+    /// What the recipe trains with: adamw or muon.
+    optimizer: &'static str,
+    /// Numbers in a vector.
+    dim: usize,
     /// Whether there are texts of their own to evaluate on.
     held_out: bool,
     /// How many corpora the recipe has.
@@ -128,11 +133,13 @@ pub(crate) fn run(args: &BundleArgs) -> Result<()> {
 }
 
 /// What runs a bundle.
-const RUNNER: [(&str, &str); 8] = [
+const RUNNER: [(&str, &str); 10] = [
     ("README.md", include_str!("../../configs/box/README.md")),
     ("run.sh", include_str!("../../configs/box/run.sh")),
     ("run.py", include_str!("../../configs/box/run.py")),
+    ("measuring.py", include_str!("../../configs/box/measuring.py")),
     ("phases.py", include_str!("../../configs/box/phases.py")),
+    ("planning.py", include_str!("../../configs/box/planning.py")),
     ("steps.py", include_str!("../../configs/box/steps.py")),
     ("payload.py", include_str!("../../configs/box/payload.py")),
     ("torch_home.py", include_str!("../../configs/box/torch_home.py")),
@@ -163,6 +170,11 @@ fn pack(args: &BundleArgs, recipe: &mut training::Recipe, staging: &Path) -> Res
         torch: torch_ext::libtorch_version_built().to_owned(),
         glibc,
         recipe: args.recipe.recipe.clone(),
+        optimizer: match recipe.optimizer.kind {
+            OptimizerKind::Muon => "muon",
+            OptimizerKind::Adamw => "adamw",
+        },
+        dim: encoder.dim,
         encoder,
         held_out: args.held_out.is_some(),
         corpora: recipe.corpus.len(),

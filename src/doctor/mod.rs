@@ -132,7 +132,11 @@ fn cuda_library(library: &CudaLibrary) -> Check {
 
 fn cuda_devices(loaded: bool, count: usize, names: Vec<String>) -> Check {
     const NAME: &str = "CUDA devices";
-    let data = json!({ "count": count, "names": names });
+    let memory: Vec<Value> = (0..count)
+        .filter_map(torch_ext::cuda_device_memory)
+        .map(|(free, total)| json!({ "free": free, "total": total }))
+        .collect();
+    let data = json!({ "count": count, "names": names, "memory": memory });
     match count {
         0 if loaded || !names.is_empty() => {
             let fix =

@@ -55,6 +55,7 @@ int tec_graph_begin(int device, void** graph, char** error) {
 
 int tec_graph_end(void* graph, char** error) {
   return guarded(error, [&] {
+    const c10::cuda::CUDAGuard guard(graph_at(graph).device);
     // a capture ends on the stream that it began on, and this one is left whether it ends well or not
     struct Leave {
       Graph& graph;

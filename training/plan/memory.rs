@@ -107,7 +107,7 @@ fn activations(c: &DecoderConfig, place: Place, part: Part) -> u64 {
     let targets = part.texts * part.width.saturating_sub(c.prefix_tokens as u64);
     let states = hidden * (bytes * part.positions() + (3 * bytes + copy) * targets);
     let projector = bytes * part.texts * (c.dim + 2 * c.projector_hidden) as u64;
-    let chunk = (chunk_of(c.vocab, place.kind) as u64).min(targets);
+    let chunk = (chunk_of(c.vocab, place.kind, place.device) as u64).min(targets);
     // scores and their softmax; or that and the head's gradient
     let scores = bytes * (chunk * vocab + (chunk * vocab).max(vocab * hidden));
     // on top come the scores or, when they are gone, the backward pass of the last block, which holds about as much

@@ -17,6 +17,7 @@ fn the_recipes_load() {
         ("general", 15e6..21e6),
         ("science", 15e6..21e6),
         ("lengths", 19e6..27e6),
+        ("all-domains", 90e6..110e6),
         ("demo", 4e6..8e6),
     ] {
         let resolved = load(configs().join(format!("{name}.toml")), &[]).unwrap();

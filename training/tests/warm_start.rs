@@ -204,8 +204,8 @@ fn plans_and_timings_know_the_model() {
     assert!(found.first_step.is_some_and(|step| step.loss.is_finite()));
     assert_eq!(found.parameters.blocks, 2 * (32 * 96 + 64 + 3 * 32 * 48 + 64) + 32);
     let alone = std::sync::Arc::new(torch_ext::World::alone());
-    let options = SpeedOptions { steps: 2, warmup: 0 };
-    let speed = training::speed::of_recipe(&recipe, options, &alone).unwrap().0;
+    let options = SpeedOptions { steps: 2, warmup: 0, muon: false, profile: false, trace: None };
+    let speed = training::speed::of_recipe(&recipe, &options, &alone).unwrap().0.speed;
     assert!(speed.loss.is_finite() && speed.parameters == found.parameters.total);
     assert!(!small.run("planned").exists());
 
