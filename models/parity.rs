@@ -66,8 +66,10 @@ pub(crate) fn check(case: &Case<'_>) {
         };
         let size = farthest(expected, &expected.zeros_like()).max(1e-3);
         let (off, theirs) = (mean(found), mean(other));
+        // the mean of a few numbers is chance: one may be rounded the other way
+        let few = if expected.numel() < 64 { 2f64.powi(-8) } else { 0.0 };
         assert!(
-            off <= 1.05 * theirs + 1e-6 * size,
+            off <= 1.05 * theirs + 1e-6 * size + few * size,
             "bf16, tensor {number} of {:?}: off by {off:e} in the mean, libtorch by {theirs:e}",
             found.size()
         );

@@ -146,8 +146,8 @@ mod tests {
     fn what_a_plan_says_is_not_said_again() {
         let plan = |refines| SearchOptions { budget: Some(32), patience: 8, ..plan_of(Some(32), refines) };
         assert_eq!(of_search(&plan(true)), " --budget 32");
-        let other = SearchOptions { feedback: 2, beyond: 0, patience: 3, ..plan(false) };
-        assert_eq!(of_search(&other), " --budget 32 --beyond 0 --feedback 2 --patience 3");
+        let other = SearchOptions { feedback: 4, beyond: 1, patience: 3, ..plan(false) };
+        assert_eq!(of_search(&other), " --budget 32 --beyond 1 --feedback 4 --patience 3");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) struct SearchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     beyond: Option<u32>,
     /// Guess so many times a round at vectors to which is added, each time, what the guess before left out; no refining decoder
-    /// is needed [default: 0]
+    /// is needed [default: what suits the budget, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=64))]
     feedback: Option<u32>,
     /// Change one token of the best candidate in so many ways a round, as the decoder would have it; no refining decoder is
@@ -124,18 +124,20 @@ pub(crate) fn patience_of(budget: Option<usize>) -> usize {
     if budget.is_some() { 8 } else { 2 }
 }
 
-/// How a budget of encodings is spent, as tuned on captions that were neither trained on nor reported: an eighth on
-/// first guesses, then rounds that improve on the best candidates by refinements, guesses beyond the target and
-/// recombination (docs/experiments.md, also for why not by neighbours).
+/// How a budget of encodings is spent, as tuned on texts that were neither trained on nor reported: an eighth on first
+/// guesses, then rounds that improve on the best candidates by refinements (where the decoder has learnt them), feedback,
+/// guesses beyond the target and recombination. Rounds are small: what one finds the next can use (docs/experiments.md,
+/// also for why not by neighbours).
 fn within(budget: usize, refines: bool) -> SearchOptions {
-    let each = if refines { (budget / 32).clamp(1, 4) } else { 0 };
-    let beyond = if refines { (budget / 32).clamp(1, 4) } else { (budget / 16).clamp(1, 8) };
+    let large = budget >= 64;
+    let feedback = (budget / 16).min(4);
     SearchOptions {
         first: Decodes { beam: (budget / 8).clamp(2, 16).min(budget), samples: 0 },
         rounds: budget,
-        parents: (budget / 32).clamp(1, 4),
-        each: Decodes { beam: each, samples: 0 },
-        beyond,
+        parents: if large { 2 } else { 1 },
+        each: Decodes { beam: if refines { (budget / 32).clamp(1, 4) } else { 0 }, samples: 0 },
+        beyond: usize::from(large || feedback == 0),
+        feedback,
         recombined: (budget / 16).clamp(1, 8),
         ..SearchOptions::default()
     }

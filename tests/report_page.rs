@@ -155,3 +155,52 @@ fn the_page_stands_in_a_browser_on_a_phone_and_on_a_desk() {
         assert!(shown("wrong") < shown("all") && shown("wrong") > 100, "{found}");
     }
 }
+
+#[test]
+fn results_are_compared_by_their_rows_and_cosines_within_a_space_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = evaluation();
+    let mut better = first.clone();
+    for row in better["rows"].as_array_mut().unwrap() {
+        row["hypothesis"] = row["reference"].clone();
+        row["cosine"] = 1.0.into();
+    }
+    let mut elsewhere = better.clone();
+    elsewhere["space"]["weights_digest"] = "blake3:01".into();
+    let mut bare = first.clone();
+    bare["rows"] = json!([]);
+    let report = |results: &[(&str, &Value)]| {
+        let mut command = inverse_stella();
+        command.arg("report").arg("--out").arg(folder.path());
+        for (name, value) in results {
+            let file = folder.path().join(format!("{name}.json"));
+            fs_err::write(&file, serde_json::to_vec(value).unwrap()).unwrap();
+            command.arg(file).args(["--name", name]);
+        }
+        command.assert().success();
+        fs_err::read_to_string(folder.path().join("report.md")).unwrap()
+    };
+    let text = report(&[("first", &first), ("better", &better), ("elsewhere", &elsewhere)]);
+    let section = |name: &str| {
+        let title = format!("## {name} against first");
+        text.split("\n## ")
+            .find(|part| format!("## {part}").starts_with(&title))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    // 29 of the 200 were right before; what is better points up or down as its arrow does
+    assert!(section("better").contains("| exact match ↑ | +0.855 |"), "{text}");
+    assert!(
+        section("better").contains("| cosine ↑ | +") && section("better").contains("| cer ↓ | -"),
+        "{text}"
+    );
+    assert!(section("better").contains("| length ratio from 1 ↓ | -"), "{text}");
+    assert!(section("elsewhere").contains("| exact match ↑ |"), "{text}");
+    assert!(!section("elsewhere").contains("cosine"), "{text}");
+    assert!(text.contains("of different spaces or prompts"), "{text}");
+    let text = report(&[("first", &first), ("bare", &bare)]);
+    assert!(text.contains("holds no rows") && !text.contains("different spaces"), "{text}");
+    // one of the same name is told apart
+    let twice = report(&[("same", &first), ("same", &better)]);
+    assert!(twice.contains("same (2) against same"), "{twice}");
+}

@@ -99,7 +99,7 @@ fn scores(mut evaluation: Value) -> Value {
     for key in ["seconds", "texts_per_s", "generate"] {
         reconstruction.remove(key);
     }
-    for key in ["cost", "date"] {
+    for key in ["cost", "date", "generate"] {
         evaluation.as_object_mut().unwrap().remove(key);
     }
     for task in evaluation["tasks"].as_array_mut().unwrap() {

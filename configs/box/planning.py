@@ -106,6 +106,9 @@ def plan_of(steps, args, manifest, seconds, run):
             raise ValueError(f"the run that is there is of size {plan['size']}: remove {run} and {args.out / 'run'} for another")
         return plan | dict(why=f"as the run that goes on ({plan['why']})")
     size, parts, why = fitting(steps, args, manifest, *choose(args, seconds))
+    if size in SIZES and not args.tiny:
+        # said, so that another call goes on with it, on however many GPUs
+        parts = parts or usual_parts(size, measuring.proven(args, measured(args, "gpus")))
     return noted(run, dict(size=size, parts=parts, why=why))
 
 
