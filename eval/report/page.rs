@@ -163,7 +163,7 @@ fn reconstruction(subjects: &[Subject]) -> TableOf {
                 .evaluation
                 .reconstruction
                 .as_ref()
-                .map_or(String::new(), |found| format!("{:.1}", of(found)))
+                .map_or(String::new(), |found| whole_or_tenths(of(found)))
         });
         std::iter::once(name.to_owned()).chain(cells).collect()
     };
@@ -180,6 +180,10 @@ fn reconstruction(subjects: &[Subject]) -> TableOf {
         head: head.collect(),
         rows: if known { Metric::ALL.into_iter().map(row).chain(costs).collect() } else { Vec::new() },
     }
+}
+
+fn whole_or_tenths(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
 fn head(columns: &[&str]) -> Vec<String> {
