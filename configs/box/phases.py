@@ -86,7 +86,7 @@ def train(steps, args, manifest):
     kept = survivors.keep(run, args.out / "run")
     steps.tell("", f"Kept in pieces of at most 16 MB: `export/` ({survivors.HOW}), and `run/`, {kept}.")
     found = steps.found("train")
-    if isinstance(found, dict) and found:
+    if found:
         cells = {key: found[key] for key in ("steps", "tokens", "seconds", "loss", "best") if key in found}
         steps.tell("", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in cells.items()))
 
@@ -139,7 +139,7 @@ def eval(steps, args, manifest):
     steps.tell(f"| | {' | '.join(columns)} | encodings | texts/s |", "|---" * (len(columns) + 3) + "|")
     for step in commands:
         found = steps.found(step)
-        if isinstance(found, dict) and "bleu" in found:
+        if "bleu" in found:
             cells = [f"{found[key]:.4g}" for key in columns]
             cost = found["settings"]
             steps.tell(f"| {step} | {' | '.join(cells)} | {cost['encodings']:.1f} | {cost['texts_per_s']:.1f} |")

@@ -9,7 +9,7 @@ use models::encoder::padding_percent;
 use models::{Embed as _, Encoder};
 use serde::Serialize;
 
-use super::machine::{matmul_gflops, peak_resident_bytes};
+use super::machine::{encoding_line, matmul_gflops, peak_resident_bytes, products_line};
 use crate::encoder_flags::EncoderFlags;
 use crate::failure::WorldError;
 use crate::output;
@@ -139,18 +139,8 @@ fn tell(speed: &EncodeSpeed) -> Result<()> {
             speed.tokens as f64 / speed.n as f64,
             speed.padding_percent
         )?;
-        writeln!(
-            out,
-            "speed     {:.1} texts/s, {:.0} tokens/s ({:.2} s)",
-            speed.texts_per_s, speed.tokens_per_s, speed.seconds
-        )?;
-        writeln!(
-            out,
-            "products  {:.0} GFLOP/s of {:.0} that a large matrix product reaches here ({:.0} %)",
-            speed.achieved_gflops,
-            speed.matmul_gflops,
-            100.0 * speed.achieved_gflops / speed.matmul_gflops
-        )?;
+        writeln!(out, "{}", encoding_line(speed.texts_per_s, speed.tokens_per_s, speed.seconds))?;
+        writeln!(out, "{}", products_line(speed.achieved_gflops, speed.matmul_gflops))?;
         writeln!(
             out,
             "memory    {} GiB at most while opening ({:.1} s), {} GiB in all",

@@ -37,6 +37,19 @@ pub(crate) fn matmul_gflops(kind: Kind, device: Device) -> Result<f64> {
     Ok(2.0 * (side as f64).powi(3) / best / 1e9)
 }
 
+/// The line of the benches about matrix products: what was reached, in GFLOP/s, and what a large one reaches.
+pub(crate) fn products_line(achieved: f64, ceiling: f64) -> String {
+    let percent = 100.0 * achieved / ceiling;
+    format!(
+        "products  {achieved:.0} GFLOP/s of {ceiling:.0} that large matrix products reach here ({percent:.0} %)"
+    )
+}
+
+/// The line of the benches about texts that were encoded.
+pub(crate) fn encoding_line(texts_per_s: f64, tokens_per_s: f64, seconds: f64) -> String {
+    format!("speed     {texts_per_s:.1} texts/s, {tokens_per_s:.0} tokens/s ({seconds:.2} s)")
+}
+
 /// Bytes that are copied in [`copy_gb_per_s`], more than caches hold and, on a GPU, than are copied while it is asked.
 const fn copied(device: Device) -> i64 {
     if matches!(device, Device::Cpu) { 1 << 28 } else { 1 << 31 }

@@ -10,7 +10,7 @@ use models::{DeviceChoice, Dtype};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::machine::{PeakMemory, matmul_gflops};
+use super::machine::{PeakMemory, encoding_line, matmul_gflops, products_line};
 use crate::output;
 use crate::progress::Progress;
 
@@ -129,18 +129,8 @@ fn tell(speed: &StellaSpeed) -> Result<()> {
         )?;
         writeln!(out, "computed  {} on {} with {} threads", speed.dtype, speed.device, speed.threads)?;
         writeln!(out, "texts     {} of {} tokens, {} in a batch", speed.n, speed.length, speed.batch)?;
-        writeln!(
-            out,
-            "speed     {:.1} texts/s, {:.0} tokens/s ({:.2} s)",
-            speed.texts_per_s, speed.tokens_per_s, speed.seconds
-        )?;
-        writeln!(
-            out,
-            "products  {:.0} GFLOP/s of {:.0} that a large matrix product reaches here ({:.0} %)",
-            speed.achieved_gflops,
-            speed.matmul_gflops,
-            100.0 * speed.achieved_gflops / speed.matmul_gflops
-        )?;
+        writeln!(out, "{}", encoding_line(speed.texts_per_s, speed.tokens_per_s, speed.seconds))?;
+        writeln!(out, "{}", products_line(speed.achieved_gflops, speed.matmul_gflops))?;
         writeln!(out, "memory    {}", speed.memory)
     })
 }

@@ -14,7 +14,7 @@ use torch_ext::World;
 use training::profile::{Profile, Spent};
 use training::{Shapes, SpeedOptions, Timing, speed};
 
-use super::machine::{PeakMemory, copy_gb_per_s, matmul_gflops};
+use super::machine::{PeakMemory, copy_gb_per_s, matmul_gflops, products_line};
 use crate::failure::ArgumentError;
 use crate::output;
 
@@ -210,13 +210,7 @@ fn tell(found: &TrainSpeed) -> Result<()> {
             "parts     gradients {:.1} ms, update {:.1} ms, {:.1} % waiting for data, {:.1} % padding",
             speed.gradients_ms, speed.update_ms, speed.data_wait_percent, speed.padding_percent
         )?;
-        writeln!(
-            out,
-            "products  {:.0} GFLOP/s of {:.0} that large matrix products reach here ({:.0} %)",
-            speed.achieved_gflops,
-            matmul_gflops * speed.processes as f64,
-            100.0 * speed.achieved_gflops / (matmul_gflops * speed.processes as f64)
-        )?;
+        writeln!(out, "{}", products_line(speed.achieved_gflops, matmul_gflops * speed.processes as f64))?;
         writeln!(out, "copies    {copy_gb_per_s:.1} GB/s read and written within the memory")?;
         writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)?;
         timing.profile.as_ref().map_or(Ok(()), |profile| tell_profile(out, profile))
