@@ -60,6 +60,8 @@ fn main() {
         .pic(true)
         .std("c++17")
         .warnings(true)
+        // libtorch's templates say more of themselves than all else in a program
+        .debug(false)
         .flag("-isystem")
         .flag(include.as_os_str())
         .flag("-isystem")
