@@ -113,11 +113,16 @@ pub enum Error {
     },
     /// A corpus that gave no text at all.
     #[error(
-        "corpus {corpus:?} gave no text: {rows} rows read, {malformed} malformed, {empty} empty ({files})"
+        "corpus {corpus:?} gave no text: {rows} rows read{}, {malformed} malformed, {empty} empty ({files})",
+        of_share(*met, *share)
     )]
     EmptyCorpus {
         /// Its name.
         corpus: String,
+        /// Rows in its files.
+        met: u64,
+        /// The share of them that was to be read, where it is said.
+        share: Option<f64>,
         /// Rows read, the malformed and the empty ones included.
         rows: u64,
         /// Malformed rows.
@@ -377,6 +382,9 @@ impl Error {
             Error::NoFiles { .. } => {
                 format!("name the files in `path`, or set `format` to what they are; the formats: {FORMATS}")
             }
+            Error::EmptyCorpus { met: 1.., rows: 0, .. } => {
+                "raise `share`, or leave it out: of so few rows it takes none".into()
+            }
             Error::EmptyCorpus { malformed, .. } if *malformed > 0 => {
                 format!("check `format`, `columns` and `header` against the file; the formats: {FORMATS}")
             }
@@ -429,6 +437,10 @@ impl Error {
             Error::TooManyPairs { .. } | Error::Arrow { .. } | Error::Tensor(_) => return None,
         })
     }
+}
+
+fn of_share(met: u64, share: Option<f64>) -> String {
+    share.map(|share| format!(" of {met}, by share = {share}")).unwrap_or_default()
 }
 
 fn io_hint(error: &io::Error) -> Option<String> {

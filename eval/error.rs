@@ -15,6 +15,14 @@ pub enum Error {
         /// Where texts were looked for.
         what: String,
     },
+    /// A suite without anything to judge by.
+    #[error("the suite {suite} has nothing to judge by: there is no {lacks}")]
+    NoSet {
+        /// The suite.
+        suite: &'static str,
+        /// What it takes.
+        lacks: &'static str,
+    },
     /// Two lists that belong together are not of one length.
     #[error("{got} {what} for {want} texts")]
     Unequal {
@@ -92,6 +100,8 @@ impl Error {
             Error::NoTexts { .. } => {
                 "give texts with at least one line, a split that has pairs, or sets that hold what docs/eval.md says"
             }
+            Error::NoSet { lacks: "texts", .. } => "give texts with --texts or --pairs",
+            Error::NoSet { .. } => "--config names a file with the sets; configs/eval.toml is an example",
             Error::Unequal { .. } => "give one of them for each text",
             Error::Shape { .. } => "give one vector a text, each with as many numbers as the space says",
             Error::NonFinite { .. } => "make the vectors again; a sound encoder gives finite numbers",

@@ -43,7 +43,11 @@ pub struct Scores {
     pub negation_recall: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cosine: Option<f64>,
-    /// `[low, high]` of each metric; empty without resamples.
+    /// How many facts of the references each recall is of: numbers, names, texts that deny something; empty in results
+    /// that do not say it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, usize>,
+    /// `[low, high]` of each metric, Wilson's of shares of texts, else the bootstrap's; empty without resamples.
     pub intervals: BTreeMap<String, [f64; 2]>,
 }
 
@@ -57,6 +61,21 @@ impl Scores {
             metrics.iter().map(|metric| metric.name().to_owned()).zip(bootstrap.intervals(statistics));
         // a resample may have none of the few facts that there are
         let intervals = intervals.filter(|(_, [low, high])| low.is_finite() && high.is_finite());
+        let share = |metric: Metric, of: usize| {
+            Some((metric.name().to_owned(), bootstrap.share_interval(value(metric), of)?))
+        };
+        // that none of a few came back does not say that none ever does: of shares of texts, Wilson's
+        let negations = Metric::NegationRecall.facts(&sums).unwrap_or(0);
+        let shares = [
+            share(Metric::ExactMatch, statistics.len()),
+            share(Metric::ExactMatchNormalized, statistics.len()),
+            share(Metric::NegationRecall, negations),
+        ];
+        let intervals = intervals.chain(shares.into_iter().flatten());
+        let facts = metrics
+            .iter()
+            .filter_map(|metric| Some((metric.name().to_owned(), metric.facts(&sums)?)))
+            .collect();
         let defined = |metric: Metric| Some(value(metric)).filter(|value| value.is_finite());
         Scores {
             n: statistics.len(),
@@ -74,6 +93,7 @@ impl Scores {
             name_recall: defined(Metric::NameRecall),
             negation_recall: defined(Metric::NegationRecall),
             cosine: metrics.contains(&Metric::Cosine).then(|| value(Metric::Cosine)),
+            facts,
             intervals: intervals.collect(),
         }
     }
@@ -96,6 +116,11 @@ impl Scores {
             Metric::NegationRecall => return self.negation_recall,
             Metric::Cosine => return self.cosine,
         })
+    }
+
+    /// How many facts of the references a recall is of; none for other metrics.
+    pub fn facts_of(&self, metric: Metric) -> Option<usize> {
+        self.facts.get(metric.name()).copied()
     }
 
     /// The bootstrap interval of one metric.

@@ -26,7 +26,7 @@ use crate::strategy::{course, mean, searching, strategy, told};
 pub(crate) const ENCODE_CHUNK: usize = 512;
 
 /// Texts that each process searches for together: enough for large batches in the last rounds, when most have ended.
-const SEARCHED_TOGETHER: usize = 512;
+pub const SEARCHED_TOGETHER: usize = 512;
 
 /// Vector to text. [`Inverter`] is one; tests have others.
 pub trait Invert {

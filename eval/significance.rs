@@ -22,10 +22,14 @@ pub struct Difference {
     pub p: f64,
 }
 
-/// The difference in every metric that both have; both are of the same references, row by row. None without resamples.
+/// Texts below which nothing is said: resamples of a few texts are too much alike (of two that became better, all are).
+pub const FEWEST: usize = 20;
+
+/// The difference in every metric that both have; both are of the same references, row by row. None without resamples, and
+/// of fewer than [`FEWEST`] texts.
 pub fn differences(first: &Statistics, second: &Statistics, bootstrap: &Bootstrap) -> Vec<Difference> {
     let rows = first.len().min(second.len());
-    if rows == 0 || bootstrap.resamples == 0 {
+    if rows < FEWEST || bootstrap.resamples == 0 {
         return Vec::new();
     }
     let metrics: Vec<Metric> =
@@ -85,5 +89,7 @@ mod tests {
         let same = differences(&right, &right, &bootstrap);
         assert!(same.iter().all(|of| of.difference == 0.0 && of.p == 1.0));
         assert!(differences(&right, &right, &Bootstrap { resamples: 0, ..bootstrap }).is_empty());
+        let few: Vec<usize> = (0..FEWEST - 1).collect();
+        assert!(differences(&wrong.select(&few), &right.select(&few), &bootstrap).is_empty());
     }
 }

@@ -27,10 +27,17 @@ pub(crate) fn searching(search: &SearchOptions) -> String {
         (0, samples) => format!("{samples} samples"),
         (beam, samples) => format!("{beam} beams and {samples} samples"),
     };
-    let mut text = format!("best cosine of {}", decodes(&search.first));
+    let by = match search.prior > 0.0 {
+        true => format!("cosine and likelihood (weight {})", search.prior),
+        false => "cosine".to_owned(),
+    };
+    let mut text = format!("best {by} of {}", decodes(&search.first));
     if search.rounds > 0 {
         let (rounds, parents) = (search.rounds, search.parents);
-        text += &format!(", {rounds} rounds of {} from each of {parents}", decodes(&search.each));
+        text += &match search.each.beam + search.each.samples {
+            0 => format!(", {rounds} rounds from the {parents} nearest"),
+            _ => format!(", {rounds} rounds of {} from each of {parents}", decodes(&search.each)),
+        };
     }
     if search.beyond > 0 {
         text += &format!(", {} guesses beyond the target from each", search.beyond);

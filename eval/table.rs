@@ -80,7 +80,8 @@ fn scores(scores: &Scores) -> String {
         let interval = scores.interval(metric);
         let interval =
             interval.map(|[low, high]| format!("{} .. {}", number(metric, low), number(metric, high)));
-        Some(vec![name(metric), value, interval.unwrap_or_default()])
+        let facts = scores.facts_of(metric).map(|count| format!(" of {count}")).unwrap_or_default();
+        Some(vec![name(metric) + &facts, value, interval.unwrap_or_default()])
     });
     let head = vec!["score".to_owned(), "value".to_owned(), "95 % interval".to_owned()];
     grid(std::iter::once(head).chain(lines).collect())

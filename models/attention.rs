@@ -3,7 +3,8 @@
 
 use crate::Result;
 use crate::rope::Rotation;
-use tch::{Device, Tensor};
+use std::cell::OnceCell;
+use tch::{Device, Kind, Tensor};
 
 /// Which positions attend to which.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +31,8 @@ const SHORT: i64 = 64;
 pub(crate) enum Mask {
     /// Nothing hidden.
     None,
-    /// (T, T), 0 or -inf.
-    Causal(Tensor),
+    /// (T, T), 0 or -inf; made where the plain products ask for it, the other ways need none.
+    Causal(OnceCell<Tensor>),
     /// (B, 1, 1, T), 0 or -inf.
     Keys(Tensor),
 }
@@ -46,9 +47,7 @@ impl Mask {
         Ok(match attend {
             Attend::Full => Self::None,
             Attend::Causal if length == 1 => Self::None,
-            Attend::Causal => {
-                Self::Causal(Tensor::f_full([length, length], f64::NEG_INFINITY, options)?.f_triu(1)?)
-            }
+            Attend::Causal => Self::Causal(OnceCell::new()),
             Attend::Keys(mask_BT) => {
                 let zeros = Tensor::f_zeros(mask_BT.size(), options)?;
                 let mask = zeros.f_masked_fill(&mask_BT.f_logical_not()?, f64::NEG_INFINITY)?;
@@ -107,8 +106,13 @@ fn attend_by_products(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &
     let (kind, device) = (q.kind(), q.device());
     let scores = match mask {
         Mask::None => Tensor::f_zeros([1], (kind, device))?.f_baddbmm(&q, &k, 0.0, scale)?,
-        Mask::Causal(mask_TS) if groups == 1 => mask_TS.f_baddbmm(&q, &k, 1.0, scale)?,
-        Mask::Causal(mask_TS) => mask_TS.f_repeat([groups, 1])?.f_baddbmm(&q, &k, 1.0, scale)?,
+        Mask::Causal(made) => {
+            let mask_TS = causal_mask(made, queries, (kind, device))?;
+            match groups {
+                1 => mask_TS.f_baddbmm(&q, &k, 1.0, scale)?,
+                _ => mask_TS.f_repeat([groups, 1])?.f_baddbmm(&q, &k, 1.0, scale)?,
+            }
+        }
         Mask::Keys(mask_B11S) => {
             let mask = mask_B11S.f_expand([batch, kv_heads, 1, keys], false)?.f_reshape([rows, 1, keys])?;
             mask.f_baddbmm(&q, &k, 1.0, scale)?
@@ -116,6 +120,15 @@ fn attend_by_products(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &
     };
     let y = scores.f_softmax(-1, kind)?.f_bmm(&v_BKSD.f_reshape([rows, keys, dim])?)?;
     Ok(y.f_view([batch, heads, queries, dim])?)
+}
+
+/// The mask of `length` positions, made once.
+fn causal_mask(made: &OnceCell<Tensor>, length: i64, options: (Kind, Device)) -> Result<&Tensor> {
+    if let Some(mask_TT) = made.get() {
+        return Ok(mask_TT);
+    }
+    let mask_TT = Tensor::f_full([length, length], f64::NEG_INFINITY, options)?.f_triu(1)?;
+    Ok(made.get_or_init(|| mask_TT))
 }
 
 /// libtorch's fused attention: flash, memory-efficient or cuDNN, as the device offers.
@@ -133,7 +146,6 @@ fn attend_fused(q_BNTD: &Tensor, k_BKSD: &Tensor, v_BKSD: &Tensor, mask: &Mask) 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use tch::Kind;
 
     fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
         let difference = (a - b).abs().max().double_value(&[]);
@@ -154,6 +166,22 @@ mod tests {
                 let products = attend_by_products(&q, &k, &v, &mask).unwrap();
                 close(&products, &attend_fused(&q, &k, &v, &mask).unwrap(), 1e-5);
             }
+        }
+    }
+
+    #[test]
+    fn a_causal_mask_is_made_where_it_is_read() {
+        for (length, trains, made) in
+            [(64, false, true), (65, false, false), (65, true, true), (257, true, false)]
+        {
+            let x_BTH = Tensor::ones([1, length, 4], (Kind::Float, Device::Cpu));
+            let x_BNTD = x_BTH.unsqueeze(1).set_requires_grad(trains);
+            let mask = Mask::new(Attend::Causal, &x_BTH).unwrap();
+            let first = attend(&x_BNTD, &x_BNTD, &x_BNTD, &mask).unwrap();
+            // the second layer's is the first's
+            assert!(attend(&x_BNTD, &x_BNTD, &x_BNTD, &mask).unwrap().equal(&first));
+            let is_made = matches!(&mask, Mask::Causal(mask_TT) if mask_TT.get().is_some());
+            assert_eq!(is_made, made, "{length} positions, training: {trains}");
         }
     }
 }

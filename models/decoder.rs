@@ -136,7 +136,7 @@ impl Decoder {
         Ok(self.logits(&h_B1H.f_squeeze_dim(1)?)?.f_to_kind(Kind::Float)?)
     }
 
-    /// An empty cache for `rows` texts of up to `max_tokens` tokens.
+    /// An empty cache for `rows` texts of up to `positions` positions, those before the first token among them.
     ///
     /// # Errors
     /// libtorch's own.

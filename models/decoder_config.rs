@@ -79,6 +79,9 @@ pub struct DecoderConfig {
     pub guides: bool,
 }
 
+/// Up to this, products of two sizes stay within 64 bits.
+const LARGEST: i64 = 1 << 31;
+
 /// Numbers of trained parameters by part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ParameterCounts {
@@ -116,8 +119,8 @@ impl DecoderConfig {
             ("max_tokens", self.max_tokens),
         ];
         for (field, value) in positive {
-            if !(1..=1 << 31).contains(&value) {
-                return fail(field, format!("is {value}; it must be at least 1"));
+            if !(1..=LARGEST).contains(&value) {
+                return fail(field, format!("is {value}; it must lie in 1..={LARGEST}"));
             }
         }
         if self.heads % self.kv_heads != 0 {

@@ -65,7 +65,8 @@ impl TokenCounter<'_> {
             prompt => Cow::Owned(format!("{prompt}{text}")),
         };
         match self.lower_case {
-            true => Cow::Owned(whole.chars().flat_map(char::to_lowercase).collect()),
+            // of the whole, as Python does it: a sigma at a word's end becomes another letter than within one
+            true => Cow::Owned(whole.to_lowercase()),
             false => whole,
         }
     }
@@ -99,5 +100,6 @@ mod tests {
         assert_eq!(counter("", true).count("River").unwrap(), 1);
         assert_eq!(counter("Find ", true).count("River").unwrap(), 2);
         assert_eq!(counter("Find ", true).prepared("RİVER"), "find ri\u{307}ver");
+        assert_eq!(counter("", true).prepared("ΟΔΟΣ ΣΟΦΙΑΣ"), "οδος σοφιας");
     }
 }

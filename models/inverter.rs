@@ -38,8 +38,8 @@ pub struct Origin {
 pub struct Inverted {
     /// The text.
     pub text: String,
-    /// Sum of the natural log-probabilities of its tokens, the end included, given what it was decoded from; none where
-    /// a search put it together.
+    /// Sum of the natural log-probabilities of its tokens, the end included, given what it was decoded from, with guidance
+    /// those of the guided scores; none where a search put it together.
     pub log_prob: Option<f64>,
     /// Number of tokens, the end not included.
     pub tokens: usize,

@@ -88,9 +88,17 @@ impl Rotation {
     /// # Errors
     /// libtorch's own.
     pub(crate) fn apply(&self, x_BTND: &Tensor) -> Result<Tensor> {
-        let half = x_BTND.size()[3] / 2;
-        Ok(x_BTND.f_mul(&self.cos)?.f_addcmul(&x_BTND.f_roll([half], [-1])?, &self.sin)?)
+        turned(x_BTND, &self.cos, &self.sin)
     }
+}
+
+/// (B, T, heads, D) turned by cos and signed sin of any shape (…, T, 1, D).
+///
+/// # Errors
+/// libtorch's own.
+pub(crate) fn turned(x_BTND: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let half = x_BTND.size()[3] / 2;
+    Ok(x_BTND.f_mul(cos)?.f_addcmul(&x_BTND.f_roll([half], [-1])?, sin)?)
 }
 
 #[cfg(test)]

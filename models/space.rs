@@ -153,11 +153,12 @@ impl Space {
     /// # Errors
     /// [`Error::SpaceMismatch`] with both spaces and the fields that differ.
     pub fn require_same(&self, other: &Space, this_what: &str, other_what: &str) -> Result<()> {
-        let mut fields = self.differences_but_prompts(other);
-        if !(self.prompts_within(other) && other.prompts_within(self)) {
-            fields.insert(0, "prompt");
-        }
-        self.refuse(other, this_what, other_what, fields)
+        self.refuse(other, this_what, other_what, self.differences(other))
+    }
+
+    /// Whether [`require_same`](Self::require_same) finds nothing: vectors of the two may be compared.
+    pub fn is_same(&self, other: &Space) -> bool {
+        self.differences(other).is_empty()
     }
 
     /// As [`require_same`](Self::require_same), but the other may know more prompts: vectors under one of its prompts
@@ -175,6 +176,14 @@ impl Space {
 
     fn prompts_within(&self, wider: &Space) -> bool {
         self.prompts().all(|prompt| wider.prompts().any(|known| known.text == prompt.text))
+    }
+
+    fn differences(&self, other: &Space) -> Vec<&'static str> {
+        let mut fields = self.differences_but_prompts(other);
+        if !(self.prompts_within(other) && other.prompts_within(self)) {
+            fields.insert(0, "prompt");
+        }
+        fields
     }
 
     fn differences_but_prompts(&self, other: &Space) -> Vec<&'static str> {
@@ -211,7 +220,8 @@ impl Space {
         })
     }
 
-    /// Twelve hexadecimal digits that are the same for the same space, for display.
+    /// Twelve hexadecimal digits that are the same for the same space, for display. What asks whether two spaces are one
+    /// asks [`is_same`](Self::is_same): one that has not recorded its special tokens has other digits than one that has.
     pub fn id(&self) -> String {
         let mut prompts: Vec<_> = self.prompts().map(|prompt| prompt.text.as_str()).collect();
         prompts.sort_unstable();
@@ -352,6 +362,8 @@ mod tests {
         let error = with(&["</s>"]).require_same(&with(&[]), "a", "b").unwrap_err().to_string();
         assert!(error.contains("(special_tokens)") && error.contains("text</s>"), "{error}");
         with(&["</s>"]).require_same(&space(), "a", "b").unwrap();
+        assert!(with(&["</s>"]).is_same(&space()) && with(&["</s>"]).id() != space().id());
+        assert!(!with(&["</s>"]).is_same(&with(&[])));
         let causal = Space { attention: Attention::Causal, ..space() };
         assert!(causal.require_same(&space(), "a", "b").unwrap_err().to_string().contains("(attention)"));
         assert_ne!(causal.id(), space().id());

@@ -68,6 +68,7 @@ check_own_libtorch() {
     grep -qs '"2\.11\.0"' "$LIBTORCH/include/torch/headeronly/version.h" ||
         fail "the libtorch in $LIBTORCH is not 2.11.0, the version that the tch crate was made for" \
             "unset LIBTORCH to have 2.11.0 installed"
+    ln -sfn "$(realpath "$LIBTORCH")" .libtorch
     echo "libtorch: $LIBTORCH (LIBTORCH)"
 }
 
@@ -84,7 +85,7 @@ install_libtorch() {
 
 check_tools
 make_venv
-if [ -n "${LIBTORCH:-}" ] && [ ! "$LIBTORCH" -ef .libtorch ]; then
+if [ -n "${LIBTORCH:-}" ] && [ ! "$LIBTORCH" -ef "$(site_packages)/torch" ]; then
     check_own_libtorch
 else
     install_libtorch

@@ -7,22 +7,34 @@ use eval::suites::{Evaluation, Suite};
 use models::generate::Strategy;
 use models::{Decodes, GenerateOptions, SearchOptions};
 
-use crate::search_flags::{patience_of, plan_of};
+use crate::search_flags::{PRIOR, patience_of, plan_of};
 
 /// Training and evaluation, as far as they are known: TEXTS and SETS stand for files that a result does not name.
 pub(crate) fn commands(evaluation: &Evaluation, run: Option<&Path>, file: &Path) -> Vec<String> {
     let train = run.map(|run| {
-        let (recipe, again) = (run.join("config.toml"), run.with_file_name("again"));
-        format!("inverse-stella train --recipe {} --set run.dir={}", recipe.display(), again.display())
+        let name = run.file_name().map_or_else(|| "run".into(), |name| name.to_string_lossy());
+        let (recipe, again) = (run.join("config.toml"), run.with_file_name(format!("{name}-again")));
+        let again = quoted(&format!("run.dir={}", again.display()));
+        format!("inverse-stella train --recipe {} --set {again}", quoted(&recipe.display().to_string()))
     });
     let suites: Vec<&str> = evaluation.suites().into_iter().map(Suite::name).collect();
     let what = match evaluation.rows.is_empty() && suites == ["reconstruction"] {
         true => " --texts TEXTS".to_owned(),
         false => format!(" --suite {} --texts TEXTS --config SETS.toml", suites.join(",")),
     };
-    let (decoder, out) = (evaluation.decoder.path.display(), file.display());
+    let path = |path: &Path| quoted(&path.display().to_string());
+    let (decoder, out) = (path(&evaluation.decoder.path), path(file));
     let flags = flags_of(evaluation);
     train.into_iter().chain([format!("inverse-stella eval {decoder}{what}{flags} --out {out}")]).collect()
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
 }
 
 /// Flags, each behind a space.
@@ -31,7 +43,7 @@ struct Flags(String);
 
 impl Flags {
     fn add(&mut self, flag: &str, value: impl Display) {
-        self.0 += &format!(" --{flag} {value}");
+        self.0 += &format!(" --{flag} {}", quoted(&value.to_string()));
     }
 
     /// Where a value is not the usual one.
@@ -103,7 +115,8 @@ fn add_search(flags: &mut Flags, search: &SearchOptions) {
         None => {}
     }
     flags.differing("refine", search.rounds, plan.rounds);
-    if search.first != plan.first {
+    // what is asked for holds for first guesses and for refinements
+    if search.first != plan.first || (refines && search.each != plan.each) {
         add_decodes(flags, &search.first);
     }
     flags.differing("parents", search.parents, plan.parents);
@@ -111,6 +124,7 @@ fn add_search(flags: &mut Flags, search: &SearchOptions) {
     flags.differing("feedback", search.feedback, plan.feedback);
     flags.differing("neighbours", search.neighbours, plan.neighbours);
     flags.differing("recombine", search.recombined, plan.recombined);
+    flags.differing("prior", search.prior, PRIOR);
     flags.differing("patience", search.patience, patience_of(search.budget));
     let usual = SearchOptions::default();
     flags.differing("epsilon", search.epsilon, usual.epsilon);
@@ -148,12 +162,28 @@ mod tests {
         assert_eq!(of_search(&plan(true)), " --budget 32");
         let other = SearchOptions { feedback: 4, beyond: 1, patience: 3, ..plan(false) };
         assert_eq!(of_search(&other), " --budget 32 --beyond 1 --feedback 4 --patience 3");
+        let nearest = SearchOptions { prior: 0.0, ..plan(false) };
+        assert_eq!(of_search(&nearest), " --budget 32 --prior 0");
+    }
+
+    #[test]
+    fn what_refinements_are_asked_for_is_said_too() {
+        let plan = SearchOptions { budget: Some(32), patience: 8, ..plan_of(Some(32), true) };
+        let asked = SearchOptions { each: plan.first.clone(), ..plan };
+        assert_eq!(of_search(&asked), " --budget 32 --beam 4");
+    }
+
+    #[test]
+    fn a_shell_reads_what_was_meant() {
+        assert_eq!(quoted("runs/a-1/x.json"), "runs/a-1/x.json");
+        assert_eq!(quoted("my runs/a"), "'my runs/a'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
     }
 
     #[test]
     fn candidates_are_said_with_how_they_were_drawn() {
-        let rerank =
-            SearchOptions { first: Decodes { beam: 1, samples: 16 }, parents: 4, ..SearchOptions::default() };
+        let rerank = SearchOptions { first: Decodes { beam: 1, samples: 16 }, ..plan_of(None, false) };
         assert_eq!(of_search(&rerank), " --rerank --beam 1 --samples 16 --temperature 0.7");
         let mut flags = Flags::default();
         add_strategy(&mut flags, &Strategy::Beam { width: 4, length_penalty: 0.6 });

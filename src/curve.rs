@@ -6,14 +6,13 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
-use eval::RoundTrip;
 use eval::learning_curve::PowerLaw;
 use eval::metrics::{Better, Metric};
 use serde::Serialize;
 use training::Record;
 
 use crate::failure::{ArgumentError, WorldError};
-use crate::output;
+use crate::{output, results};
 
 /// Flags of `curve`.
 #[derive(Debug, Args)]
@@ -23,7 +22,8 @@ Examples:
   inverse-stella curve runs/*-minutes --metric bleu --times 4,100
 
 A run counts by its end, where its learning rate has fallen: runs of one recipe that differ in how long they trained.
-dev_loss is in each run's own record; other metrics are read from RUN/report.json, which this writes:
+dev_loss is in each run's own record; other metrics are read from RUN/evaluation.json, or else
+RUN/report.json, which this writes:
   inverse-stella eval RUN --texts held-out.txt --out RUN/report.json")]
 pub(crate) struct CurveArgs {
     /// Runs of different lengths, at least three
@@ -128,13 +128,8 @@ impl Measure {
         let Self::Score { metric, .. } = self else {
             return record.dev_loss().with_context(|| format!("{} measured no dev loss", run.display()));
         };
-        let path = run.join("report.json");
-        if !path.is_file() {
-            let hint = format!("inverse-stella eval {0} --texts FILE --out {0}/report.json", run.display());
-            return Err(WorldError::with_hint(format!("{} has no report.json", run.display()), hint).into());
-        }
-        let result: RoundTrip = models::files::read_json(&path)?;
-        let score = result.summary.get(*metric);
+        let path = results::required_in_run(run)?;
+        let score = results::read_round_trip(&path)?.summary.get(*metric);
         score.with_context(|| format!("{}: {} was not measured", path.display(), metric.name()))
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use models::{Decodes, DeviceChoice, Dtype, GenerateOptions, SearchOptions, Strategy};
+use models::{DecoderConfig, Decodes, DeviceChoice, Dtype, GenerateOptions, SearchOptions, Strategy};
 
 use crate::failure::ArgumentError;
 
@@ -58,8 +58,9 @@ pub(crate) struct DecodingArgs {
 }
 
 impl DecodingArgs {
-    /// Checked options; `longest` is the decoder's own maximum.
-    pub(crate) fn options(&self, longest: usize) -> Result<GenerateOptions> {
+    /// Options that this decoder can follow.
+    pub(crate) fn options(&self, decoder: &DecoderConfig) -> Result<GenerateOptions> {
+        let longest = decoder.max_tokens as usize;
         let within = |name: &str, value: Option<f64>, low: f64, high: f64| match value {
             Some(x) if !(x > low && x <= high) => {
                 Err(ArgumentError::new(format!("--{name} {x}: must be above {low} and at most {high}")))
@@ -95,7 +96,23 @@ impl DecodingArgs {
         };
         let batch = self.batch as usize;
         let (noise, length, guidance) = (self.noise, self.length, self.guidance);
-        Ok(GenerateOptions { strategy, max_tokens, batch, noise, length, guidance })
+        let options = GenerateOptions { strategy, max_tokens, batch, noise, length, guidance };
+        options.check(decoder)?;
+        Ok(options)
+    }
+
+    /// Refuses flags that change nothing where one text is wanted, without a search.
+    fn refuse_unused(&self) -> Result<()> {
+        let without = |flag: &str, what: &str, hint: &str| {
+            Err(ArgumentError::with_hint(format!("{flag} changes nothing {what}"), hint).into())
+        };
+        if self.length_penalty != 1.0 && self.beam.is_none_or(|width| width < 2) {
+            return without("--length-penalty", "without beams", "--beam WIDTH asks for them");
+        }
+        if self.seed != 0 && !self.draws() {
+            return without("--seed", "where nothing is drawn", "--samples N or --temperature T draws");
+        }
+        Ok(())
     }
 
     /// Whether tokens are drawn at all.
@@ -115,8 +132,8 @@ impl DecodingArgs {
         }
     }
 
-    /// Refuses beams beside samples: without a search one text is wanted, and only a search can compare them.
-    pub(crate) fn require_one_kind(&self) -> Result<()> {
+    /// Refuses what makes no sense without a search, such as beams beside samples, which only a search can compare.
+    pub(crate) fn check_without_search(&self) -> Result<()> {
         if self.beam.is_some() && self.draws() {
             return Err(ArgumentError::with_hint(
                 "--beam beside --samples or --temperature: which of their texts is the better one?",
@@ -124,7 +141,7 @@ impl DecodingArgs {
             )
             .into());
         }
-        Ok(())
+        self.refuse_unused()
     }
 
     /// Candidates of a search, where flags say which.

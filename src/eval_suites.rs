@@ -46,7 +46,10 @@ pub(crate) struct Judged<'a> {
     pub(crate) inverter: &'a Inverter,
     pub(crate) encoder: &'a Encoder,
     pub(crate) world: &'a World,
+    pub(crate) config: &'a SuitesConfig,
     pub(crate) texts: &'a [String],
+    /// Their rows in the pair set that they are of.
+    pub(crate) numbers: Option<&'a [usize]>,
     pub(crate) domains: Option<&'a [String]>,
     pub(crate) options: &'a RoundTripOptions,
     pub(crate) device: DeviceChoice,
@@ -61,17 +64,36 @@ impl SuiteArgs {
         !self.suite.is_empty()
     }
 
+    /// The sets that the suites take.
+    pub(crate) fn config(&self) -> Result<SuitesConfig> {
+        Ok(match &self.config {
+            Some(path) => SuitesConfig::read(path)?,
+            None => SuitesConfig::default(),
+        })
+    }
+
+    /// Refuses flags that none of the suites looks at.
+    fn check(&self, suites: &[Suite]) -> Result<()> {
+        let of = |flag: &str, given: bool, suite: Suite| match given && !suites.contains(&suite) {
+            true => {
+                let message = format!("{flag} is for the suite {}, which does not run", suite.name());
+                let hint = "name the suite in --suite, and its sets in --config, or leave the flag out";
+                Err(ArgumentError::with_hint(message, hint))
+            }
+            false => Ok(()),
+        };
+        of("--judge", self.judge.is_some(), Suite::Sts)?;
+        Ok(of("--query-prompt", self.query_prompt.is_some(), Suite::Retrieval)?)
+    }
+
     /// Runs the suites asked for.
     pub(crate) fn run(
         &self,
         judged: &Judged<'_>,
         tell: &mut dyn FnMut(&str, usize, usize),
     ) -> Result<Evaluation> {
-        let config = match &self.config {
-            Some(path) => SuitesConfig::read(path)?,
-            None => SuitesConfig::default(),
-        };
-        let suites = self.suites(&config, judged.texts)?;
+        let suites = self.suites(judged.config, judged.texts)?;
+        self.check(&suites)?;
         let judge = match &self.judge {
             Some(source) => {
                 let (device, dtype) = (judged.device, judged.encoder_dtype);
@@ -115,8 +137,9 @@ impl SuiteArgs {
                 generate,
             }),
             judge: judge.as_ref().map(|judge| judge as &dyn models::Embed),
-            config: &config,
+            config: judged.config,
             texts: judged.texts,
+            numbers: judged.numbers,
             options: judged.options,
             domains: judged.domains,
             encoder_dtype,

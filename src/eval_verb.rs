@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use data::Split;
 use data::pairs::PairSet;
-use eval::suites::Evaluation;
+use eval::suites::{Evaluation, SuitesConfig};
 use eval::{Invert, RoundTrip, RoundTripOptions, Searching, Spread};
 use models::{Embed as _, Encoder, Inverter};
 use torch_ext::World;
@@ -32,7 +32,7 @@ Examples:
   inverse-stella eval runs/captions --texts held-out.txt --limit 512
   inverse-stella eval runs/captions --pairs runs/captions-pairs --split test --json
   inverse-stella eval runs/stella --pairs runs/stella-pairs --prompt s2p
-  inverse-stella eval captions-decoder --texts held-out.txt --beam 4 --out runs/captions/report.json
+  inverse-stella eval captions-decoder --texts held-out.txt --beam 4 --out beam-4.json
   inverse-stella eval captions-decoder --texts held-out.txt --budget 32
   inverse-stella eval captions-decoder --texts held-out.txt --samples 16 --rerank
   inverse-stella eval runs/captions --suite all --texts held-out.txt --config configs/eval.toml --out result.json
@@ -88,17 +88,20 @@ pub(crate) fn run(args: &EvalArgs) -> Result<()> {
     for path in [&args.out, &args.rows].into_iter().flatten() {
         output::require_folder(path)?;
     }
+    // what is cheap to miss is missed first
+    let config = args.suites.config()?;
+    let texts = args.texts.as_deref().map(read_texts).transpose()?;
     // before the models are opened: those that could open them hear of one that could not
     let world = World::from_env(TIMEOUT)?;
-    evaluate(args, &world).inspect_err(|error| world.tell_failure(&format!("{error:#}")))
+    evaluate(args, &config, texts, &world).inspect_err(|error| world.tell_failure(&format!("{error:#}")))
 }
 
-fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
+fn evaluate(args: &EvalArgs, config: &SuitesConfig, texts: Option<Vec<String>>, world: &World) -> Result<()> {
     let device = args.decoding.device;
     let inverter = Inverter::open(&args.decoder, device, args.decoding.dtype)?;
     let encoder = encoder_source::open_for(&inverter, &args.decoder, &args.encoder, device)?;
     let options = RoundTripOptions {
-        generate: args.decoding.options(inverter.config.max_tokens as usize)?,
+        generate: args.decoding.options(&inverter.config)?,
         limit: args.limit,
         samples: args.show,
         bootstrap: args.bootstrap,
@@ -106,7 +109,7 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
     };
     let searching = match args.search.options(&args.decoding, &options.generate, &inverter)? {
         Some(search) => Some(Searching::new(&inverter, &encoder, search)?),
-        None => args.decoding.require_one_kind().map(|()| None)?,
+        None => args.decoding.check_without_search().map(|()| None)?,
     };
     let decoder: &dyn Invert = match &searching {
         Some(searching) => searching,
@@ -128,14 +131,20 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
         }
     };
     if args.suites.wanted() {
-        let (texts, domains) = texts_of(args, &encoder)?;
+        let given = match (texts, &args.pairs) {
+            (Some(texts), _) => Given { texts, ..Given::default() },
+            (None, Some(dir)) => Given::of_pairs(dir, args.split, &encoder)?,
+            (None, None) => Given::default(),
+        };
         let judged = Judged {
             decoder,
             inverter: &inverter,
             encoder: &encoder,
             world,
-            texts: &texts,
-            domains: domains.as_deref(),
+            config,
+            texts: &given.texts,
+            numbers: given.numbers.as_deref(),
+            domains: given.domains.as_deref(),
             options: &options,
             device,
             encoder_dtype: args.encoder.encoder_dtype,
@@ -148,11 +157,8 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
         return if world.is_first() { tell_evaluation(args, &evaluation) } else { Ok(()) };
     }
     let (inverter, encoder) = (Spread::new(decoder, world), Spread::new(&encoder, world));
-    let result = match (&args.texts, &args.pairs) {
-        (Some(path), _) => {
-            let texts = data::read_lines(path)?;
-            eval::round_trip(&inverter, &encoder, &texts, None, &options, &mut tell)?
-        }
+    let result = match (texts, &args.pairs) {
+        (Some(texts), _) => eval::round_trip(&inverter, &encoder, &texts, None, &options, &mut tell)?,
         (None, Some(dir)) => {
             let pairs = PairSet::open(dir)?;
             eval::round_trip_pairs(&inverter, &encoder, &pairs, args.split, &options, &mut tell)?
@@ -172,24 +178,39 @@ fn evaluate(args: &EvalArgs, world: &World) -> Result<()> {
     output::write(|out| write!(out, "{}", eval::table(&result)))
 }
 
-/// The texts of the suites that need some of their own, and their domains where they are known; both empty where none
-/// were given.
-fn texts_of(args: &EvalArgs, encoder: &Encoder) -> Result<(Vec<String>, Option<Vec<String>>)> {
-    let (texts, domains, from) = match (&args.texts, &args.pairs) {
-        (Some(path), _) => (data::read_lines(path)?, None, path.display().to_string()),
-        (None, Some(dir)) => {
-            let pairs = PairSet::open(dir)?;
-            let rows = pairs.indices_under(args.split, &encoder.space().prompt)?;
-            let texts = rows.iter().map(|&row| pairs.text(row as usize).to_owned()).collect();
-            let domains = rows.iter().map(|&row| pairs.domain(row as usize).to_owned()).collect();
-            (texts, Some(domains), format!("split {} of {}", args.split, dir.display()))
+/// Texts for the suites that need some of their own.
+#[derive(Default)]
+struct Given {
+    texts: Vec<String>,
+    /// Their rows in the pair set that they are of.
+    numbers: Option<Vec<usize>>,
+    domains: Option<Vec<String>>,
+}
+
+impl Given {
+    /// Those of a pair set, under the encoder's prompt.
+    fn of_pairs(dir: &Path, split: Split, encoder: &Encoder) -> Result<Self> {
+        let pairs = PairSet::open(dir)?;
+        let rows = pairs.indices_under(split, &encoder.space().prompt)?;
+        let numbers: Vec<usize> = rows.iter().map(|&row| row as usize).collect();
+        if numbers.is_empty() {
+            return Err(eval::Error::NoTexts { what: format!("split {split} of {}", dir.display()) }.into());
         }
-        (None, None) => return Ok((Vec::new(), None)),
-    };
-    if texts.is_empty() {
-        return Err(eval::Error::NoTexts { what: from }.into());
+        Ok(Self {
+            texts: numbers.iter().map(|&row| pairs.text(row).to_owned()).collect(),
+            domains: Some(numbers.iter().map(|&row| pairs.domain(row).to_owned()).collect()),
+            numbers: Some(numbers),
+        })
     }
-    Ok((texts, domains))
+}
+
+/// The lines of a file that holds some.
+fn read_texts(path: &Path) -> Result<Vec<String>> {
+    let texts = data::read_lines(path)?;
+    match texts.is_empty() {
+        true => Err(eval::Error::NoTexts { what: path.display().to_string() }.into()),
+        false => Ok(texts),
+    }
 }
 
 /// Where the finished tasks of an interrupted evaluation are kept.

@@ -8,13 +8,11 @@ use clap::Args;
 use data::Split;
 use data::pairs::PairSet;
 use eval::RoundTrip;
-use eval::suites::Evaluation;
-use fs_err as fs;
 use models::{DeviceChoice, Dtype, ExportOptions, Inverter, StartedFrom};
 use tch::{Device, Kind, Tensor};
 use training::Recipe;
 
-use crate::{card, output, run_recipe};
+use crate::{card, output, results, run_recipe};
 
 /// Flags of `export`.
 #[derive(Debug, Args)]
@@ -106,19 +104,13 @@ fn golden(inverter: &Inverter, recipe: Option<&Recipe>) -> Result<Tensor> {
     Ok(random_ND / norm_N1)
 }
 
-/// The round trip of these very weights, where `eval` left one in the run: report.json, or else evaluation.json.
+/// The round trip of these very weights, where `eval` left one in the run.
 fn measured(run: &Path, inverter: &Inverter) -> Option<RoundTrip> {
-    let run = run_recipe::run_folder(run)?;
-    ["report.json", "evaluation.json"].iter().find_map(|name| measured_in(&run.join(name), inverter))
-}
-
-fn measured_in(path: &Path, inverter: &Inverter) -> Option<RoundTrip> {
-    let text = fs::read_to_string(path).ok()?;
-    let whole = serde_json::from_str::<Evaluation>(&text).ok().and_then(|found| found.reconstruction);
-    let result: RoundTrip = match whole.map_or_else(|| serde_json::from_str(&text), Ok) {
+    let path = results::in_run(run_recipe::run_folder(run)?)?;
+    let result = match results::read_round_trip(&path) {
         Ok(result) => result,
         Err(error) => {
-            tracing::warn!("{} is no result of `eval` and is passed over: {error}", path.display());
+            tracing::warn!("the model card has no figures: {error:#}");
             return None;
         }
     };

@@ -60,11 +60,31 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     // nothing is left to tell the user through if stderr is gone
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
-    let arguments = error.chain().any(|cause| {
-        cause.is::<ArgumentError>()
-            || cause.downcast_ref::<training::Error>().is_some_and(training::Error::is_about_arguments)
-    });
-    ExitCode::from(if arguments { WRONG_ARGUMENTS } else { WRONG_WORLD })
+    ExitCode::from(if is_about_arguments(error) { WRONG_ARGUMENTS } else { WRONG_WORLD })
+}
+
+/// Whether the command line is to blame, and not a file.
+fn is_about_arguments(error: &anyhow::Error) -> bool {
+    if error.chain().any(|cause| cause.is::<ArgumentError>()) {
+        return true;
+    }
+    match error.chain().find_map(|cause| cause.downcast_ref::<training::Error>()) {
+        Some(error) => error.is_about_arguments(),
+        // no recipe had a say: what a model refuses was a flag's wish
+        None => error.chain().filter_map(|cause| cause.downcast_ref::<models::Error>()).any(|error| {
+            use models::Error;
+            matches!(
+                error,
+                Error::UnknownPrompt { .. }
+                    | Error::UnknownDim { .. }
+                    | Error::GenerateOption { .. }
+                    | Error::DoesNotRefine
+                    | Error::DoesNotGuide
+                    | Error::KnowsNoNoise
+                    | Error::KnowsNoLength
+            )
+        }),
+    }
 }
 
 /// The first hint along the chain of causes.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use eval::round_trip::SEARCHED_TOGETHER;
 use eval::{Invert, Searching};
 use models::{Embed as _, Encoder, Inverted, Inverter, Space};
 
@@ -60,7 +61,7 @@ struct Line<'a> {
 /// Decodes a file of vectors.
 pub(crate) fn run(args: &InvertArgs) -> Result<()> {
     let inverter = Inverter::open(&args.decoder, args.decoding.device, args.decoding.dtype)?;
-    let options = args.decoding.options(inverter.config.max_tokens as usize)?;
+    let options = args.decoding.options(&inverter.config)?;
     let given = vectors::read(&args.vectors, inverter.space.dim)?;
     if let Some(space) = &given.space {
         space.require_within(&inverter.space, &args.vectors.display().to_string(), "the decoder")?;
@@ -76,13 +77,17 @@ pub(crate) fn run(args: &InvertArgs) -> Result<()> {
     let mut progress = Progress::start("decoding", "texts", Some(rows as u64));
     let searching = match (&encoder, args.search.options(&args.decoding, &options, &inverter)?) {
         (Some(encoder), Some(search)) => Some(Searching::new(&inverter, encoder, search)?),
-        _ => args.decoding.require_one_kind().map(|()| None)?,
+        _ => args.decoding.check_without_search().map(|()| None)?,
     };
     let decoder: &dyn Invert = match &searching {
         Some(searching) => searching,
         None => &inverter,
     };
-    let chunk = options.batch as i64 * 8;
+    let chunk = match &searching {
+        // of all candidates the vectors are kept until the last text of a chunk has ended
+        Some(_) => SEARCHED_TOGETHER as i64,
+        None => options.batch as i64 * 8,
+    };
     let mut texts: Vec<Inverted> = Vec::with_capacity(rows as usize);
     for start in (0..rows).step_by(chunk as usize) {
         let part_ND = given.rows_ND.narrow(0, start, chunk.min(rows - start));

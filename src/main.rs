@@ -31,6 +31,7 @@ mod pairs;
 mod parity;
 mod progress;
 mod report;
+mod results;
 mod roundtrip;
 mod run_recipe;
 mod schema;

@@ -37,7 +37,7 @@ enum PairsVerb {
     #[command(after_help = "\
 Examples:
   inverse-stella pairs build --recipe configs/captions.toml
-  inverse-stella pairs build --recipe configs/captions.toml --set corpus.0.limit=1000 --set pairs.dir=/tmp/few
+  inverse-stella pairs build --recipe configs/captions.toml --set corpus.0.limit=1000 --set pairs.dir=runs/few
   inverse-stella launch --processes 4 -- pairs build --recipe configs/captions.toml
 
 Several processes share the work, and the folder (docs/pairs.md).")]

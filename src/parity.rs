@@ -94,7 +94,10 @@ pub(crate) fn run(args: &ParityArgs) -> Result<()> {
     if let Some(path) = &args.write {
         let tensors: Vec<(String, Tensor)> = cpu.into_iter().collect();
         save_tensors(path, &tensors, &BTreeMap::new())?;
-        return output::write(|out| writeln!(out, "{}", path.display()));
+        return match args.json {
+            true => output::json(&serde_json::json!({ "written": path })),
+            false => output::write(|out| writeln!(out, "{}", path.display())),
+        };
     }
     let mut checks = Vec::new();
     if let Some(path) = &args.golden {

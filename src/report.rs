@@ -5,14 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use eval::report::{Subject, Training, eval_results, html, markdown, model_index};
-use eval::suites::Evaluation;
-use eval::{RoundTrip, result};
-use models::files::read_json;
 use serde_json::Value;
 use training::Record;
 
-use crate::failure::{ArgumentError, WorldError};
-use crate::{again, output};
+use crate::failure::ArgumentError;
+use crate::{again, output, results};
 
 /// Flags of `report`.
 #[derive(Debug, Args)]
@@ -60,7 +57,7 @@ pub(crate) fn run(args: &ReportArgs) -> Result<()> {
         output::write(|out| writeln!(out, "{}", path.display()))
     };
     write("report.html", &html(&title, &subjects)?)?;
-    write("report.md", &markdown(&subjects))?;
+    write("report.md", &markdown(&title, &subjects))?;
     let pretty = |value: &Value| serde_json::to_string_pretty(value).context("cannot write JSON");
     if let [only] = subjects.as_slice() {
         write("model-index.json", &pretty(&model_index(&only.name, &only.evaluation))?)?;
@@ -84,8 +81,8 @@ fn number_equal_names(subjects: &mut [Subject]) {
 
 /// A run or a result, with what is known of its training.
 fn subject(path: &Path, name: Option<String>) -> Result<Subject> {
-    let file = if path.is_dir() { in_run(path)? } else { path.to_owned() };
-    let evaluation = evaluation(&file)?;
+    let file = if path.is_dir() { results::required_in_run(path)? } else { path.to_owned() };
+    let evaluation = results::read(&file)?;
     let name = name.unwrap_or_else(|| name_of(path));
     let decoder = evaluation.decoder.path.clone();
     // a checkpoint lies two folders below its run
@@ -106,37 +103,15 @@ fn name_of(path: &Path) -> String {
     found.unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn in_run(run: &Path) -> Result<PathBuf> {
-    let found =
-        ["evaluation.json", "report.json"].into_iter().map(|name| run.join(name)).find(|file| file.is_file());
-    found.ok_or_else(|| {
-        let hint = format!(
-            "inverse-stella eval {0} --texts FILE --suite all --out {0}/evaluation.json",
-            run.display()
-        );
-        WorldError::with_hint(format!("{} holds no evaluation.json and no report.json", run.display()), hint)
-            .into()
-    })
-}
-
-/// An evaluation; a round trip by itself is one of a single suite.
-fn evaluation(file: &Path) -> Result<Evaluation> {
-    let value: Value = read_json(file)?;
-    match value["schema"].as_str() {
-        Some(eval::suites::SCHEMA) => Ok(read_json(file)?),
-        Some(result::SCHEMA) => Ok(read_json::<RoundTrip>(file)?.into()),
-        found => {
-            let found = found.map_or("no schema".to_owned(), |found| format!("the schema {found:?}"));
-            let message = format!("{}: {found}, not that of an evaluation", file.display());
-            Err(WorldError::with_hint(message, "give what `inverse-stella eval --out FILE.json` has written")
-                .into())
-        }
-    }
-}
-
 /// How a run's training went; none where its record cannot be read.
 fn training(run: &Path) -> Option<Training> {
-    let record = Record::read(run).ok()?;
+    let record = match Record::read(run) {
+        Ok(record) => record,
+        Err(error) => {
+            tracing::warn!("the page has no training curves: {error}");
+            return None;
+        }
+    };
     let minutes = |seconds: f64| seconds / 60.0;
     let of_step = |step: u64| {
         let at = record.steps.partition_point(|of| of.step < step);

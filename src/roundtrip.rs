@@ -55,13 +55,13 @@ pub(crate) fn run(args: &RoundtripArgs) -> Result<()> {
         None => newest_decoder(Path::new("runs"))?,
     };
     let inverter = Inverter::open(&decoder, args.decoding.device, args.decoding.dtype)?;
-    let options = args.decoding.options(inverter.config.max_tokens as usize)?;
+    let options = args.decoding.options(&inverter.config)?;
     let encoder = encoder_source::open_for(&inverter, &decoder, &args.encoder, args.decoding.device)?;
     let texts: Vec<&str> = args.texts.iter().map(String::as_str).collect();
     let rows_ND = encoder.embed(&texts)?;
     let inverted = match args.search.options(&args.decoding, &options, &inverter)? {
         Some(search) => Searching::new(&inverter, &encoder, search)?.invert(&rows_ND, 0, &options)?,
-        None => args.decoding.require_one_kind().map(|()| inverter.invert(&rows_ND, &options))??,
+        None => args.decoding.check_without_search().map(|()| inverter.invert(&rows_ND, &options))??,
     };
     let again: Vec<&str> = inverted.iter().map(|inverted| inverted.text.as_str()).collect();
     let cosines = eval::cosines(&rows_ND, &encoder.embed(&again)?)?;

@@ -7,6 +7,12 @@ use models::{Decodes, GenerateOptions, Inverter, SearchOptions};
 use crate::decoding::DecodingArgs;
 use crate::failure::ArgumentError;
 
+/// What a cosine may lack of 1 for a text to be found.
+const EPSILON: f64 = 1e-4;
+
+/// Weight of the decoder's word in the end, as tuned on texts that were neither trained on nor reported.
+pub(crate) const PRIOR: f64 = 0.01;
+
 /// How candidates are made, ranked and refined.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Search")]
@@ -38,8 +44,12 @@ pub(crate) struct SearchArgs {
     /// Put the changes of several candidates together, so many new ones a round [default: what suits the budget, else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4000))]
     recombine: Option<u32>,
+    /// Weigh the decoder's log-probability against distance when one of the nearest candidates is chosen in the end: nats
+    /// times X against ln(1 - cosine); 0 for the nearest
+    #[arg(long, value_name = "X", default_value_t = PRIOR)]
+    prior: f64,
     /// A text ends when its cosine is at least 1 - X
-    #[arg(long, value_name = "X", default_value_t = 1e-4)]
+    #[arg(long, value_name = "X", default_value_t = EPSILON)]
     epsilon: f64,
     /// A text ends when its cosine has not risen for so many rounds [default: 8 with --budget, else 2]
     #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -59,6 +69,25 @@ impl SearchArgs {
         counts.into_iter().flatten().any(|count| count > 0)
     }
 
+    /// Refuses flags that only a search looks at.
+    fn refuse_unused(&self) -> Result<()> {
+        let differs = |value: f64, usual: f64| (value - usual).abs() > f64::EPSILON;
+        let flags = [
+            ("--parents", self.parents.is_some()),
+            ("--patience", self.patience.is_some()),
+            ("--prior", differs(self.prior, PRIOR)),
+            ("--epsilon", differs(self.epsilon, EPSILON)),
+        ];
+        match flags.into_iter().find(|(_, given)| *given) {
+            Some((flag, _)) => Err(ArgumentError::with_hint(
+                format!("{flag} is for a search, and none is asked for"),
+                "--budget ENCODINGS, --refine STEPS or --rerank asks for one",
+            )
+            .into()),
+            None => Ok(()),
+        }
+    }
+
     /// The search that the flags ask for; `None` where none of them does.
     pub(crate) fn options(
         &self,
@@ -67,10 +96,12 @@ impl SearchArgs {
         inverter: &Inverter,
     ) -> Result<Option<SearchOptions>> {
         if !self.wanted() {
-            return Ok(None);
+            return self.refuse_unused().map(|()| None);
         }
-        if !(self.epsilon.is_finite() && self.epsilon >= 0.0) {
-            return Err(ArgumentError::new(format!("--epsilon {}: must be at least 0", self.epsilon)).into());
+        for (flag, value) in [("--epsilon", self.epsilon), ("--prior", self.prior)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(ArgumentError::new(format!("{flag} {value}: must be at least 0")).into());
+            }
         }
         let refines = inverter.config.refines;
         if self.improves() && self.refine.is_none() && self.budget.is_none() {
@@ -102,6 +133,7 @@ impl SearchArgs {
             neighbours: self.neighbours.map_or(base.neighbours, |count| count as usize),
             recombined: self.recombine.map_or(base.recombined, |count| count as usize),
             budget,
+            prior: self.prior,
             epsilon: self.epsilon,
             patience: self.patience.map_or(patience_of(budget), |rounds| rounds as usize),
             generate: generate.clone(),
@@ -113,10 +145,11 @@ impl SearchArgs {
 
 /// What a search does where no flag says otherwise.
 pub(crate) fn plan_of(budget: Option<usize>, refines: bool) -> SearchOptions {
-    match budget {
+    let plan = match budget {
         Some(budget) => within(budget, refines),
         None => SearchOptions { parents: 4, ..SearchOptions::default() },
-    }
+    };
+    SearchOptions { prior: PRIOR, ..plan }
 }
 
 /// Rounds without a gain that end a text where no flag says otherwise.

@@ -228,13 +228,14 @@ fn a_plan_reads_like_this() {
     vectors      1024 numbers
     vocabulary   50000 tokens
     parameters   54449664 = embedding 25600000 + blocks 23601664 + head 0 + projector 5248000
-    memory       24.9 GB = weights 327 MB + gradients 378 MB + optimizer 436 MB + averages 218 MB + activations 23.6 GB
+    memory       25.1 GB = weights 327 MB + gradients 378 MB + optimizer 436 MB + averages 218 MB + activations 23.6 GB + evaluation 109 MB
     one GPU      fits on H200 (18 % of 141 GB); fits on H100 (31 % of 80.0 GB)
     FLOPs/token  105 M forward = blocks 53.1 M + attention 673 k + head 51.2 M + projector 164 k; 315 M with the backward pass
     a step       65536 tokens at most, in 1 parts
     time         8.5 minutes for one pass over 10000000 pairs of 64.0 tokens: 202 PFLOP on one H200 at 0.4 of 989 TFLOP/s, 1254430 tokens/s
     ends after   30000 steps: on that H200 3.1 passes, 26.1 minutes
     note         on paper: there is no pair set at runs/no-such-pairs; vocabulary, texts and their lengths are assumed, padding is left out, and memory is that of a step of the shortest texts
+    note         the encoder NovaSearch/stella_en_1.5B_v5@d03be74b361d4eb24f42a2fe5bd2e29917df4604 is on the same device, and its size is not known here: its weights come on top of the memory
     note         time: FLOPs / (peak of NVIDIA's data sheet, dense x 0.4 utilization), the utilization (MFU as in arXiv 2204.02311, appendix B) being an assumption, not a measurement; evaluations and the making of the vectors come on top
     note         FLOPs: 2 x matrix weights a position + 4 x heads x head_dim x visible keys a layer, backward twice the forward (Kaplan et al. 2020, arXiv 2001.08361, table 1)
     note         activations: what each block keeps for its backward pass (in the manner of Korthikanti et al. 2022, arXiv 2205.05198), and the scores of a chunk of positions; it fits where nine tenths of the memory are enough

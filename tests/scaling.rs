@@ -25,7 +25,18 @@ fn the_page_has_the_tables_of_its_program() {
 fn the_recipe_is_the_one_that_is_reckoned_with() {
     let assumed: Value = serde_json::from_slice(&reckon("--recipe").stdout).unwrap();
     let plan = support::inverse_stella()
-        .args(["train", "--recipe", "configs/1b.toml", "--dry-run", "--on-paper", "--gpu", "h100", "--json"])
+        .args([
+            "train",
+            "--recipe",
+            "configs/1b.toml",
+            "--dry-run",
+            "--on-paper",
+            "--gpu",
+            "h100",
+            "--processes",
+            "8",
+            "--json",
+        ])
         .output()
         .unwrap();
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();

@@ -204,6 +204,10 @@ fn an_evaluation_that_was_killed_goes_on() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!out.exists());
+    // what was done of other sets stays done when one is added
+    let (config, more) = (sets.small.path("eval.toml"), sets.small.path("sts/some.tsv"));
+    let more = format!("[[sts]]\nname = \"more\"\npath = \"{}\"\n", more.display());
+    fs_err::write(&config, fs_err::read_to_string(&config).unwrap() + &more).unwrap();
     let output = sets.command(&flags).arg("--json").output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && told.contains("of its tasks behind it"), "{told}");
@@ -239,7 +243,11 @@ fn a_report_is_one_page_and_runs_nothing_that_was_decoded() {
     }
     assert!(page.matches("<svg class=\"plot\"").count() >= 6, "{}", page.matches("<svg").count());
     let markdown = fs_err::read_to_string(out.join("report.md")).unwrap();
-    assert!(markdown.contains("## Reconstruction") && markdown.contains("against run"), "{markdown}");
+    for part in ["Do the words come back?", "What of vectors that were changed?", "more than chance"] {
+        assert!(markdown.contains(part), "{markdown}");
+    }
+    // what was decoded is no HTML there either
+    assert!(!markdown.contains("<b>bold"), "{markdown}");
     assert!(!out.join("model-index.json").exists(), "two decoders have no card together");
     report(&[&sets.small.path("run")]).assert().success();
     let card: Value = serde_json::from_slice(&fs_err::read(out.join("model-index.json")).unwrap()).unwrap();
@@ -271,5 +279,21 @@ fn what_cannot_be_evaluated_is_said() {
     fs_err::write(sets.small.path("eval.toml"), "[[sts]]\nname = \"x\"\npaht = \"y\"\n").unwrap();
     refused(&["--suite", "sts"], 1, "paht");
     fs_err::write(sets.small.path("eval.toml"), "").unwrap();
-    refused(&["--suite", "sts"], 1, "the STS suite");
+    refused(&["--suite", "sts"], 1, "the suite sts");
+    refused(&["--suite", "reconstruction", "--judge", "x"], 2, "--judge");
+    refused(&["--patience", "3"], 2, "--patience");
+    refused(&["--seed", "3"], 2, "--seed");
+    refused(&["--noise", "0.1"], 2, "noise");
+    refused(&["--prompt", "tea"], 2, "tea");
+    // before anything is judged
+    let missing = "[[domain]]\nname = \"x\"\npath = \"no-such-texts\"\nformat = \"text\"\n";
+    fs_err::write(sets.small.path("eval.toml"), missing).unwrap();
+    let out = sets.small.path("result.json");
+    refused(&["--suite", "reconstruction,domains", "--out", out.to_str().unwrap()], 1, "no-such-texts");
+    assert!(!sets.small.path("result.kept.json").exists(), "nothing was done");
+    let empty = sets.small.path("empty.txt");
+    fs_err::write(&empty, "").unwrap();
+    let mut eval = inverse_stella();
+    eval.arg("eval").arg(&sets.export).arg("--encoder").arg(&sets.encoder).arg("--texts").arg(&empty);
+    eval.assert().code(1).stderr(contains("empty.txt").and(contains("hint:")));
 }

@@ -107,11 +107,22 @@ pub enum Error {
     },
 }
 
+/// What libtorch says where the machine itself has no memory left.
+const NO_MEMORY_OF_CPU: &str = "can't allocate memory";
+
+/// Whether libtorch's words are those of a device, or a machine, without memory left.
+pub fn is_out_of_memory(message: &str) -> bool {
+    message.contains("out of memory") || message.contains(NO_MEMORY_OF_CPU)
+}
+
 impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Torch { message, .. } if message.contains("out of memory") => Some(
+            Self::Torch { message, .. } if message.contains(NO_MEMORY_OF_CPU) => Some(
+                "the machine has no memory left: lower the batch size, or end what else needs it".to_owned(),
+            ),
+            Self::Torch { message, .. } if is_out_of_memory(message) => Some(
                 "the device is out of memory: lower the batch size, or choose another device with --device"
                     .to_owned(),
             ),
@@ -155,5 +166,21 @@ impl Error {
             ),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_gets_a_hint_on_a_gpu_and_on_a_cpu() {
+        let hint = |message: &str| Error::Torch { op: "empty", message: message.to_owned() }.hint();
+        assert!(hint("CUDA out of memory. Tried to allocate 2 GiB").unwrap().contains("the device"));
+        let on_cpu =
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes. Error code 12";
+        assert!(hint(on_cpu).unwrap().contains("the machine"));
+        assert_eq!(hint("shapes do not fit"), None);
     }
 }

@@ -13,6 +13,8 @@ pub struct MicroBatch {
     pub rows: Vec<u32>,
     /// What its texts are decoded from.
     pub condition: Condition,
+    /// (B, dim) f32: the vectors as they are; `None` where the condition has them so, without noise.
+    pub clean_BD: Option<Tensor>,
     /// (B, T) i64: the tokens of the hypothesis where there is one, BOS and the text's tokens, then padding.
     pub tokens_BT: Tensor,
     /// (N) i64: the positions of `tokens_BT`, flattened, that have a target; `None` where all have.
@@ -25,6 +27,11 @@ impl MicroBatch {
     /// Number of target tokens.
     pub fn targets(&self) -> i64 {
         self.targets_N.size()[0]
+    }
+
+    /// The vectors of its texts without noise, (B, dim) f32.
+    pub fn vectors(&self) -> &Tensor {
+        self.clean_BD.as_ref().unwrap_or(&self.condition.v_BD)
     }
 
     /// Number of positions, padding included.

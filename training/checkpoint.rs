@@ -2,7 +2,7 @@
 //!
 //! `checkpoints/step-NNNNNNNN/{model.safetensors, optimizer.safetensors, state.json[, ema.safetensors]}`, written
 //! under a temporary name and renamed, then `checkpoints/latest`. A crash or a full disk at any moment leaves the
-//! checkpoints that were there before.
+//! checkpoints that were there before; where it came before the first `latest`, the newest checkpoint is the latest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use crate::batches::Cursor;
+pub use crate::best::Best;
 use crate::ema::Ema;
 use crate::hypotheses::RefinementState;
 use crate::optimizer::Optimizer;
@@ -50,30 +51,6 @@ pub struct State {
     /// The hypotheses that are refined, once there are such.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refinement: Option<RefinementState>,
-}
-
-/// The best evaluation of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Best {
-    /// What was measured: `dev_loss`, lower is better.
-    pub metric: String,
-    /// Its value.
-    pub value: f64,
-    /// The step of the evaluation.
-    pub step: u64,
-}
-
-impl Best {
-    /// The better one of an earlier evaluation and one that gave `loss` at `step`. A loss that is no finite number is
-    /// better than nothing at all no more than it is better than another.
-    pub fn of(earlier: Option<Self>, loss: Option<f64>, step: u64) -> Option<Self> {
-        let is_better = |loss: &f64| earlier.as_ref().is_none_or(|best| *loss < best.value);
-        match loss.filter(|loss| loss.is_finite()).filter(is_better) {
-            Some(value) => Some(Self { metric: "dev_loss".into(), value, step }),
-            None => earlier,
-        }
-    }
 }
 
 impl State {
@@ -118,7 +95,7 @@ impl Checkpoints {
         self.dir.join(folder_name(step))
     }
 
-    /// Folder of the newest whole checkpoint, as `latest` says.
+    /// Folder of the newest whole checkpoint, as `latest` says where it is there.
     ///
     /// # Errors
     /// A `latest` that names no folder.
@@ -274,7 +251,14 @@ impl Checkpoints {
 
 /// Whether a run folder has a checkpoint to go on from.
 pub(crate) fn is_begun(run: &Path) -> bool {
-    run.join("checkpoints/latest").exists()
+    let checkpoints = run.join("checkpoints");
+    checkpoints.join("latest").exists() || newest(&checkpoints).is_ok_and(|newest| newest.is_some())
+}
+
+/// Folder of the checkpoint of the highest step, if there is one. It was renamed when it was whole.
+fn newest(dir: &Path) -> Result<Option<PathBuf>> {
+    let mut folders = steps(dir)?.into_iter().rev().map(|step| dir.join(folder_name(step)));
+    Ok(folders.find(|folder| folder.join("state.json").exists()))
 }
 
 /// Steps that have a checkpoint below `dir` (the folder `checkpoints`, which may be missing), ascending.
@@ -299,7 +283,8 @@ pub(crate) fn steps(dir: &Path) -> Result<Vec<u64>> {
 pub fn latest(dir: &Path) -> Result<Option<PathBuf>> {
     let pointer = dir.join("latest");
     if !pointer.exists() {
-        return Ok(None);
+        // killed between a first checkpoint and its name in `latest`
+        return newest(dir);
     }
     let path = dir.join(fs_err::read_to_string(&pointer)?.trim());
     if path.join("state.json").exists() {
@@ -387,18 +372,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_finite_loss_can_be_the_best() {
-        assert_eq!(Best::of(None, Some(f64::NAN), 1), None);
-        assert_eq!(Best::of(None, Some(f64::INFINITY), 1), None);
-        let first = Best::of(None, Some(2.0), 5);
-        assert_eq!(first.as_ref().map(|best| (best.value, best.step)), Some((2.0, 5)));
-        for loss in [None, Some(f64::NAN), Some(2.0), Some(3.0)] {
-            assert_eq!(Best::of(first.clone(), loss, 10), first);
-        }
-        assert_eq!(Best::of(first, Some(1.5), 10).map(|best| best.step), Some(10));
-    }
-
-    #[test]
     fn a_time_that_is_none_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let state = State::start("p".into(), "t".into());
@@ -411,6 +384,23 @@ mod tests {
         fs_err::write(folder.path().join("state.json"), "{\"format\": 1, \"seed\": 0}").unwrap();
         let error = read_state(folder.path()).unwrap_err().to_string();
         assert!(error.contains("its format is 1"), "{error}");
+    }
+
+    #[test]
+    fn without_latest_the_newest_whole_checkpoint_is_it() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::in_folder(run.path().join("checkpoints")).unwrap();
+        for step in [4, 12, 8] {
+            fs_err::create_dir(checkpoints.path(step)).unwrap();
+        }
+        assert!(checkpoints.latest().unwrap().is_none() && !is_begun(run.path()), "none is whole");
+        for step in [4, 8] {
+            fs_err::write(checkpoints.path(step).join("state.json"), "{}").unwrap();
+        }
+        assert!(is_begun(run.path()));
+        assert_eq!(checkpoints.latest().unwrap(), Some(checkpoints.path(8)));
+        fs_err::write(run.path().join("checkpoints/latest"), "step-00000004\n").unwrap();
+        assert_eq!(checkpoints.latest().unwrap(), Some(checkpoints.path(4)));
     }
 
     #[test]

@@ -38,16 +38,18 @@ impl Collator {
         self.first_guesses(None, texts, Condition::first(&self.pairs.vectors(&rows)), rows)
     }
 
-    /// The same from vectors with the noise of a step, some words hidden.
+    /// The same from vectors with the noise of a step, some words hidden. The vectors without it come along.
     ///
     /// # Errors
     /// libtorch's own.
     pub fn collate_at(&self, step: u64, texts: &[u32]) -> Result<MicroBatch> {
         let rows: Vec<u32> = texts.iter().map(|&text| self.tokens.row(text)).collect();
-        let condition = self.noise.add(Condition::first(&self.pairs.vectors(&rows)), step, texts)?;
+        let clean = Condition::first(&self.pairs.vectors(&rows));
+        let clean_BD = self.noise.perturbs().then(|| clean.v_BD.shallow_clone());
+        let condition = self.noise.add(clean, step, texts)?;
         let condition =
             self.noise.tell_lengths(condition, step, texts, &self.lengths(texts.iter().copied()))?;
-        self.first_guesses(Some(step), texts, condition, rows)
+        Ok(MicroBatch { clean_BD, ..self.first_guesses(Some(step), texts, condition, rows)? })
     }
 
     /// Tokens of texts, EOS not counted.
@@ -136,6 +138,7 @@ impl<'a> Layout<'a> {
         let full = positions.len() == inputs.len();
         Ok(MicroBatch {
             condition,
+            clean_BD: None,
             tokens_BT: Tensor::f_from_slice(&inputs)?.f_view([rows.len() as i64, width as i64])?,
             positions_N: if full { None } else { Some(Tensor::f_from_slice(&positions)?) },
             targets_N: Tensor::f_from_slice(&self.targets)?,

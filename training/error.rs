@@ -260,7 +260,11 @@ impl Error {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            _ if self.is_out_of_memory() => "lower training.batch_tokens or raise training.accumulate".into(),
+            // keys that --resume takes too
+            _ if self.is_out_of_memory() => {
+                "raise training.accumulate; where texts are decoded or encoded, lower eval.batch, refinement.batch or encoder.batch_tokens"
+                    .into()
+            }
             Self::Io(error) => return models::error::io_hint(error),
             Self::TorchExt(error) => return error.hint(),
             Self::Models(error) => return error.hint(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use models::{files, save_tensors};
+use models::{Condition, files, save_tensors};
 use serde_json::json;
 
 use crate::batch::Batch;
@@ -13,7 +13,7 @@ use crate::prepare::Prepared;
 use crate::step::StepResult;
 use crate::{Error, Result};
 
-/// Leaves the texts, token ids and vectors of a step in `failed-step-N/` of the run, and makes the error that ends the
+/// Leaves the texts, token ids, vectors and what else was told of a step in `failed-step-N/` of the run, and makes the error that ends the
 /// training.
 pub(crate) fn keep_failed_step(
     run: &Path,
@@ -38,14 +38,20 @@ fn keep(folder: &PathBuf, step: u64, prepared: &Prepared, batch: &Batch, found: 
     let mut tensors = Vec::new();
     let mut lines = String::new();
     for (number, part) in batch.parts.iter().enumerate() {
-        tensors.push((format!("{number}.vectors"), part.condition.v_BD.shallow_clone()));
-        if let Some(hypothesis_BD) = &part.condition.hypothesis_BD {
-            tensors.push((format!("{number}.hypotheses"), hypothesis_BD.shallow_clone()));
-        }
-        tensors.push((format!("{number}.tokens"), part.tokens_BT.shallow_clone()));
-        tensors.push((format!("{number}.targets"), part.targets_N.shallow_clone()));
-        if let Some(positions_N) = &part.positions_N {
-            tensors.push((format!("{number}.positions"), positions_N.shallow_clone()));
+        let Condition { v_BD, hypothesis_BD, noise_B, length_B, withheld_B } = &part.condition;
+        let named = [
+            ("vectors", Some(v_BD)),
+            ("clean_vectors", part.clean_BD.as_ref()),
+            ("hypotheses", hypothesis_BD.as_ref()),
+            ("noise", noise_B.as_ref()),
+            ("lengths", length_B.as_ref()),
+            ("withheld", withheld_B.as_ref()),
+            ("tokens", Some(&part.tokens_BT)),
+            ("targets", Some(&part.targets_N)),
+            ("positions", part.positions_N.as_ref()),
+        ];
+        for (name, tensor) in named {
+            tensors.extend(tensor.map(|tensor| (format!("{number}.{name}"), tensor.shallow_clone())));
         }
         for &row in &part.rows {
             let finite = prepared.pairs.vector(row as usize).iter().all(|number| number.is_finite());

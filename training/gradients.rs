@@ -25,7 +25,7 @@ pub struct Gradients {
 }
 
 /// Sums that travel with the gradients: the loss, and those of [`Gradients::add_beside`].
-const SUMS: i64 = 3;
+const SUMS: i64 = 4;
 
 impl std::fmt::Debug for Gradients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -150,12 +150,12 @@ impl Gradients {
         Ok(())
     }
 
-    /// Adds to two sums beside the loss, (2) f32, which are summed over the ranks too.
+    /// Adds to three sums beside the loss, (3) f32, which are summed over the ranks too.
     ///
     /// # Errors
     /// libtorch's own.
-    pub fn add_beside(&mut self, two: &Tensor) -> Result<()> {
-        let _ = self.sums.f_narrow(0, 1, SUMS - 1)?.f_add_(two)?;
+    pub fn add_beside(&mut self, three: &Tensor) -> Result<()> {
+        let _ = self.sums.f_narrow(0, 1, SUMS - 1)?.f_add_(three)?;
         Ok(())
     }
 
@@ -197,7 +197,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// The summed loss and the two sums beside it, (3) f32.
+    /// The summed loss and the three sums beside it, (4) f32.
     pub fn sums(&self) -> &Tensor {
         &self.sums
     }
@@ -327,15 +327,15 @@ mod tests {
                 };
                 gradients.add_to_head(add).unwrap();
                 gradients.add_loss(&Tensor::from(1.25f32)).unwrap();
-                gradients.add_beside(&Tensor::from_slice(&[0.5f32, 2.0])).unwrap();
+                gradients.add_beside(&Tensor::from_slice(&[0.5f32, 2.0, 3.0])).unwrap();
                 gradients.backward(&scalar(&decoder), pass + 1 == passes).unwrap();
             }
             gradients.finish().unwrap();
         }
         let found = gradients.views().iter().map(Tensor::copy).collect();
         assert!(store.params().iter().all(|param| !param.master.grad().defined()), "nothing is kept beside");
-        let beside = [1, 2].map(|at| gradients.sums().double_value(&[at]));
-        assert_eq!(beside, [0.5, 2.0].map(|sum| sum * passes as f64));
+        let beside = [1, 2, 3].map(|at| gradients.sums().double_value(&[at]));
+        assert_eq!(beside, [0.5, 2.0, 3.0].map(|sum| sum * passes as f64));
         (store, found, gradients.sums().double_value(&[0]))
     }
 

@@ -5,7 +5,9 @@
 
 pub mod batch;
 pub mod batches;
+mod best;
 pub mod checkpoint;
+mod clock;
 pub mod collate;
 pub mod consistency;
 pub mod dev_eval;

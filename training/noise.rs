@@ -33,6 +33,11 @@ impl Noise {
         Self { section: section.clone(), seed, unit, length_told, word_dropout }
     }
 
+    /// Whether vectors are changed.
+    pub fn perturbs(&self) -> bool {
+        self.section.share > 0.0
+    }
+
     /// Puts `instead` in the place of some of a text's tokens at a step.
     pub fn hide_words(&self, step: u64, text: u32, tokens: &mut [i64], instead: i64) {
         if self.word_dropout == 0.0 {

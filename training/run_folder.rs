@@ -24,9 +24,10 @@ pub struct RunFolder {
 }
 
 /// Keys of a recipe that may differ between the parts of a resumed run. They change neither the model nor the order of
-/// the data. Some say where things are, when to look, and when to end; the learning rate, its schedule, the clipping
-/// and the consistency loss change how the training goes on, which is what a run that went astray needs; and the pairs need not be compared by
-/// the recipe that made them, as the checkpoint has their digest.
+/// the data. Some say where things are, when to look, when to end, and how much is computed at once, which a run that
+/// found no memory needs; the learning rate, its schedule, the clipping and the consistency loss change how the training
+/// goes on, which is what a run that went astray needs; and the pairs need not be compared by the recipe that made them,
+/// as the checkpoint has their digest.
 const FREE_ON_RESUME: &[&str] = &[
     "name",
     "run.",
@@ -43,6 +44,8 @@ const FREE_ON_RESUME: &[&str] = &[
     "optimizer.learning_rate",
     "schedule.",
     "consistency.",
+    "refinement.batch",
+    "training.accumulate",
     "training.device",
     "training.threads",
     "training.clip_norm",
@@ -61,7 +64,7 @@ impl RunFolder {
     /// # Errors
     /// [`Error::RunLocked`] while another process is at work in it; [`Error::RunExists`] when it holds a run and
     /// `resume` was not asked for; [`Error::OtherRecipe`] when that run is of another recipe; [`Error::Checkpoint`]
-    /// when it has checkpoints but none is the latest; the disk's own.
+    /// when it has checkpoints but none is the latest nor whole; the disk's own.
     pub fn open(dir: &Path, recipe: &Recipe, resume: bool) -> Result<Self> {
         fs_err::create_dir_all(dir)?;
         let lock = lock(dir)?;
@@ -72,7 +75,7 @@ impl RunFolder {
             return Err(Error::RunExists { dir: dir.to_owned() });
         }
         if has_checkpoint && !is_begun(dir) {
-            let reason = "it is missing, though there are checkpoints".to_owned();
+            let reason = "it is missing, and none of the checkpoints is whole".to_owned();
             return Err(Error::Checkpoint { path: checkpoints.join("latest"), reason });
         }
         let mut changes = Vec::new();
@@ -229,9 +232,6 @@ impl Differences {
         let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
         flatten("", &toml::Value::try_from(old)?, &mut before);
         flatten("", &toml::Value::try_from(new)?, &mut after);
-        let is_free = |key: &str| {
-            FREE_ON_RESUME.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
-        };
         let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
         let mut differences = Self::default();
         for key in keys {
@@ -247,6 +247,11 @@ impl Differences {
         }
         Ok(differences)
     }
+}
+
+/// Whether a key may differ between the parts of a run.
+fn is_free(key: &str) -> bool {
+    FREE_ON_RESUME.iter().any(|free| key == *free || (free.ends_with('.') && key.starts_with(free)))
 }
 
 fn flatten(prefix: &str, value: &toml::Value, into: &mut BTreeMap<String, String>) {
@@ -311,6 +316,9 @@ mod tests {
         fs_err::remove_file(folder.path().join("checkpoints/latest")).unwrap();
         let error = RunFolder::open(folder.path(), &recipe(), true).unwrap_err();
         assert!(error.to_string().contains("checkpoints/latest"), "{error}");
+        // a whole checkpoint that a killed process had not yet named
+        fs_err::write(folder.path().join("checkpoints/step-00000001/state.json"), "{}").unwrap();
+        RunFolder::open(folder.path(), &recipe(), true).unwrap();
     }
 
     #[test]
@@ -322,6 +330,8 @@ mod tests {
         freed.training.clip_norm = 0.5;
         freed.optimizer.learning_rate = 1e-4;
         freed.schedule.warmup_steps = 7;
+        freed.training.accumulate = 8;
+        freed.refinement.batch = 16;
         freed.curation.min_words = 9;
         freed.run.dir = "b".into();
         let mut run = RunFolder::open(folder.path(), &freed, true).unwrap();
@@ -342,6 +352,15 @@ mod tests {
         assert!(error.contains("decoder.layers: the run has 8, the recipe 3"), "{error}");
         assert!(error.contains("training.batch_texts: the run has 7, the recipe unset"), "{error}");
         assert!(!error.contains("max_steps"), "{error}");
+    }
+
+    #[test]
+    fn what_is_said_to_help_against_too_little_memory_may_change() {
+        let error = tch::Tensor::f_zeros([1 << 46], (tch::Kind::Double, tch::Device::Cpu)).unwrap_err();
+        let hint = Error::from(error).hint().unwrap();
+        let keys: Vec<&str> = hint.split([' ', ',', ';']).filter(|word| word.contains('.')).collect();
+        assert!(keys.contains(&"training.accumulate"), "{hint}");
+        assert!(keys.iter().all(|key| is_free(key)), "{hint}");
     }
 
     #[test]

@@ -220,6 +220,7 @@ impl Shapes {
         let part = MicroBatch {
             rows: (0..self.batch as u32).collect(),
             condition: Condition::first(&Tensor::f_from_slice(&vectors)?.f_view([self.batch, self.dim])?),
+            clean_BD: None,
             tokens_BT: Tensor::f_from_slice(&inputs)?.f_view(shape)?,
             positions_N: None,
             targets_N: Tensor::f_from_slice(&ids)?,

@@ -125,11 +125,8 @@ impl Model {
         let norm = torch_ext::global_norm(self.gradients.views())?;
         let all = Tensor::f_cat(&[self.gradients.sums(), &norm.f_view([1])?], 0)?.f_to_kind(Kind::Double)?;
         let all = Vec::<f64>::try_from(all)?;
-        let consistency = turn.map(|turn| {
-            let texts = turn.texts(batch).max(1) as f64;
-            ConsistencyResult { loss: all[1] / texts, cosine: all[2] / texts, spent }
-        });
-        Ok(StepResult { loss: all[0] * scale, grad_norm: all[3], targets: batch.targets, consistency })
+        let consistency = turn.map(|_| ConsistencyResult::of([all[1], all[2], all[3]], spent));
+        Ok(StepResult { loss: all[0] * scale, grad_norm: all[4], targets: batch.targets, consistency })
     }
 
     /// Draws samples where the loss is of that kind and adds their gradients; the time that it took.

@@ -11,7 +11,7 @@ pub struct Tokens {
     ids: Ids,
     /// Where each text begins, and the end of the last.
     starts: Vec<u64>,
-    /// Row of the pair set that each text is, rising.
+    /// Row of the pair set that each text is, in the order in which they were given: rising where they are trained on.
     rows: Vec<u32>,
     /// Texts left out because they have more tokens than the decoder reads.
     pub too_long: usize,
@@ -86,7 +86,8 @@ impl Tokens {
         self.rows[i as usize]
     }
 
-    /// The text that a row of the pair set is, where it is trained on.
+    /// The text that a row of the pair set is, where it is trained on. It is looked for among rising rows, which those that
+    /// are evaluated on are not.
     pub fn text_of(&self, row: u32) -> Option<u32> {
         self.rows.binary_search(&row).ok().map(|text| text as u32)
     }

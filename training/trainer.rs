@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tch::Tensor;
 use torch_ext::{Reduce, World};
@@ -11,6 +11,7 @@ use crate::Result;
 use crate::batch::Batch;
 use crate::batches::{Cursor, Cursors};
 use crate::checkpoint::{self, Best, State};
+use crate::clock::Clock;
 use crate::consistency::Consistency;
 use crate::dev_eval::{DevEval, take_back_samples, write_samples};
 use crate::ema::Ema;
@@ -204,7 +205,10 @@ impl Training {
             let progress = budget.progress(step, elapsed);
             if refresh.is_due(step, progress, self.state.refinement.as_ref()) {
                 drop(loader);
-                self.refresh(recipe, prepared, keeper)?;
+                if !self.refresh(recipe, prepared, &options.stop, keeper)? {
+                    // nothing has changed: the run that goes on makes the set
+                    return Ok((Reason::Stopped, last_loss));
+                }
                 loader = self.loader(recipe, prepared);
                 pace.pause();
             }
@@ -284,18 +288,20 @@ impl Training {
         Loader::start(supply, share, self.state.step, cursors)
     }
 
-    /// Makes a new set of hypotheses, which takes the place of the oldest.
+    /// Makes a new set of hypotheses, which takes the place of the oldest; false where any rank was asked to stop meanwhile,
+    /// and there is none.
     fn refresh(
         &mut self,
         recipe: &Recipe,
         prepared: &Prepared,
+        stop: &AtomicBool,
         keeper: &mut Option<Keeper<'_>>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (start, step) = (Instant::now(), self.state.step);
         self.dev.set_weights(step, &self.weights())?;
         let (inverter, encoder) = self.dev.guesser()?;
         let maker = Maker { recipe, prepared, inverter, encoder, world: &self.world };
-        let record = maker.make(step, &self.pool)?;
+        let Some(record) = maker.make(step, &self.pool, stop)? else { return Ok(false) };
         let rows = record.shard.rows;
         let first = self.state.refinement.is_none();
         let state = self
@@ -319,7 +325,7 @@ impl Training {
                 .run
                 .log(&format!("{rows} hypotheses made in {seconds:.0} s, {} in all", self.pool.len()))?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The weights that are evaluated: the averaged ones where there are such.
@@ -338,7 +344,7 @@ impl Training {
         require_same_weights(&self.world, &masters, step)?;
         self.dev.set_weights(step, &self.weights())?;
         let found = self.dev.run(step, prepared, self.state.refinement.is_some())?;
-        let best = Best::of(self.state.best.clone(), found.dev_loss, step);
+        let best = Best::of(self.state.best.clone(), found.dev_loss, found.n, step);
         let is_better = best != self.state.best;
         self.state.best = best;
         self.state.evaluated = Some(step);
@@ -399,26 +405,6 @@ fn starting_point(keeper: &Keeper<'_>, prepared: &Prepared) -> Result<Start> {
     let state = checkpoint::read_state(&path)?;
     keeper.run.require_same_data(&state, &fresh)?;
     Ok(Start { state, checkpoint: Some(path) })
-}
-
-/// Training time, earlier parts of the run included.
-struct Clock {
-    before: f64,
-    start: Instant,
-}
-
-impl Clock {
-    fn start(before: f64) -> Self {
-        Self { before, start: Instant::now() }
-    }
-
-    fn seconds(&self) -> f64 {
-        self.before + self.start.elapsed().as_secs_f64()
-    }
-
-    fn elapsed(&self) -> Duration {
-        duration(self.seconds())
-    }
 }
 
 fn is_due(step: u64, every: u64) -> bool {

@@ -75,6 +75,7 @@ fn write_set(dir: &Path, shards: usize, link: bool) -> PairSet {
         counts,
         flow: Flow::default(),
         space: space(),
+        encoder_dtype: None,
         recipe: serde_json::Value::Null,
         shards: records,
     };

@@ -1,12 +1,11 @@
 //! What a recipe says about a corpus.
 
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::text_file::MAX_LINE_BYTES;
-use crate::{Error, Result};
 
 /// A source of texts: one `[[corpus]]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,10 +36,10 @@ pub struct CorpusConfig {
     /// `abstract, title`; for `jsonl`, `json` and `parquet`, `text`; for `beir`, `trec` and `smart`, `title, text, query`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<Column>,
-    /// Whether the first row names the columns; absent: it does where a column is asked for by name.
+    /// Tables only: whether the first row names the columns; absent: it does where a column is asked for by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// Whether fields may stand in double quotes; absent: in `csv` and `arxiv`, and not in `tsv`.
+    /// Tables only: whether fields may stand in double quotes; absent: in `csv` and `arxiv`, and not in `tsv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quotes: Option<bool>,
     /// Which texts belong together, so that a split never parts them; absent: those of one row, where a row has several.
@@ -74,7 +73,7 @@ const fn default_max_line_bytes() -> usize {
     MAX_LINE_BYTES
 }
 
-const fn default_max_file_bytes() -> u64 {
+pub(super) const fn default_max_file_bytes() -> u64 {
     1 << 20
 }
 
@@ -163,12 +162,13 @@ impl Format {
         }
     }
 
-    fn is_table(self) -> bool {
+    /// Formats of rows with fields, which a header may name.
+    pub(super) fn is_table(self) -> bool {
         matches!(self, Format::Tsv | Format::Csv | Format::Arxiv)
     }
 
     /// Formats whose columns have names alone.
-    fn is_keyed(self) -> bool {
+    pub(super) fn is_keyed(self) -> bool {
         matches!(self, Format::Jsonl | Format::Json | Format::Parquet)
     }
 
@@ -211,7 +211,7 @@ pub enum GroupBy {
     None,
     /// Those of one row, as the two sides of an STS pair.
     Row,
-    /// Those of so many consecutive lines, as the five captions of a picture: `{ lines = 5 }`.
+    /// Those of so many consecutive lines, as the five captions of a picture: `{ lines = 5 }`; of a JSON array, elements.
     Lines(u64),
     /// Those with the same value in this column: `{ column = "picture" }`.
     Column(Column),
@@ -284,107 +284,4 @@ impl CorpusConfig {
     pub(super) fn splits_sentences(&self) -> bool {
         self.sentences.unwrap_or(self.format == Format::Rustdoc)
     }
-
-    /// Refuses settings that contradict each other or the format.
-    ///
-    /// # Errors
-    /// The first such setting, by its key.
-    pub fn validate(&self) -> Result<()> {
-        let wrong = |key: &str, value: String, reason: &str| {
-            Err(Error::Setting { key: format!("corpus.{}.{key}", self.name), value, reason: reason.into() })
-        };
-        let format = self.format;
-        if self.name.trim().is_empty() {
-            return wrong("name", format!("{:?}", self.name), "a corpus needs a name");
-        }
-        if self.path.as_slice().is_empty() {
-            return wrong("path", "[]".into(), "no file is named");
-        }
-        if let Some(hub) = &self.hub {
-            if let Some(path) = self.path.as_slice().iter().find(|path| !is_within(path)) {
-                let reason =
-                    "with `hub`, a path lies within the repository: no leading /, no .., no ~ and no $";
-                return wrong("path", format!("{:?}", path.display().to_string()), reason);
-            }
-            if format == Format::Rustdoc {
-                let reason = "source trees are not read from a hub";
-                return wrong("hub", format!("{hub:?}"), reason);
-            }
-        }
-        if self.file_domains && self.domain.is_some() {
-            return wrong("file_domains", "true".into(), "`domain` says one for all files");
-        }
-        if let Some(share) = self.share.filter(|share| !(*share > 0.0 && *share <= 1.0)) {
-            return wrong("share", share.to_string(), "a share lies above 0 and up to 1");
-        }
-        if self.max_line_bytes == 0 {
-            return wrong("max_line_bytes", "0".into(), "no line fits into nothing");
-        }
-        if matches!(format, Format::Tsv | Format::Csv) && self.columns.is_empty() {
-            let reason = "say which columns hold text, by name or by number counted from 0";
-            return wrong("columns", "[]".into(), reason);
-        }
-        let has_columns = format.is_table() || format.is_keyed() || format.is_collection();
-        if !(has_columns || self.columns.is_empty()) {
-            return wrong(
-                "columns",
-                list(&self.columns),
-                &format!("the format {format} has no columns to choose from"),
-            );
-        }
-        if let Some(column) = self.columns.iter().find(|column| matches!(column, Column::Number(_)))
-            && !format.is_table()
-        {
-            return wrong(
-                "columns",
-                column.to_string(),
-                &format!("columns of {format} have names, not numbers"),
-            );
-        }
-        if format.is_collection()
-            && let Some(column) =
-                self.columns.iter().find(|column| !["title", "text", "query"].map(name).contains(column))
-        {
-            return wrong(
-                "columns",
-                column.to_string(),
-                &format!("of {format}, there are title, text and query"),
-            );
-        }
-        if self.header == Some(false)
-            && self.text_columns().iter().any(|c| matches!(c, Column::Name(_)))
-            && format.is_table()
-        {
-            return wrong(
-                "header",
-                "false".into(),
-                "columns are asked for by name, which only a header gives",
-            );
-        }
-        match &self.group_by {
-            Some(GroupBy::Lines(0)) => wrong("group_by.lines", "0".into(), "a group needs lines"),
-            Some(GroupBy::Column(column)) if !(format.is_table() || format.is_keyed()) => wrong(
-                "group_by.column",
-                column.to_string(),
-                &format!("the format {format} has no such columns"),
-            ),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Whether a path stays within a repository.
-fn is_within(path: &Path) -> bool {
-    let plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-    let text = path.to_string_lossy();
-    path.components().all(plain) && !text.starts_with('~') && !text.contains('$')
-}
-
-fn name(text: &str) -> Column {
-    Column::Name(text.into())
-}
-
-fn list(columns: &[Column]) -> String {
-    let all: Vec<String> = columns.iter().map(Column::to_string).collect();
-    format!("[{}]", all.join(", "))
 }

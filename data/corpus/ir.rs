@@ -90,7 +90,8 @@ pub(super) enum Entry {
 
 pub(super) type Entries = Box<dyn Iterator<Item = Result<Entry, Fault>> + Send>;
 
-fn entries(path: &Path, format: Format, limit: usize) -> Result<Entries> {
+/// Documents and queries of one file, in its order.
+pub(super) fn entries(path: &Path, format: Format, limit: usize) -> Result<Entries> {
     match format {
         Format::Trec => trec::entries(path, limit),
         Format::Smart => smart::entries(path, limit),
@@ -140,25 +141,6 @@ impl Iterator for EntryRows {
             });
         }
     }
-}
-
-/// (title, text) of every document and ("", text) of every query of one file.
-///
-/// # Errors
-/// The file cannot be read or has a malformed record.
-pub(crate) fn read_ir_texts(
-    path: &Path,
-    format: Format,
-    options: &IrOptions,
-) -> Result<Vec<(String, String)>> {
-    let entries = entries(path, format, options.max_record_bytes)?;
-    entries
-        .map(|entry| match entry {
-            Ok(Entry::Document { document, .. }) => Ok((document.title, document.text)),
-            Ok(Entry::Query { query, .. }) => Ok((String::new(), query.text)),
-            Err(fault) => Err(named(fault, path)),
-        })
-        .collect()
 }
 
 fn named(fault: Fault, path: &Path) -> Error {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Column, CorpusConfig, Fault, GroupBy, Row};
-use crate::text_file::{self, LineRead, Lines, MAX_LINE_BYTES, not_utf8, too_long};
+use crate::text_file::{self, LineRead, Lines, not_utf8, too_long};
 use crate::{Error, Result};
 
 /// Which keys of a value are text, and which names its group.
@@ -271,41 +271,30 @@ impl Iterator for ArrayRows {
     }
 }
 
-/// Calls `each` with every string value of a JSON file, be it an array or a value a line.
-///
-/// # Errors
-/// The file cannot be read, or is no JSON.
-pub(crate) fn strings_of(path: &Path, each: &mut dyn FnMut(&str)) -> Result<()> {
+/// The values of a file with the lines at which they begin.
+pub(super) type Values = Box<dyn Iterator<Item = Result<(u64, Value), Fault>>>;
+
+/// The values of a JSON file, be it an array or a value a line, each of at most so many bytes.
+pub(super) fn values(path: &Path, limit: usize) -> Result<Values> {
     let array = {
         let mut reader = text_file::open(path)?;
         let mut bytes = std::io::Read::bytes(&mut reader);
         let first = bytes.find(|byte| !matches!(byte, Ok(b' ' | b'\t' | b'\r' | b'\n' | 0xef | 0xbb | 0xbf)));
         matches!(first, Some(Ok(b'[')))
     };
-    // evaluation files are few and trusted: an element may be as long as a book
-    let limit = 64 * MAX_LINE_BYTES;
-    let values: Box<dyn Iterator<Item = Result<(u64, Value), Fault>>> = if array {
+    Ok(if array {
         Box::new(ArrayElements::open(path, limit)?)
     } else {
         Box::new(JsonLines::open(path, limit)?)
-    };
-    for value in values {
-        match value {
-            Ok((_, value)) => strings(&value, each),
-            Err(Fault::Fatal(error)) => return Err(error),
-            Err(Fault::Row { line, reason }) => {
-                return Err(Error::Line { path: path.to_owned(), line, reason });
-            }
-        }
-    }
-    Ok(())
+    })
 }
 
-fn strings(value: &Value, each: &mut dyn FnMut(&str)) {
+/// Every string within a value.
+pub(super) fn strings(value: &Value) -> Vec<String> {
     match value {
-        Value::String(text) => each(text),
-        Value::Array(items) => items.iter().for_each(|item| strings(item, each)),
-        Value::Object(map) => map.values().for_each(|item| strings(item, each)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        Value::String(text) => vec![text.clone()],
+        Value::Array(items) => items.iter().flat_map(strings).collect(),
+        Value::Object(map) => map.values().flat_map(strings).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Vec::new(),
     }
 }

@@ -4,7 +4,9 @@
 //! in memory than a record.
 
 mod beir;
+mod check;
 mod config;
+mod evaluation;
 mod hub;
 mod ir;
 mod json;
@@ -34,9 +36,8 @@ pub use paths::{expand, files};
 pub use sentences::sentences;
 pub use sts::{StsPair, is_sts, read_sts};
 
+pub(crate) use evaluation::{Structure, read_as, strings_of_whole};
 pub(crate) use hub::HubCorpus;
-pub(crate) use ir::read_ir_texts;
-pub(crate) use json::strings_of;
 pub(crate) use paths::{Found, corpus_files};
 
 use crate::fraction::fraction;
@@ -112,6 +113,25 @@ impl From<Error> for Fault {
 
 type Rows = Box<dyn Iterator<Item = Result<Row, Fault>> + Send>;
 
+/// Where a row stands in its file, malformed ones counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    /// How many rows there are up to it.
+    number: u64,
+    /// The line at which it begins.
+    line: u64,
+    /// How many rows begin on that line, up to it.
+    on_line: u64,
+}
+
+impl Place {
+    /// Goes on to the next row, which begins at `line`.
+    fn advance(&mut self, line: u64) {
+        let on_line = if line == self.line { self.on_line + 1 } else { 1 };
+        *self = Self { number: self.number + 1, line, on_line };
+    }
+}
+
 /// A file that is not opened yet.
 enum Source {
     Here(PathBuf),
@@ -128,7 +148,9 @@ pub struct Corpus {
     current: Option<(Arc<Path>, Rows)>,
     pending: VecDeque<Document>,
     report: RowReport,
-    /// Rows met in the file and those before it, taken or not.
+    /// The last row of the current file.
+    place: Place,
+    /// Rows of all files so far, taken or not.
     met: u64,
     done: bool,
 }
@@ -157,8 +179,9 @@ pub fn open_corpus(config: &CorpusConfig) -> Result<Corpus> {
         current: None,
         pending: VecDeque::new(),
         report: RowReport::default(),
-        done: false,
+        place: Place::default(),
         met: 0,
+        done: false,
     })
 }
 
@@ -208,16 +231,20 @@ impl Corpus {
                 };
                 let rows = open_rows(&path, &self.config)?;
                 self.report.files += 1;
+                self.place = Place::default();
                 self.current = Some((path.into(), rows));
                 continue;
             };
-            match rows.next() {
+            let next = rows.next();
+            if let Some(Ok(Row { line, .. }) | Err(Fault::Row { line, .. })) = &next {
+                self.place.advance(*line);
+                self.met += 1;
+            }
+            match next {
                 None => self.current = None,
                 Some(Ok(row)) => {
                     let file = file.clone();
-                    self.met += 1;
-                    let place = if self.config.format == Format::Json { self.met } else { row.line };
-                    if self.takes(&file, place) {
+                    if self.takes(&file) {
                         self.add(file, row);
                     }
                 }
@@ -243,10 +270,11 @@ impl Corpus {
         Ok(())
     }
 
-    /// Whether a row is of the share that is read.
-    fn takes(&self, file: &Path, place: u64) -> bool {
+    /// Whether the row at hand is of the share that is read.
+    fn takes(&self, file: &Path) -> bool {
         let Some(share) = self.config.share else { return true };
         let file = file.file_name().unwrap_or_default().to_string_lossy();
+        let place = self.number();
         fraction(&blake3::hash(format!("{}/{file}:{place}", self.config.name).as_bytes())) < share
     }
 
@@ -273,6 +301,12 @@ impl Corpus {
         }
     }
 
+    /// What the row at hand is known by in its file: its line, or the number of an array's element, as many of these may
+    /// stand in one line.
+    fn number(&self) -> u64 {
+        if self.config.format == Format::Json { self.place.number } else { self.place.line }
+    }
+
     fn domain(&self, file: &Path) -> String {
         if !self.config.file_domains {
             return self.config.domain().to_owned();
@@ -287,8 +321,12 @@ impl Corpus {
         let file = file.file_name().unwrap_or_default().to_string_lossy();
         match self.config.grouping() {
             GroupBy::None => None,
+            // a name by the line alone stays as it was, and with it the split
+            GroupBy::Row if self.config.format == Format::Json && self.place.on_line > 1 => {
+                Some(format!("{name}/{file}:{}.{}", row.line, self.place.on_line))
+            }
             GroupBy::Row => Some(format!("{name}/{file}:{}", row.line)),
-            GroupBy::Lines(lines) => Some(format!("{name}/{file}/{}", (row.line - 1) / lines)),
+            GroupBy::Lines(lines) => Some(format!("{name}/{file}/{}", (self.number() - 1) / lines)),
             GroupBy::Column(_) => row.group.as_ref().map(|value| format!("{name}={value}")),
         }
     }
@@ -298,11 +336,12 @@ impl Corpus {
             return Ok(None);
         }
         let RowReport { rows, malformed, empty, .. } = self.report;
+        let (met, share) = (self.met, self.config.share);
         let mut files: Vec<String> =
             self.config.path.as_slice().iter().map(|path| path.display().to_string()).collect();
         files.extend(self.config.hub.iter().map(|hub| format!("of {hub}")));
         let corpus = self.config.name.clone();
-        Err(Error::EmptyCorpus { corpus, rows, malformed, empty, files: files.join(", ") })
+        Err(Error::EmptyCorpus { corpus, met, share, rows, malformed, empty, files: files.join(", ") })
     }
 }
 
@@ -319,3 +358,7 @@ impl Iterator for Corpus {
         item
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -83,7 +83,8 @@ impl StsRows {
         StsRows::with_limit(path, config.max_line_bytes)
     }
 
-    fn with_limit(path: &Path, limit: usize) -> Result<StsRows> {
+    /// With lines of at most so many bytes.
+    pub(super) fn with_limit(path: &Path, limit: usize) -> Result<StsRows> {
         let layout = Layout::of(path)?;
         let rows = match layout {
             Layout::Json => Rows::Json(Lines::open(path, limit)?, limit),

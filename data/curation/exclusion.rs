@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
+use super::config::Whitespace;
 use super::duplicates::fingerprint;
-use crate::corpus::{Format, Found, IrOptions, StsPair, expand, is_sts, read_ir_texts, read_sts, strings_of};
+use super::normalize::normalize;
+use crate::corpus::{Found, Structure, expand, is_sts, read_as, strings_of_whole};
 use crate::text_file::{LineRead, Lines, MAX_LINE_BYTES, read_lines};
 use crate::{Error, Result};
 
@@ -14,15 +16,6 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, Default)]
 pub struct Exclusion {
     keys: HashSet<u128>,
-}
-
-/// What an evaluation file is, by its first line.
-enum Kind {
-    Sts,
-    Trec,
-    Smart,
-    Json,
-    Lines,
 }
 
 /// The files of one path of `pairs.exclude` that are not empty, in the order of their names.
@@ -48,7 +41,8 @@ impl Exclusion {
     /// Reads evaluation files, or all files of a folder (`~`, variables and `*` filled in).
     ///
     /// Of an STS file both sides are taken, of a retrieval collection documents (title, text, both together) and
-    /// queries, of JSON every string, of any other text each line and each field between tabs.
+    /// queries, of JSON every string, of any other text each line and each field between tabs. A file that only begins
+    /// like one of the former is of the last kind.
     ///
     /// # Errors
     /// A path that leads nowhere, a file that cannot be read or is malformed (what cannot be read cannot be excluded),
@@ -70,9 +64,7 @@ impl Exclusion {
 
     /// Adds a text.
     pub fn add(&mut self, text: &str) {
-        if !text.trim().is_empty() {
-            self.keys.insert(fingerprint(text));
-        }
+        self.keys.extend(key_of(text));
     }
 
     /// Whether the text with this [`fingerprint`] is to be left out.
@@ -91,37 +83,59 @@ impl Exclusion {
     }
 
     fn read_file(&mut self, path: &Path) -> Result<()> {
-        match kind(path)? {
-            Kind::Sts => {
-                for StsPair { a, b, .. } in read_sts(path)? {
-                    self.add(&a);
-                    self.add(&b);
-                }
-            }
-            Kind::Trec => self.read_collection(path, Format::Trec)?,
-            Kind::Smart => self.read_collection(path, Format::Smart)?,
-            Kind::Json => strings_of(path, &mut |text| self.add(text))?,
-            Kind::Lines => {
-                for line in read_lines(path)? {
-                    line.split('\t').for_each(|field| self.add(field));
-                    self.add(&line);
-                }
-            }
+        let Some(structure) = structure_of(path)? else { return self.read_lines_of(path) };
+        let reading = read_as(path, structure, &mut |text| self.add(text))?;
+        match reading.fault {
+            // what was found in it is excluded all the same: rather a text too many than one too few
+            _ if reading.sound <= reading.unsound => self.read_otherwise(path, structure),
+            Some(fault) => Err(taken_for(structure, fault)),
+            // a list may look like pairs to its end
+            None if structure == Structure::Sts => self.read_lines_of(path),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    fn read_collection(&mut self, path: &Path, format: Format) -> Result<()> {
-        for (title, text) in read_ir_texts(path, format, &IrOptions::default())? {
-            self.add(&title);
-            self.add(&text);
-            self.add(&format!("{title} {text}"));
+    /// Reads a file that begins like something that it is not.
+    fn read_otherwise(&mut self, path: &Path, structure: Structure) -> Result<()> {
+        if structure == Structure::Json
+            && let Some(texts) = strings_of_whole(path)?
+        {
+            texts.iter().for_each(|text| self.add(text));
+            return Ok(());
+        }
+        let (file, name) = (path.display(), structure.name());
+        tracing::warn!("{file} begins like {name} but is none: each of its lines is excluded as a text");
+        self.read_lines_of(path)
+    }
+
+    fn read_lines_of(&mut self, path: &Path) -> Result<()> {
+        for line in read_lines(path)? {
+            line.split('\t').for_each(|field| self.add(field));
+            self.add(&line);
         }
         Ok(())
     }
 }
 
-fn kind(path: &Path) -> Result<Kind> {
+/// The fingerprint of a text as the curator writes it; none where nothing is left of it.
+fn key_of(text: &str) -> Option<u128> {
+    let text = normalize(text, Whitespace::Collapse);
+    (!text.is_empty()).then(|| fingerprint(&text))
+}
+
+/// What is wrong with a file that is mostly sound, and what it was read as.
+fn taken_for(structure: Structure, fault: Error) -> Error {
+    let name = structure.name();
+    let said = |reason: String| format!("{reason} (as most of the file is {name}, it is read as that)");
+    match fault {
+        Error::Line { path, line, reason } => Error::Line { path, line, reason: said(reason) },
+        Error::Layout { path, reason } => Error::Layout { path, reason: said(reason) },
+        other => other,
+    }
+}
+
+/// What a file seems to be by its first line; `None` for lines of text.
+fn structure_of(path: &Path) -> Result<Option<Structure>> {
     let mut lines = Lines::open(path, MAX_LINE_BYTES)?;
     let mut line = Vec::new();
     while line.trim_ascii().is_empty() {
@@ -129,16 +143,16 @@ fn kind(path: &Path) -> Result<Kind> {
         match lines.next_line(&mut line)? {
             LineRead::Line => {}
             // one array on one long line
-            LineRead::TooLong { .. } => return Ok(Kind::Json),
-            LineRead::End => return Ok(Kind::Lines),
+            LineRead::TooLong { .. } => return Ok(Some(Structure::Json)),
+            LineRead::End => return Ok(None),
         }
     }
     let start = line.trim_ascii_start();
     Ok(match start.first() {
-        Some(b'{' | b'[') => Kind::Json,
-        Some(b'<') => Kind::Trec,
-        _ if start.starts_with(b".I ") => Kind::Smart,
-        _ if is_sts(path)? => Kind::Sts,
-        _ => Kind::Lines,
+        Some(b'{' | b'[') => Some(Structure::Json),
+        Some(b'<') => Some(Structure::Trec),
+        _ if start.starts_with(b".I ") => Some(Structure::Smart),
+        _ if is_sts(path)? => Some(Structure::Sts),
+        _ => None,
     })
 }

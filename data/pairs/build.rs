@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use models::{Embed, Space};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use torch_ext::World;
 
 use super::config::{BuildConfig, Storage, WORK_FOLDER};
 use super::encode::{self, ShardState};
+use super::identity::{BUILD_FILE, Identity};
 use super::inputs::{self, Inputs};
 use super::lock::BuildLock;
 use super::manifest::{CosineLoss, Counts, FORMAT, Flow, MANIFEST_FILE, Manifest, SPACE_FILE};
@@ -23,9 +23,6 @@ use super::prompts::Encoders;
 use super::ranks::{EncodePlan, Plan};
 use super::{curated, files, near, ranks};
 use crate::{Error, Result};
-
-/// What is being built, written first.
-const BUILD_FILE: &str = "build.json";
 
 /// How a build ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,17 +47,6 @@ pub struct BuildReport {
     pub elapsed: Duration,
     /// The manifest, as written.
     pub manifest: Manifest,
-}
-
-/// What is being built: compared when a build is started again.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Identity {
-    format: u32,
-    recipe: Value,
-    space: Space,
-    /// The files that it is built from; absent where they were not recorded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    inputs: Option<Inputs>,
 }
 
 /// Builds the pair set of `config` in `config.dir`, or brings an interrupted build to its end. `encoders` are one encoder
@@ -120,7 +106,7 @@ fn build_on(
         Plan::Encode(plan) => *plan,
     };
     let work = config.dir.join(WORK_FOLDER);
-    plan.check(world, &work, &space)?;
+    plan.check(world, &work, &space, config.encoder_dtype.as_deref())?;
     let near = near::found(config, &work);
     let encoded = encode::encode(config, encoders, &plan, &near, watch)?;
     let EncodePlan { curated, states, .. } = plan;
@@ -149,8 +135,7 @@ fn begin(
     let work = config.dir.join(WORK_FOLDER);
     let config = &inputs::pinned(config, &work.join(BUILD_FILE))?;
     let inputs = Inputs::of(config);
-    let identity =
-        Identity { format: FORMAT, recipe: recipe_of(config)?, space: space.clone(), inputs: None };
+    let identity = Identity::of(config, space)?;
     if config.dir.join(MANIFEST_FILE).exists() {
         let manifest = built_before(config, &identity.with_files_at_hand(inputs))?;
         remove_folder(&work)?;
@@ -168,7 +153,8 @@ fn begin(
     require_strict(config, &curated.flow)?;
     near::find(config, &curated, &work, watch)?;
     let states = encode::complete_shards(&config.dir, &work)?;
-    let plan = EncodePlan::new(watch.world, &work, identity.space.clone(), curated, states)?;
+    let (space, dtype) = (identity.space.clone(), config.encoder_dtype.clone());
+    let plan = EncodePlan::new(watch.world, &work, (space, dtype), curated, states)?;
     Ok((Plan::Encode(Box::new(plan)), Some((identity, resumed))))
 }
 
@@ -179,10 +165,16 @@ fn built_before(config: &BuildConfig, wanted: &Identity) -> Result<Manifest> {
         format: manifest.format,
         recipe: manifest.recipe.clone(),
         space: manifest.space.clone(),
+        encoder_dtype: manifest.encoder_dtype.clone(),
         inputs: Inputs::read(&config.dir)?,
     };
     there.require_same(wanted, &config.dir)?;
     require_strict(config, &manifest.flow)?;
+    if let Some((there, now)) = there.other_dtype(wanted) {
+        // nothing is encoded any more, and `auto` is another one on another machine
+        let dir = config.dir.display();
+        tracing::warn!("the pairs in {dir} were encoded in {there}, not in {now}; they stay as they are");
+    }
     Ok(manifest)
 }
 
@@ -202,21 +194,6 @@ fn finish(
     manifest.write(&config.dir)?;
     remove_folder(&config.dir.join(WORK_FOLDER))?;
     Ok(manifest)
-}
-
-fn recipe_of(config: &BuildConfig) -> Result<Value> {
-    let recipe =
-        serde_json::to_value(config).map_err(|source| Error::Json { path: BUILD_FILE.into(), source })?;
-    Ok(without_strict(recipe))
-}
-
-/// A recipe without the corpora's `strict`, which decides whether a build ends and not what it holds.
-fn without_strict(mut recipe: Value) -> Value {
-    let corpora = recipe.get_mut("corpora").and_then(Value::as_array_mut);
-    for corpus in corpora.into_iter().flatten().filter_map(Value::as_object_mut) {
-        corpus.remove("strict");
-    }
-    recipe
 }
 
 /// Refuses rows that were skipped by a build that was not yet `strict`.
@@ -244,7 +221,9 @@ fn claim(
     let path = work.join(BUILD_FILE);
     if path.exists() {
         let there: Identity = models::files::read_json(&path)?;
-        there.require_same(&identity.with_files_at_hand(inputs), dir)?;
+        let wanted = identity.with_files_at_hand(inputs);
+        there.require_same(&wanted, dir)?;
+        there.require_dtype(&wanted, dir)?;
         return Ok((there, true));
     }
     identity.inputs = Some(inputs?);
@@ -294,96 +273,8 @@ fn manifest_of(
         counts,
         flow,
         space: identity.space,
+        encoder_dtype: identity.encoder_dtype,
         recipe: identity.recipe,
         shards: states.into_iter().map(|state| state.record).collect(),
-    }
-}
-
-impl Identity {
-    /// Takes in the files as they are now. Where they are gone, what was made of them stays good: a stage that still
-    /// needs them says so itself.
-    fn with_files_at_hand(mut self, inputs: Result<Inputs>) -> Identity {
-        self.inputs = inputs
-            .inspect_err(|error| tracing::warn!("whether the texts have changed is not known: {error}"))
-            .ok();
-        self
-    }
-
-    /// Refuses where the folder is of another recipe or space, naming what differs.
-    fn require_same(&self, wanted: &Identity, dir: &Path) -> Result<()> {
-        self.space.require_same(&wanted.space, "the pair set in this folder", "the encoder given")?;
-        let mut differences = Vec::new();
-        compare("", &without_strict(self.recipe.clone()), &wanted.recipe, &mut differences);
-        if self.format != wanted.format {
-            differences.push(format!("format: {} there, {} wanted", self.format, wanted.format));
-        }
-        // no part of a space's identity, but the order of a text's rows
-        let prompts = |space: &Space| space.prompts().map(|prompt| prompt.text.clone()).collect::<Vec<_>>();
-        if prompts(&self.space) != prompts(&wanted.space) {
-            let names = |space: &Space| {
-                let names: Vec<_> = space.prompts().map(|prompt| format!("{:?}", prompt.name)).collect();
-                format!("[{}]", names.join(", "))
-            };
-            let (there, now) = (names(&self.space), names(&wanted.space));
-            differences.push(format!("encoder.prompts: {there} there, {now} wanted"));
-        }
-        // no part of a space's identity, but the filter of long texts goes by it
-        let (there, now) = (self.space.max_tokens, wanted.space.max_tokens);
-        if there != now {
-            differences.push(format!("encoder.max_tokens: {there} there, {now} wanted"));
-        }
-        if let (true, Some(there), Some(now)) = (differences.is_empty(), &self.inputs, &wanted.inputs) {
-            // files of another recipe differ of course
-            differences = there.differences(now);
-        }
-        if differences.is_empty() {
-            return Ok(());
-        }
-        Err(Error::OtherPairSet { dir: dir.to_owned(), differences: differences.join("; ") })
-    }
-}
-
-/// Names each key at which two values differ.
-fn compare(key: &str, there: &Value, wanted: &Value, differences: &mut Vec<String>) {
-    let below = |part: &str| if key.is_empty() { part.to_owned() } else { format!("{key}.{part}") };
-    match (there, wanted) {
-        (Value::Object(a), Value::Object(b)) => {
-            for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
-                let side =
-                    |map: &serde_json::Map<String, Value>| map.get(name).cloned().unwrap_or(Value::Null);
-                compare(&below(name), &side(a), &side(b), differences);
-            }
-        }
-        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            for (i, (a, b)) in a.iter().zip(b).enumerate() {
-                compare(&below(&i.to_string()), a, b, differences);
-            }
-        }
-        // 1 and 1.0 are the same number to a reader
-        (a, b) if a == b || a.as_f64().is_some_and(|x| Some(x) == b.as_f64()) => {}
-        (a, b) => differences.push(format!("{key}: {a} there, {b} wanted")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn differences_are_named_by_their_key() {
-        let mut found = Vec::new();
-        let there = json!({"storage": "f16", "corpora": [{"name": "a", "limit": null}], "shard_rows": 10});
-        let wanted =
-            json!({"storage": "f32", "corpora": [{"name": "a", "limit": 5}], "shard_rows": 10.0, "new": 1});
-        compare("", &there, &wanted, &mut found);
-        assert_eq!(
-            found,
-            [
-                "storage: \"f16\" there, \"f32\" wanted",
-                "corpora.0.limit: null there, 5 wanted",
-                "new: null there, 1 wanted"
-            ]
-        );
     }
 }

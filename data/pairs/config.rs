@@ -57,6 +57,10 @@ pub struct BuildConfig {
     /// Folder of the pair set. It is no part of the pair set's identity.
     #[serde(default, skip_serializing)]
     pub dir: PathBuf,
+    /// The number format that the encoder computes in, such as `bf16`, where it is known: the last digits of every vector
+    /// follow from it. It stands beside the recipe and not in it, as `auto` is another one on another machine.
+    #[serde(default, skip_serializing)]
+    pub encoder_dtype: Option<String>,
 }
 
 impl BuildConfig {

@@ -138,6 +138,9 @@ pub struct Manifest {
     pub flow: Flow,
     /// The space of the vectors, with all prompts in the order of a text's rows.
     pub space: Space,
+    /// The number format that the encoder computed in; absent where that was not recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoder_dtype: Option<String>,
     /// The configuration of the build, without what changes no byte of it: its folder and `strict`.
     pub recipe: serde_json::Value,
     /// The shards in row order.

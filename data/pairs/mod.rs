@@ -10,6 +10,7 @@ mod curated;
 mod display;
 mod encode;
 mod files;
+mod identity;
 mod inputs;
 pub mod inspect;
 mod lock;

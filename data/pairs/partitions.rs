@@ -150,10 +150,17 @@ struct Leaf {
     bits: u32,
 }
 
+/// What a reader has still to do.
+enum Task {
+    Read(Leaf),
+    /// The parts of a file, once all of them are read: together they take as much room as the file.
+    Remove(PathBuf),
+}
+
 /// Goes through one partition in the order of the keys, in pieces that fit memory.
 pub(super) struct PartitionReader {
-    /// Files still to be read, the next one last.
-    leaves: Vec<Leaf>,
+    /// The next one last.
+    tasks: Vec<Task>,
     memory: u64,
     /// Extension of the folders for parts of a file too large for memory: every process has its own.
     parts: String,
@@ -166,16 +173,20 @@ impl PartitionReader {
     }
 
     fn with_memory(folder: &Path, index: usize, rank: usize, memory: u64) -> PartitionReader {
-        PartitionReader {
-            leaves: vec![Leaf { path: partition_file(folder, index), bits: PARTITION_BITS }],
-            memory,
-            parts: format!("parts-{rank}"),
-        }
+        let whole = Leaf { path: partition_file(folder, index), bits: PARTITION_BITS };
+        PartitionReader { tasks: vec![Task::Read(whole)], memory, parts: format!("parts-{rank}") }
     }
 
     /// The next piece, sorted by key and then by sequence; nothing at the end.
     pub(super) fn next_piece(&mut self) -> Result<Option<Vec<Curated>>> {
-        while let Some(leaf) = self.leaves.pop() {
+        while let Some(task) = self.tasks.pop() {
+            let leaf = match task {
+                Task::Read(leaf) => leaf,
+                Task::Remove(folder) => {
+                    fs::remove_dir_all(folder)?;
+                    continue;
+                }
+            };
             let bytes = fs::metadata(&leaf.path)?.len();
             // a file of nothing but equal texts does not get smaller by splitting
             if bytes > self.memory && leaf.bits + SPLIT_BITS <= 64 {
@@ -202,8 +213,10 @@ impl PartitionReader {
             file.flush()?;
         }
         let bits = leaf.bits + SPLIT_BITS;
-        let parts = (0..1usize << SPLIT_BITS).rev();
-        self.leaves.extend(parts.map(|i| Leaf { path: partition_file(&folder, i), bits }));
+        let part = |i| Task::Read(Leaf { path: partition_file(&folder, i), bits });
+        let parts: Vec<Task> = (0..1usize << SPLIT_BITS).rev().map(part).collect();
+        self.tasks.push(Task::Remove(folder));
+        self.tasks.extend(parts);
         Ok(())
     }
 }
@@ -244,6 +257,8 @@ mod tests {
         expected.sort_by_key(|document| (document.key, document.sequence));
         assert_eq!(read_all(folder.path(), MEMORY_BYTES), expected);
         assert_eq!(read_all(folder.path(), 600), expected);
+        let mut left = fs::read_dir(folder.path()).unwrap();
+        assert!(left.all(|entry| entry.unwrap().path().is_file()), "parts of what is read are left");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(super) enum Plan {
 #[derive(Serialize, Deserialize)]
 pub(super) struct EncodePlan {
     pub(super) space: Space,
+    /// What rank 0's encoder computes in, where it is known.
+    dtype: Option<String>,
     pub(super) curated: CuratedCorpora,
     /// Shards that are complete, by number.
     pub(super) states: BTreeMap<usize, ShardState>,
@@ -52,20 +54,29 @@ impl EncodePlan {
     pub(super) fn new(
         world: &World,
         work: &Path,
-        space: Space,
+        (space, dtype): (Space, Option<String>),
         curated: CuratedCorpora,
         states: BTreeMap<usize, ShardState>,
     ) -> Result<Self> {
         let token = if world.size() > 1 { write_token(work)? } else { String::new() };
-        Ok(Self { space, curated, states, token })
+        Ok(Self { space, dtype, curated, states, token })
     }
 
-    /// Makes sure that this rank sees rank 0's working folder, and has its encoder.
-    pub(super) fn check(&self, world: &World, work: &Path, space: &Space) -> Result<()> {
+    /// Makes sure that this rank sees rank 0's working folder, and has its encoder, which computes in `dtype`.
+    pub(super) fn check(&self, world: &World, work: &Path, space: &Space, dtype: Option<&str>) -> Result<()> {
         if world.is_first() {
             return Ok(());
         }
         self.space.require_same(space, "the encoder of rank 0", "the encoder of this rank")?;
+        if let (Some(first), Some(own)) = (self.dtype.as_deref(), dtype)
+            && first != own
+        {
+            return Err(Error::Setting {
+                key: "encoder.dtype".into(),
+                value: own.to_owned(),
+                reason: format!("so it is on rank {}, and rank 0 encodes in {first}", world.rank()),
+            });
+        }
         let start = Instant::now();
         while models::files::read_json::<String>(&work.join(TOKEN_FILE)).ok().as_ref() != Some(&self.token) {
             if start.elapsed() > PATIENCE {

@@ -116,6 +116,67 @@ fn evaluation_files_are_excluded_whatever_their_format() {
 }
 
 #[test]
+fn what_is_excluded_is_written_as_what_is_examined() {
+    let mut exclusion = Exclusion::default();
+    exclusion.add("The co\u{ad}operative met at the sta\u{200b}tion.");
+    exclusion.add("\u{ad}\u{200b} ");
+    assert_eq!(exclusion.len(), 1);
+    let curator = curator(&CurationConfig::default(), 20, exclusion);
+    for text in ["The co\u{ad}operative met at the sta\u{200b}tion.", "The cooperative met at the station!"] {
+        assert_eq!(curator.examine(&document(text)).unwrap(), Verdict::Drop(Filter::Excluded), "{text}");
+    }
+}
+
+#[test]
+fn a_list_that_begins_like_something_else_is_a_list() {
+    let excludes = |name: &str, content: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs_err::write(folder.path().join(name), content).unwrap();
+        Exclusion::read(&[folder.path().to_owned()])
+    };
+    for (first, second) in [
+        // a tag of no collection; what looks like a row of STS-B, of SemEval; the beginnings of JSON
+        ("<unk> stands for a word.", "Another line of the list."),
+        ("He bought apples, pears, and, as always, 3", "Another line of the list."),
+        ("3\tpears\tfor me", "Another line of the list."),
+        ("[Music] plays in the hall.", "Another line of the list."),
+        ("[1] A first footnote.", "[2] A second one."),
+        ("{He} is a pronoun.", "Another line of the list."),
+        ("<a href> is a tag, and this line is alone.", ""),
+        ("He bought apples, pears, 3", ""),
+    ] {
+        let exclusion = excludes("list.txt", &format!("{first}\n{second}\n")).unwrap();
+        for text in [first, second].into_iter().filter(|text| !text.is_empty()) {
+            assert!(exclusion.contains(fingerprint(text)), "{text:?} behind {first:?}");
+        }
+    }
+    // JSON over lines as it likes
+    let exclusion = excludes("a.json", "{\n  \"text\": \"A text within.\",\n  \"n\": 1\n}\n").unwrap();
+    assert!(exclusion.contains(fingerprint("a text within")) && exclusion.len() == 1);
+    assert!(excludes("a.json", "{\"n\": [1, 2]}\n").is_err(), "there is no text in it");
+}
+
+#[test]
+fn a_file_that_is_mostly_sound_is_refused_with_what_it_was_taken_for() {
+    for (name, content, wanted) in [
+        ("a.tsv", "1.0\tA b\tC d\n2.0\tE f\tG h\n9.5\tI j\tK l\n", ["line 3", "scored sentence pairs"]),
+        ("a.jsonl", "{\"a\": \"b\"}\n{\"a\": \"c\"}\n{\"a\": \n", ["line 3", "JSON"]),
+        ("cut.json", "[\"one text\", \"another\", \"and", ["line 1", "JSON"]),
+        (
+            "a.xml",
+            "<doc><docno>1</docno><text>x y</text></doc>\n<doc><docno>2</docno><text>z</text></doc>\n<doc>\n",
+            ["line 3", "TREC"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs_err::write(&path, content).unwrap();
+        let error = Exclusion::read(&[path]).unwrap_err().to_string();
+        assert!(wanted.iter().all(|wanted| error.contains(wanted)) && error.contains(name), "{error}");
+    }
+}
+
+#[test]
 fn near_duplicates_share_a_band() {
     let config = CurationConfig {
         near_duplicates: Some(NearDuplicatesConfig::default()),

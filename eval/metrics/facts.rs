@@ -32,8 +32,8 @@ pub(crate) fn numbers(text: &str) -> Vec<(String, usize)> {
 pub(crate) fn names(text: &str) -> Vec<&str> {
     let of_sentence = |sentence: &str| -> Vec<usize> {
         let words = sentence.unicode_word_indices().skip(1);
-        let is_name =
-            |word: &str| word != "I" && !word.starts_with("I'") && word.starts_with(char::is_uppercase);
+        let is_i = |word: &str| word == "I" || word.starts_with("I'") || word.starts_with("I’");
+        let is_name = |word: &str| word.starts_with(char::is_uppercase) && !is_i(word);
         words.filter(|(_, word)| is_name(word)).map(|(at, _)| at).collect()
     };
     let name = |sentence: &&'_ str| -> Vec<(usize, usize)> {
@@ -81,6 +81,11 @@ pub(crate) fn recall(sums: &[f64]) -> f64 {
     sums[0] / sums[1]
 }
 
+/// The facts of the references, from summed [`statistics`].
+pub(crate) fn there(sums: &[f64]) -> usize {
+    sums[1] as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,7 +105,7 @@ mod tests {
             names("Yesterday Anna met Dr. Brown in Paris. She said I was right."),
             ["Anna", "Dr", "Brown", "Paris"]
         );
-        assert!(names("The dog runs. A cat sits.").is_empty());
+        assert!(names("The dog runs. A cat sits. Now I'm here, and I’ve slept.").is_empty());
         assert_eq!(names("In Zürich, Émile waits."), ["Zürich", "Émile"]);
     }
 

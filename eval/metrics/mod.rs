@@ -125,6 +125,12 @@ impl Metric {
         }
     }
 
+    /// How many facts of the references a recall is of, from the sums that [`Metric::value`] takes; none for other metrics.
+    pub fn facts(self, sums: &[f64]) -> Option<usize> {
+        let recall = matches!(self, Metric::NumberRecall | Metric::NameRecall | Metric::NegationRecall);
+        recall.then(|| facts::there(&sums[self.offset()..self.offset() + self.columns()]))
+    }
+
     /// Columns of the metric's sufficient statistics.
     const fn columns(self) -> usize {
         match self {

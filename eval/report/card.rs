@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::metrics::Metric;
+use crate::result::Scores;
 use crate::suites::Evaluation;
 
 /// The `model-index` of a model card's front matter (huggingface/hub-docs, `modelcard.md`), as JSON, which is YAML too.
@@ -22,7 +23,8 @@ pub fn model_index(name: &str, evaluation: &Evaluation) -> Value {
     json!([{ "name": format!("{name}{trial}"), "results": all.collect::<Vec<_>>() }])
 }
 
-/// The entries of `.eval_results/*.yaml` (huggingface.co/docs/hub/eval-results): one main score a task.
+/// The entries of `.eval_results/*.yaml` (huggingface.co/docs/hub/eval-results): one main score a task. The hub knows a set
+/// whose name in the configuration is its id there.
 pub fn eval_results(evaluation: &Evaluation) -> Value {
     let entry = |task: Task| {
         let (name, value) = task.metrics.first()?.clone();
@@ -46,16 +48,12 @@ struct Task {
 fn tasks(evaluation: &Evaluation) -> Vec<Task> {
     let mut tasks = Vec::new();
     if let Some(result) = &evaluation.reconstruction {
-        let main =
-            [Metric::Cosine, Metric::Bleu, Metric::TokenF1, Metric::ExactMatch, Metric::Chrf, Metric::RougeL];
-        let metric = |metric: Metric| Some((metric.name().to_owned(), result.summary.get(metric)?));
-        let metrics = main.into_iter().filter_map(metric).collect();
-        tasks.push(Task {
-            kind: "reconstruction",
-            dataset: "texts given".into(),
-            n: result.summary.n,
-            metrics,
-        });
+        let (metrics, n) = (texts(&result.summary), result.summary.n);
+        tasks.push(Task { kind: "reconstruction", dataset: "texts given".into(), n, metrics });
+    }
+    if let Some(found) = &evaluation.self_retrieval {
+        let metrics = known(&[("top_1", found.top_1.value), ("mrr", found.mrr.value)]);
+        tasks.push(Task { kind: "self-retrieval", dataset: "texts given".into(), n: found.n, metrics });
     }
     for set in &evaluation.sts {
         let scores = &set.scores;
@@ -74,11 +72,27 @@ fn tasks(evaluation: &Evaluation) -> Vec<Task> {
         ];
         tasks.push(Task { kind: "retrieval", dataset: set.name.clone(), n: set.n, metrics: known(&metrics) });
     }
+    for domain in &evaluation.domains {
+        let metrics = texts(&domain.scores);
+        tasks.push(Task {
+            kind: "reconstruction",
+            dataset: domain.name.clone(),
+            n: domain.scores.n,
+            metrics,
+        });
+    }
     if let Some(found) = &evaluation.edge_cases {
         let metrics = known(&[("passed", found.passed.value)]);
         tasks.push(Task { kind: "edge-cases", dataset: "edge cases".into(), n: found.rows.len(), metrics });
     }
     tasks
+}
+
+/// Of texts that went there and back.
+fn texts(scores: &Scores) -> Vec<(String, f64)> {
+    let main =
+        [Metric::Cosine, Metric::Bleu, Metric::TokenF1, Metric::ExactMatch, Metric::Chrf, Metric::RougeL];
+    main.into_iter().filter_map(|metric| Some((metric.name().to_owned(), scores.get(metric)?))).collect()
 }
 
 fn known(metrics: &[(&str, Option<f64>)]) -> Vec<(String, f64)> {

@@ -24,20 +24,17 @@ pub fn headline(evaluation: &Evaluation) -> Vec<String> {
         && let Some(first) = found.top_1.value
     {
         sentences.push(format!(
-            "{} of them still find their own vector first among {}.",
+            "{} of the texts still find their own vector first among {}.",
             percent(first),
             found.n
         ));
     }
     let preserved = |name: &str, list: Vec<(String, f64)>| {
         let mean = list.iter().map(|(_, value)| value).sum::<f64>() / list.len().max(1) as f64;
-        let worst = list.into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
-        Some(format!(
-            "{name} is preserved to {}, least in {} ({}).",
-            percent(mean),
-            worst.0,
-            percent(worst.1)
-        ))
+        let several = list.len() > 1;
+        let (worst, least) = list.into_iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+        let least = if several { format!(", least in {worst} ({})", percent(least)) } else { String::new() };
+        Some(format!("{name} is preserved to {}{least}.", percent(mean)))
     };
     let sts =
         evaluation.sts.iter().filter_map(|set| Some((set.name.clone(), set.scores.preservation.value?)));
@@ -72,11 +69,12 @@ fn weakness(evaluation: &Evaluation) -> Vec<String> {
     sentences
 }
 
-/// A share in percent; what is not all does not become all by rounding.
+/// A share in percent; by rounding what is not all does not become all, nor something nothing.
 fn percent(share: f64) -> String {
     let percent = 100.0 * share;
     match percent {
         99.0..100.0 => format!("{:.1} %", percent.min(99.9)),
+        0.0..1.0 if percent > 0.0 => format!("{:.1} %", percent.max(0.1)),
         _ => format!("{percent:.0} %"),
     }
 }
@@ -87,7 +85,7 @@ mod tests {
 
     #[test]
     fn nearly_all_is_not_all() {
-        let found = [0.0, 0.126, 0.994, 0.9999, 1.0, 1.02].map(percent);
-        assert_eq!(found, ["0 %", "13 %", "99.4 %", "99.9 %", "100 %", "102 %"]);
+        let found = [0.0, 0.0001, 0.0043, 0.126, 0.994, 0.9999, 1.0, 1.02].map(percent);
+        assert_eq!(found, ["0 %", "0.1 %", "0.4 %", "13 %", "99.4 %", "99.9 %", "100 %", "102 %"]);
     }
 }

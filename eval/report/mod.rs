@@ -9,6 +9,9 @@ mod markdown;
 mod page;
 mod plots;
 pub mod svg;
+mod tables;
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +76,8 @@ fn by_name<T>(
 
 /// Whether the vectors of two subjects can be compared: of one space, under one prompt.
 fn same_space(a: &Subject, b: &Subject) -> bool {
-    let of = |subject: &Subject| (subject.evaluation.space.id(), subject.evaluation.prompt.clone());
-    of(a) == of(b)
+    let (a, b) = (&a.evaluation, &b.evaluation);
+    a.space.is_same(&b.space) && a.prompt == b.prompt
 }
 
 /// What a reader must know before comparing the subjects; nothing where there is nothing.
@@ -86,20 +89,25 @@ fn caveat(subjects: &[Subject]) -> Option<String> {
             "The decoders read vectors of different spaces or prompts: their cosines cannot be compared.",
         );
     }
-    let texts = |subject: &Subject| subject.evaluation.reconstruction.as_ref().map(|found| found.summary.n);
-    let compared = compared(subjects);
-    if subjects
-        .iter()
-        .zip(&compared)
-        .skip(1)
-        .any(|(subject, found)| texts(subject).is_some() && found.is_empty())
-    {
+    if compared(subjects).iter().skip(1).any(Vec::is_empty) {
         said.push(
-            "Where no significance is told, the texts differ, or a result holds no rows: \
-             `eval --suite reconstruction` keeps them.",
+            "Where no significance is told, the texts differ or are fewer than 20, there are no resamples, or a result holds \
+             no rows: `eval --suite reconstruction` keeps them.",
         );
     }
+    let differs = |(name, n): (&String, &usize)| {
+        subjects.iter().any(|other| sizes(other).get(name).is_some_and(|m| m != n))
+    };
+    if sizes(first).iter().any(differs) {
+        said.push("Sets of one name differ in size: their scores are of other texts, pairs or queries.");
+    }
     (!said.is_empty()).then(|| said.join(" "))
+}
+
+/// Rows of each set, by its name.
+fn sizes(subject: &Subject) -> BTreeMap<String, usize> {
+    let tasks = subject.evaluation.tasks.iter();
+    tasks.map(|task| (format!("{} {}", task.suite, task.task), task.n)).collect()
 }
 
 /// The differences of each subject from the first, where both were judged by the same texts; empty for the first. Cosines

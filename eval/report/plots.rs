@@ -68,10 +68,10 @@ fn bars(
     along: &str,
     caption: &str,
     subjects: &[Subject],
-    of: impl Fn(&Subject) -> Vec<(String, Bar)>,
+    rows: Vec<(String, Vec<Option<Bar>>)>,
 ) -> Option<Figure> {
     let row = |(name, values)| BarRow { name, values };
-    let rows: Vec<BarRow> = by_name(subjects, of).into_iter().map(row).collect();
+    let rows: Vec<BarRow> = rows.into_iter().map(row).collect();
     let series = subjects.iter().map(|subject| subject.name.clone()).collect();
     let axis = Axis::between(along, 0.0, 1.0);
     (!rows.is_empty()).then(|| figure(Bars { title: title.into(), axis, rows, series }.svg(), caption))
@@ -94,7 +94,15 @@ pub(super) fn lengths(subjects: &[Subject]) -> Option<Figure> {
         buckets.filter_map(|of| Some((name(of), cosine_of(&of.scores)?))).collect()
     };
     let caption = "Longer texts hold more than one vector tells; bars with 95 % intervals.";
-    bars("Cosine by length", COSINE, caption, subjects, of)
+    let mut rows = by_name(subjects, of);
+    // "<=8", ..., "<=512", ">512": a subject may have none of the shortest
+    let end = |name: &str| {
+        let digits: String =
+            name.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+        digits.parse::<u64>().unwrap_or(0) + u64::from(name.starts_with('>'))
+    };
+    rows.sort_by_key(|(name, _)| end(name));
+    bars("Cosine by length", COSINE, caption, subjects, rows)
 }
 
 /// Distribution of the cosines.
@@ -153,7 +161,8 @@ pub(super) fn domains(subjects: &[Subject]) -> Option<Figure> {
         let domains = subject.evaluation.domains.iter();
         domains.filter_map(|of| Some((of.name.clone(), cosine_of(&of.scores)?))).collect()
     };
-    bars("Cosine by domain", COSINE, "The worst domain of the first decoder stands first.", subjects, of)
+    let caption = "The worst domain of the first decoder stands first.";
+    bars("Cosine by domain", COSINE, caption, subjects, by_name(subjects, of))
 }
 
 /// Edge cases.
@@ -166,7 +175,7 @@ pub(super) fn edge_cases(subjects: &[Subject]) -> Option<Figure> {
     };
     let along = "share of the cases in which what counts came back";
     let caption = "The same number, the same formula, the same name: checked by program, case by case.";
-    bars("Edge cases", along, caption, subjects, of)
+    bars("Edge cases", along, caption, subjects, by_name(subjects, of))
 }
 
 /// Cosine against the noise on the vectors.

@@ -106,6 +106,12 @@ impl SuitesConfig {
                 return Err(format!("[[{section}]]: the name {twice:?} is empty, or two have it"));
             }
         }
+        if let Some(corpus) = self.domain.iter().find(|corpus| corpus.file_domains) {
+            return Err(format!(
+                "[[domain]] {:?}: file_domains: a domain stands by itself here; give each file a [[domain]] of its own",
+                corpus.name
+            ));
+        }
         if self.domain_texts.0 == 0 || self.robustness.texts == 0 {
             return Err("domain_texts and robustness.texts must be at least 1".to_owned());
         }
@@ -139,6 +145,9 @@ mod tests {
         let set = "[[sts]]\nname = \"a\"\npath = \"x\"\n";
         assert_eq!(read(set).unwrap().sts.len(), 1);
         assert!(read(&set.repeat(2)).unwrap_err().contains("[[sts]]"));
+        let corpus = "[[domain]]\nname = \"all\"\npath = \"x\"\nformat = \"text\"\n";
+        assert!(read(corpus).is_ok());
+        assert!(read(&format!("{corpus}file_domains = true")).unwrap_err().contains("file_domains"));
         assert!(read("domain_texts = 0").unwrap_err().contains("domain_texts"));
         for wrong in ["{ noise = -0.1 }", "{ towards = 1.5 }", "\"tea\""] {
             assert!(read(&format!("[robustness]\nperturbations = [{wrong}]")).is_err(), "{wrong}");

@@ -33,7 +33,7 @@ impl Kept {
         let found = own.and_then(|path| serde_json::from_slice::<File>(&fs_err::read(path).ok()?).ok());
         let of_this = found.as_ref().is_some_and(|file| file.fingerprint == fingerprint);
         if let (Some(path), Some(_), false) = (own, &found, of_this) {
-            let aside = path.with_extension("old.json");
+            let aside = aside(path);
             tracing::warn!("{} is of another evaluation: it lies in {} now", path.display(), aside.display());
             fs_err::rename(path, &aside).map_err(|source| Error::Write { path: aside, source })?;
         }
@@ -77,17 +77,29 @@ impl Kept {
     }
 }
 
-/// What changes when a file, or a file below a folder, is another: names, lengths and times.
-pub(super) fn stamp(path: &Path) -> String {
-    let Ok(meta) = fs_err::metadata(path) else { return "missing".to_owned() };
-    if meta.is_file() {
-        let time = meta.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-        return format!("{} {} {:?}", path.display(), meta.len(), time);
-    }
-    let entries = fs_err::read_dir(path).into_iter().flatten();
-    let mut below: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    below.sort();
-    below.iter().map(|path| stamp(path)).collect::<Vec<_>>().join("\n")
+/// Where a file is put aside: none that lies there already is lost.
+fn aside(path: &Path) -> PathBuf {
+    let numbered = |number: usize| match number {
+        1 => path.with_extension("old.json"),
+        _ => path.with_extension(format!("old-{number}.json")),
+    };
+    (1..).map(numbered).find(|aside| !aside.exists()).unwrap_or_else(|| numbered(1))
+}
+
+/// What changes when a decoder's weights are others: names, lengths and times of its files of weights. All else that lies
+/// in its folder, such as results, does not count.
+pub(super) fn stamp(folder: &Path) -> Vec<String> {
+    let entries = fs_err::read_dir(folder).into_iter().flatten();
+    let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let weights = files.filter(|file| file.extension().is_some_and(|extension| extension == "safetensors"));
+    let of = |file: PathBuf| {
+        let meta = fs_err::metadata(&file).ok()?;
+        let time = meta.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(format!("{} {} {time:?}", file.display(), meta.len()))
+    };
+    let mut stamps: Vec<String> = weights.filter_map(of).collect();
+    stamps.sort();
+    stamps
 }
 
 #[cfg(test)]
@@ -112,11 +124,23 @@ mod tests {
         assert_eq!(open("b").task("one", || Ok(9.5f64)).unwrap(), 9.5);
         let aside = fs_err::read_to_string(folder.path().join("kept.old.json")).unwrap();
         assert!(aside.contains("2.5"), "what was done is not lost: {aside}");
+        open("c");
+        assert!(fs_err::read_to_string(folder.path().join("kept.old-2.json")).unwrap().contains("9.5"));
         fs_err::write(&path, "{\"finger").unwrap();
         let mut damaged = open("a");
         assert_eq!(damaged.task("one", || Ok(3.5f64)).unwrap(), 3.5);
+    }
+
+    #[test]
+    fn weights_are_stamped_and_results_beside_them_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs_err::write(folder.path().join(name), text).unwrap();
+        write("model.safetensors", "w");
         let before = stamp(folder.path());
-        fs_err::write(folder.path().join("more"), "x").unwrap();
+        assert_eq!(before.len(), 1);
+        write("evaluation.kept.json", "{}");
+        assert_eq!(stamp(folder.path()), before);
+        write("model.safetensors", "weights");
         assert_ne!(stamp(folder.path()), before);
     }
 }

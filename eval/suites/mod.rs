@@ -11,11 +11,13 @@ pub mod edge_cases;
 mod evaluation;
 mod evaluator;
 pub mod journey;
+mod judging;
 mod kept;
 pub mod retrieval;
 pub mod robustness;
 pub mod scored;
 pub mod self_retrieval;
+mod sets;
 pub mod sts;
 mod task;
 

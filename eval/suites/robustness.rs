@@ -110,6 +110,12 @@ pub struct Robust {
     pub cosine_to_next: Option<Scored>,
 }
 
+/// Those of some changes that can be made of so many texts: a single one has no next one.
+pub fn possible(perturbations: &[Perturbation], texts: usize) -> Vec<Perturbation> {
+    let can = |perturbation: &Perturbation| texts > 1 || !matches!(perturbation, Perturbation::Towards(_));
+    perturbations.iter().copied().filter(can).collect()
+}
+
 /// Decodes changed vectors of texts, one result a change.
 ///
 /// # Errors
@@ -153,7 +159,7 @@ pub fn robustness(
             kept: kept.iter().sum::<f64>() / kept.len() as f64,
             bleu,
             token_f1,
-            exact_match,
+            exact_match: exact_match.as_share_of(texts.len(), bootstrap),
             cosine,
             cosine_to_changed,
             cosine_to_next: matches!(perturbation, Perturbation::Towards(_)).then_some(to_next),
@@ -190,6 +196,15 @@ mod tests {
         }
         assert!(kept(Perturbation::F16) > 0.99999 && kept(Perturbation::Int8) > 0.999);
         assert!((kept(Perturbation::Towards(0.5)) - 0.5f64.sqrt()).abs() < 0.02);
+    }
+
+    #[test]
+    fn a_single_text_has_no_next_one() {
+        let all = Perturbation::all();
+        assert_eq!(possible(&all, 2), all);
+        let alone = possible(&all, 1);
+        assert_eq!(alone.len(), all.len() - 3);
+        assert!(!alone.iter().any(|change| matches!(change, Perturbation::Towards(_))));
     }
 
     #[test]

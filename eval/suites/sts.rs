@@ -72,8 +72,16 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![path.to_owned()]);
     }
     let entries = fs_err::read_dir(path).map_err(data::Error::from)?;
-    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    files.retain(|file| file.is_file() && data::corpus::is_sts(file).unwrap_or(false));
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(data::Error::from)?.path();
+        if file.is_file() {
+            match data::corpus::is_sts(&file)? {
+                true => files.push(file),
+                false => tracing::info!("{} is no STS file and is passed over", file.display()),
+            }
+        }
+    }
     files.sort();
     match files.is_empty() {
         true => Err(Error::NoTexts { what: format!("the folder {} (no STS file)", path.display()) }),

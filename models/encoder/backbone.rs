@@ -36,6 +36,16 @@ pub(super) trait Backbone {
     fn hidden(&self, ids_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
         self.hidden_of_words(&Tensor::f_embedding(self.words(), ids_BT, -1, false, false)?, mask_BT)
     }
+
+    /// The position of each token of a text, where these are not 0, 1, 2, … as they mostly are.
+    fn odd_positions(&self, _ids: &[u32]) -> Option<Vec<i64>> {
+        None
+    }
+
+    /// As [`Self::hidden`] for tokens at positions `[B, T]` (i64), those of [`Self::odd_positions`] among them.
+    fn hidden_at(&self, ids_BT: &Tensor, _positions_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        self.hidden(ids_BT, mask_BT)
+    }
 }
 
 /// Sizes of a backbone.

@@ -38,9 +38,15 @@ impl Family {
 
     /// The position of a text's first token (`create_position_ids_from_input_ids` in `modeling_roberta.py`).
     fn first_position(self, config: &BertConfig) -> i64 {
+        self.padding(config).map_or(0, |padding| padding + 1)
+    }
+
+    /// The padding token's id where positions begin behind it. A text may hold the token: it is not counted then, and its
+    /// position is its id.
+    fn padding(self, config: &BertConfig) -> Option<i64> {
         match self {
-            Self::Bert => 0,
-            Self::Roberta => config.pad_token_id.unwrap_or(1) + 1,
+            Self::Bert => None,
+            Self::Roberta => Some(config.pad_token_id.unwrap_or(1)),
         }
     }
 }
@@ -66,8 +72,12 @@ struct BertConfig {
 pub(super) struct Bert {
     config: BertConfig,
     words_VH: Tensor,
-    /// From the first position of a text on, token type 0 added: every text is of type 0.
+    /// Of all positions, token type 0 added: every text is of type 0.
     positions_PH: Tensor,
+    /// The row of a text's first token.
+    first: i64,
+    /// The id that has no place in a text's count, but the row before the first.
+    unplaced: Option<u32>,
     norm: LayerNorm,
     layers: Vec<Layer>,
     kind: Kind,
@@ -100,20 +110,38 @@ impl Bert {
         let h = config.hidden_size;
         let words_VH = load.embedding("embeddings.word_embeddings", config.vocab_size, h)?;
         let types_2H = load.table_f32("embeddings.token_type_embeddings", config.type_vocab_size, h)?;
-        let positions_PH =
-            load.table_f32("embeddings.position_embeddings", config.max_position_embeddings, h)?.i(first..)
-                + types_2H.i(0);
+        let positions_PH = load
+            .table_f32("embeddings.position_embeddings", config.max_position_embeddings, h)?
+            .f_add(&types_2H.f_select(0, 0)?)?;
+        let unplaced = family.padding(&config).and_then(|padding| u32::try_from(padding).ok());
         let norm = load.norm("embeddings.LayerNorm", h, config.layer_norm_eps)?;
         let layers = (0..config.num_hidden_layers)
             .map(|n| Layer::load(&load, &format!("encoder.layer.{n}"), &config, activation))
             .collect::<Result<_>>()?;
-        Ok(Self { config, words_VH, positions_PH, norm, layers, kind: source.kind })
+        Ok(Self { config, words_VH, positions_PH, first, unplaced, norm, layers, kind: source.kind })
+    }
+
+    /// Of rows of the tables of words and of positions, (B, T, H) or (T, H) in f32.
+    fn hidden_of_rows(
+        &self,
+        words_BTH: &Tensor,
+        positions: &Tensor,
+        mask_BT: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let summed_BTH = words_BTH.f_to_kind(Kind::Float)?.f_add(positions)?;
+        // in f32, as the sum is; the parameters of the norm are few
+        let mut x_BTH = self.norm.forward_f32(&summed_BTH)?.f_to_kind(self.kind)?;
+        let mask = Mask::new(mask_BT.map_or(Attend::Full, Attend::Keys), &x_BTH)?;
+        for layer in &self.layers {
+            x_BTH = layer.forward(&x_BTH, &mask)?;
+        }
+        Ok(x_BTH)
     }
 }
 
 impl Backbone for Bert {
     fn dimensions(&self) -> Dimensions {
-        let positions = self.positions_PH.size()[0] as usize;
+        let positions = (self.positions_PH.size()[0] - self.first) as usize;
         Dimensions { hidden: self.config.hidden_size, vocab: self.config.vocab_size, positions }
     }
 
@@ -127,15 +155,29 @@ impl Backbone for Bert {
     }
 
     fn hidden_of_words(&self, words_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
-        let length = words_BTH.size()[1];
-        let summed_BTH = words_BTH.f_to_kind(Kind::Float)?.f_add(&self.positions_PH.i(..length))?;
-        // in f32, as the sum is; the parameters of the norm are few
-        let mut x_BTH = self.norm.forward_f32(&summed_BTH)?.f_to_kind(self.kind)?;
-        let mask = Mask::new(mask_BT.map_or(Attend::Full, Attend::Keys), &x_BTH)?;
-        for layer in &self.layers {
-            x_BTH = layer.forward(&x_BTH, &mask)?;
-        }
-        Ok(x_BTH)
+        let (_, length, _) = words_BTH.size3()?;
+        let positions_TH = self.positions_PH.f_narrow(0, self.first, length)?;
+        self.hidden_of_rows(words_BTH, &positions_TH, mask_BT)
+    }
+
+    fn odd_positions(&self, ids: &[u32]) -> Option<Vec<i64>> {
+        let unplaced = self.unplaced.filter(|unplaced| ids.contains(unplaced))?;
+        let mut counted = 0i64;
+        let position = |&id: &u32| {
+            if id == unplaced {
+                return -1;
+            }
+            counted += 1;
+            counted - 1
+        };
+        Some(ids.iter().map(position).collect())
+    }
+
+    fn hidden_at(&self, ids_BT: &Tensor, positions_BT: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
+        let words_BTH = Tensor::f_embedding(&self.words_VH, ids_BT, -1, false, false)?;
+        let rows_BT = positions_BT.f_add_scalar(self.first)?;
+        let positions_BTH = Tensor::f_embedding(&self.positions_PH, &rows_BT, -1, false, false)?;
+        self.hidden_of_rows(&words_BTH, &positions_BTH, mask_BT)
     }
 }
 

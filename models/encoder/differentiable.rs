@@ -50,10 +50,11 @@ impl Encoder {
     /// The vectors, `[B, dim]` f32 on the encoder's device, of texts given by rows of the table of words, `[B, T, H]` with
     /// frame and padding on the right; the mask `[B, T]` (bool, true for tokens) only where some row is padded. Mixtures of
     /// rows are taken too. Gradients flow to the rows and to nothing else. For the rows of a text's own tokens it is what
-    /// [`crate::Embed::embed`] gives.
+    /// [`crate::Embed::embed`] gives, but for a RoBERTa and a text that holds its padding token: that a row is its, nobody
+    /// sees.
     ///
     /// # Errors
-    /// libtorch's own.
+    /// libtorch's own, also for more tokens than a table of positions has rows for.
     pub fn embed_words(&self, words_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
         self.vectors(&self.network.backbone.hidden_of_words(words_BTH, mask_BT)?, mask_BT)
     }

@@ -31,8 +31,8 @@ pub(super) struct ModelFolder {
     pub(super) pool_prompt: bool,
     /// Dense heads in order.
     pub(super) dense: Vec<DenseFolder>,
-    /// Maximum length that the model asks for, if it does.
-    pub(super) max_tokens: Option<usize>,
+    /// Maximum length that the model asks for, if it does, and the file that says so.
+    pub(super) max_tokens: Option<(usize, PathBuf)>,
     /// Maximum length that its tokenizer was made for.
     pub(super) tokenizer_max_tokens: Option<usize>,
     /// Whether texts are lower-cased before the tokenizer sees them.
@@ -116,6 +116,17 @@ fn yes() -> bool {
 
 const MODULES: [&str; 4] = ["Transformer", "Pooling", "Dense", "Normalize"];
 
+/// Names of the transformer's own configuration, as sentence-transformers tries them: the first that is there counts.
+const TRANSFORMER_CONFIGS: [&str; 7] = [
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+];
+
 impl ModelFolder {
     /// Reads the folder; of a hub repository, only what its `modules.json` refers to is fetched. With `dim`, the last dense
     /// head is exchanged for its sibling of that many numbers (`2_Dense_1024` for `2_Dense_256`).
@@ -126,8 +137,7 @@ impl ModelFolder {
         let kinds = module_kinds(&modules_path, &modules)?;
         let transformer = modules[0].path.as_str();
 
-        let transformer_config: TransformerConfig =
-            optional(repository, &join(transformer, "sentence_bert_config.json"))?;
+        let (transformer_config, transformer_path) = read_transformer(repository, transformer)?;
         let tokenizer_config: TokenizerConfig =
             optional(repository, &join(transformer, "tokenizer_config.json"))?;
         let prompts: PromptConfig = optional(repository, "config_sentence_transformers.json")?;
@@ -149,7 +159,7 @@ impl ModelFolder {
             pooling,
             pool_prompt,
             dense,
-            max_tokens: transformer_config.max_seq_length,
+            max_tokens: transformer_config.max_seq_length.map(|length| (length, transformer_path)),
             // huge values stand for "no limit" in transformers
             tokenizer_max_tokens: tokenizer_config
                 .model_max_length
@@ -163,15 +173,11 @@ impl ModelFolder {
 
     /// All files that say what the model is, weights aside.
     pub(super) fn descriptions(&self) -> Vec<String> {
-        let of_transformer = [
-            "config.json",
-            "tokenizer.json",
-            "sentence_bert_config.json",
-            "tokenizer_config.json",
-            "special_tokens_map.json",
-        ];
+        let of_transformer =
+            ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"];
+        let of_transformer = of_transformer.into_iter().chain(TRANSFORMER_CONFIGS);
         let named = ["modules.json", "config_sentence_transformers.json"].map(str::to_owned).into_iter();
-        let transformer = of_transformer.map(|name| join(&self.transformer, name)).into_iter();
+        let transformer = of_transformer.map(|name| join(&self.transformer, name));
         let dense = self.dense.iter().map(|dense| join(&dense.name, "config.json"));
         named.chain(transformer).chain([join(&self.pooling_folder, "config.json")]).chain(dense).collect()
     }
@@ -261,6 +267,16 @@ fn module_kinds(path: &Path, modules: &[Module]) -> Result<Vec<String>> {
         });
     }
     Ok(kinds)
+}
+
+/// The first of [`TRANSFORMER_CONFIGS`] that is there, and its path.
+fn read_transformer(repository: &Repository, folder: &str) -> Result<(TransformerConfig, PathBuf)> {
+    for name in TRANSFORMER_CONFIGS {
+        if let Some(path) = repository.find(&join(folder, name))? {
+            return Ok((files::read_json(&path)?, path));
+        }
+    }
+    Ok((TransformerConfig::default(), PathBuf::new()))
 }
 
 /// Reads a Pooling module's `config.json`, in the old form (one switch a mode) or the new one (`pooling_mode`).

@@ -20,6 +20,7 @@ mod tokens;
 mod untrained;
 
 use std::cell::Cell;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use serde::Serialize;
@@ -68,6 +69,13 @@ struct Network {
     device: Device,
     kind: Kind,
     prompts: Prompts,
+    prompt_pooling: PromptPooling,
+}
+
+/// Whether a prompt's tokens are pooled with the text's, and the configuration that a refusal names.
+struct PromptPooling {
+    pooled: bool,
+    config: PathBuf,
 }
 
 /// Texts that are tokenized and sorted together; more would cost memory and gain nothing.
@@ -90,7 +98,8 @@ impl Encoder {
         let folder = ModelFolder::read(repository, options.dim)?;
         // before the weights are fetched and looked at: a mistyped word should not cost minutes
         let prompt = folder.prompts.find(repository.name(), options.prompt.as_deref())?;
-        require_pooled_prompt(&folder, &prompt)?;
+        let prompt_pooling = PromptPooling { pooled: folder.pool_prompt, config: folder.config.clone() };
+        prompt_pooling.require(&prompt)?;
         folder.require_dim(repository, options.dim)?;
         let device = options.device.resolve()?;
         let kind = options.dtype.resolve(device);
@@ -123,7 +132,8 @@ impl Encoder {
             normalize: options.normalize.unwrap_or(true),
             max_tokens,
         };
-        let network = Network { tokens, backbone, dense, device, kind, prompts: folder.prompts };
+        let prompts = folder.prompts;
+        let network = Network { tokens, backbone, dense, device, kind, prompts, prompt_pooling };
         network.require_room(&space)?;
         Ok(Self::new(space, Rc::new(network), options.batch_tokens.max(1)))
     }
@@ -135,9 +145,11 @@ impl Encoder {
     /// The same encoder under another prompt; the weights are shared.
     ///
     /// # Errors
-    /// [`Error::UnknownPrompt`], or [`Error::Config`] for a prompt that leaves no room for a text.
+    /// [`Error::UnknownPrompt`], [`Error::Unsupported`] where the model pools without the prompt's tokens, or
+    /// [`Error::Config`] for a prompt that leaves no room for a text.
     pub fn under(&self, prompt: &str) -> Result<Self> {
         let prompt = self.network.prompts.find(&self.space.encoder, Some(prompt))?;
+        self.network.prompt_pooling.require(&prompt)?;
         let space = Space { prompt, ..self.space.clone() };
         self.network.require_room(&space)?;
         Ok(Self::new(space, self.network.clone(), self.batch_tokens))
@@ -287,7 +299,28 @@ impl Network {
         } else {
             None
         };
-        Ok((self.backbone.hidden(&ids_BT, mask_BT.as_ref())?, mask_BT))
+        let states_BTH = match self.odd_positions(ids, batch)? {
+            Some(positions_BT) => self.backbone.hidden_at(&ids_BT, &positions_BT, mask_BT.as_ref())?,
+            None => self.backbone.hidden(&ids_BT, mask_BT.as_ref())?,
+        };
+        Ok((states_BTH, mask_BT))
+    }
+
+    /// The positions of a batch's tokens, `[B, T]`, where those of some text are not 0, 1, 2, …
+    fn odd_positions(&self, ids: &[Vec<u32>], batch: &Batch) -> Result<Option<Tensor>> {
+        let of_rows: Vec<Option<Vec<i64>>> =
+            batch.rows.iter().map(|&row| self.backbone.odd_positions(&ids[row])).collect();
+        if of_rows.iter().all(Option::is_none) {
+            return Ok(None);
+        }
+        let mut flat: Vec<i64> = Vec::with_capacity(of_rows.len() * batch.length);
+        for odd in &of_rows {
+            let odd = odd.as_deref().unwrap_or_default();
+            flat.extend(odd);
+            flat.extend(odd.len() as i64..batch.length as i64);
+        }
+        let shape = [of_rows.len() as i64, batch.length as i64];
+        Ok(Some(Tensor::f_from_slice(&flat)?.f_view(shape)?.f_to_device(self.device)?))
     }
 
     /// Refuses a prompt that fills the maximum length by itself: all texts would have one vector.
@@ -348,41 +381,55 @@ fn load_dense(
     Ok(dense)
 }
 
+/// What was asked for, or what the model asks for, of its `limit` positions at most.
 fn max_tokens(
     folder: &ModelFolder,
     limit: usize,
     asked: Option<usize>,
     special_tokens: usize,
 ) -> Result<usize> {
-    // what the tokenizer says is no more than a bound: some name the length that their rotary positions could be
-    // stretched to
-    let of_tokenizer = folder.tokenizer_max_tokens.map(|length| length.min(limit));
-    let length = asked.or(folder.max_tokens).or(of_tokenizer).unwrap_or(limit.min(512));
-    let bad = |reason: String| Error::Config {
-        path: folder.config.clone(),
-        key: "max_seq_length".into(),
-        value: length.to_string(),
-        reason,
+    let config = &folder.config;
+    let (path, key, length) = match (asked, &folder.max_tokens) {
+        (Some(length), _) => (config, "max_tokens", length),
+        (None, Some((length, path))) => (path, "max_seq_length", *length),
+        // what the tokenizer says is no more than a bound: some name the length that their rotary positions could be
+        // stretched to
+        (None, None) => {
+            let length = folder.tokenizer_max_tokens.unwrap_or(512);
+            (config, "max_position_embeddings", length.min(limit))
+        }
     };
-    if length > limit {
-        return Err(bad(format!("the model has {limit} positions")));
+    let bad = |reason: String| {
+        let (path, value) = (path.clone(), length.to_string());
+        Error::Config { path, key: key.to_owned(), value, reason }
+    };
+    if asked.is_some() && length > limit {
+        let reason = format!("the model has {limit} positions, and --max-tokens must not ask for more");
+        return Err(bad(reason));
     }
-    if length <= special_tokens {
+    if length > limit {
+        let file = path.display();
+        tracing::warn!("{file}: {key} is {length}, but the model has {limit} positions: texts are cut there");
+    }
+    if length.min(limit) <= special_tokens {
         return Err(bad(format!("the tokenizer adds {special_tokens} special tokens to every text")));
     }
-    Ok(length)
+    Ok(length.min(limit))
 }
 
-fn require_pooled_prompt(folder: &ModelFolder, prompt: &Prompt) -> Result<()> {
-    if folder.pool_prompt || prompt.text.is_empty() {
-        return Ok(());
+impl PromptPooling {
+    /// Refuses a prompt where its tokens would have to be left out.
+    fn require(&self, prompt: &Prompt) -> Result<()> {
+        if self.pooled || prompt.text.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            path: self.config.clone(),
+            what: "pooling",
+            name: "without the prompt's tokens (include_prompt: false)".into(),
+            supported: vec!["include_prompt: true"],
+        })
     }
-    Err(Error::Unsupported {
-        path: folder.config.clone(),
-        what: "pooling",
-        name: "without the prompt's tokens (include_prompt: false)".into(),
-        supported: vec!["include_prompt: true"],
-    })
 }
 
 fn require_finite(vectors_ND: &Tensor, first: usize) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What a user can do about each failure.
 
+use std::path::Path;
+
 use super::{Error, HubFailure};
 
 impl Error {
@@ -8,11 +10,14 @@ impl Error {
         let hint = match self {
             Self::Io(error) => return io_hint(error),
             Self::TorchExt(error) => return error.hint(),
-            Self::Torch(error) if error.to_string().contains("out of memory") => {
+            Self::Torch(error) if torch_ext::error::is_out_of_memory(&error.to_string()) => {
                 "use a smaller batch, or a smaller dtype (bf16)"
             }
             Self::Torch(_) => return None,
-            Self::Safetensors { .. } => "the file is damaged or was cut short: download or copy it again",
+            Self::Safetensors { path, .. } => {
+                let again = again(path, "download or copy it again");
+                return Some(format!("the file is damaged or was cut short: {again}"));
+            }
             Self::MissingTensor { .. } | Self::TensorShape { .. } | Self::ExtraTensors { .. } => {
                 "config.json and the weights are of different models, or the weights were renamed: fetch both from one revision"
             }
@@ -22,10 +27,15 @@ impl Error {
             Self::DuplicateTensor { .. } | Self::DecoderConfig { .. } => return None,
             Self::TensorOverflow { .. } => "round to bf16, whose numbers go as far as those of f32",
             Self::TensorDtype { .. } => "convert the weights to F32, F16 or BF16",
-            Self::Json { .. } => "mend the file, or fetch it again",
+            Self::Json { path, .. } => {
+                return Some(format!("mend the file, or {}", again(path, "fetch it again")));
+            }
             Self::Config { .. } => return None,
             Self::Unsupported { what: "attention", .. } => {
                 "leave the attention out to take the encoder's own"
+            }
+            Self::Unsupported { what: "tokenizer", .. } => {
+                "set tokenizer.kind = \"bpe\" in the recipe; with decoder.start_from, tokenizer.cut = false"
             }
             Self::Unsupported { .. } => "choose a model made of supported parts",
             Self::MissingFile { .. } => {
@@ -60,7 +70,10 @@ impl Error {
             Self::ExportDtype { .. } => "open the decoder with --dtype f32 and export as f32 or bf16",
             Self::GoldenDiffers { .. } => "the weights were damaged or changed: make the export again",
             Self::NonFinite { .. } => "compute in f32 or bf16; f16 overflows in some models",
-            Self::Tokenizer { .. } => "tokenizer.json is damaged or of a newer format: fetch it again",
+            Self::Tokenizer { path, .. } => {
+                let again = again(path, "fetch it again");
+                return Some(format!("tokenizer.json is damaged or of a newer format: {again}"));
+            }
             Self::Tokenize(_) => return None,
             Self::TokenizerFit { .. } => {
                 "tokenizer.json and the weights are of different models: fetch both from one revision"
@@ -72,6 +85,31 @@ impl Error {
         };
         Some(hint.to_owned())
     }
+}
+
+/// How to have a file anew: what lies in the hub's cache is fetched again only where it is not there.
+fn again(path: &Path, elsewhere: &str) -> String {
+    if !is_cached(path) {
+        return elsewhere.to_owned();
+    }
+    match fs_err::canonicalize(path) {
+        Ok(content) if content != path => {
+            let (path, content) = (path.display(), content.display());
+            format!("delete {path} and {content}, which it leads to, and it is fetched again")
+        }
+        _ => format!("delete {}, and it is fetched again", path.display()),
+    }
+}
+
+/// Whether a file lies in a hub cache: `models--ORG--NAME/snapshots/COMMIT/FILE`.
+fn is_cached(path: &Path) -> bool {
+    let is_repository = |folder: &Path| {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("models--") || name.starts_with("datasets--")
+    };
+    path.ancestors()
+        .skip(2)
+        .any(|folder| folder.ends_with("snapshots") && folder.parent().is_some_and(is_repository))
 }
 
 impl HubFailure {
@@ -129,4 +167,46 @@ pub fn io_hint(error: &std::io::Error) -> Option<String> {
         _ => return None,
     };
     Some(hint.to_owned())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_file_of_the_cache_is_to_be_deleted_with_its_content() {
+        let cache = tempfile::tempdir().unwrap();
+        let repository = fs_err::canonicalize(cache.path()).unwrap().join("models--org--tiny");
+        let (blob, snapshot) = (repository.join("blobs/abc"), repository.join("snapshots/0123"));
+        let (path, elsewhere) = (snapshot.join("model.safetensors"), cache.path().join("model.safetensors"));
+        fs_err::create_dir_all(repository.join("blobs")).unwrap();
+        fs_err::create_dir_all(&snapshot).unwrap();
+        fs_err::write(&blob, "short").unwrap();
+        fs_err::os::unix::fs::symlink("../../blobs/abc", &path).unwrap();
+        let hint = |path: &Path| {
+            let (path, reason) = (path.to_owned(), "short".to_owned());
+            Error::Safetensors { path, reason }.hint().unwrap()
+        };
+        let hint_here = hint(&path);
+        assert!([&path, &blob].iter().all(|file| hint_here.contains(file.to_str().unwrap())), "{hint_here}");
+        assert!(hint_here.contains("fetched again"), "{hint_here}");
+        assert!(hint(&elsewhere).ends_with("download or copy it again"));
+        let (path, reason) = (snapshot.join("tokenizer.json"), "end of file".to_owned());
+        let hint = Error::Tokenizer { path, reason }.hint().unwrap();
+        assert!(hint.contains("delete") && hint.contains("snapshots/0123/tokenizer.json"), "{hint}");
+    }
+
+    #[test]
+    fn memory_of_a_cpu_is_memory_too() {
+        let error = tch::Tensor::f_zeros([1 << 46], (tch::Kind::Double, tch::Device::Cpu)).unwrap_err();
+        assert!(Error::from(error).hint().unwrap().contains("smaller batch"));
+    }
+
+    #[test]
+    fn a_tokenizer_that_cannot_be_cut_gets_a_hint_of_the_recipe() {
+        let words = tokenizers::Tokenizer::new(tokenizers::models::wordlevel::WordLevel::default());
+        let refused = crate::vocabulary::cut_from_encoder(&words, std::iter::empty()).unwrap_err();
+        assert!(refused.hint().unwrap().contains("tokenizer.kind"), "{refused}");
+    }
 }

@@ -42,7 +42,11 @@ pub(super) fn read_config(folder: &Path) -> Result<DecoderConfig> {
     let generation: GenerationSpec =
         if generation.exists() { files::read_json(&generation)? } else { Default::default() };
     let refines = weights.contains("hypothesis.fc1.weight");
-    let room = model.positions - projector.prefix_tokens - 1;
+    // as many positions as `model_json` says, from which the longest text follows where nothing else tells it
+    let room = match refines {
+        true => (model.positions - 3 * projector.prefix_tokens - 1) / 2,
+        false => model.positions - projector.prefix_tokens - 1,
+    };
     let config = DecoderConfig {
         dim: projector.dim,
         hidden: model.hidden,

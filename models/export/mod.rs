@@ -65,6 +65,7 @@ pub fn write_export(inverter: &Inverter, out: &Path, options: &ExportOptions<'_>
     let (parent, name) = split(out)?;
     fs_err::create_dir_all(&parent)?;
     restore(out, &parent, &name)?;
+    sweep(&parent, &name)?;
     require_replaceable(out)?;
     let temporary = parent.join(format!(".{name}.{}.tmp", std::process::id()));
     if temporary.exists() {
@@ -171,22 +172,53 @@ pub fn check_golden(folder: &Path) -> Result<()> {
 /// Mends what a kill between two renames left: an export that had made way goes back to its place, or, where the new
 /// one stands there already, away.
 fn restore(out: &Path, parent: &Path, name: &str) -> Result<()> {
-    for entry in fs_err::read_dir(parent)? {
-        let entry = entry?;
-        let found = entry.file_name();
-        let process =
-            found.to_str().and_then(|found| found.strip_prefix(&format!(".{name}."))?.strip_suffix(".old"));
-        let ours = process.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()));
-        if !ours || !is_export(&entry.path()) {
+    for (folder, _) in left_over(parent, name, "old")? {
+        if !is_export(&folder) {
             continue;
         }
         if out.symlink_metadata().is_err() {
-            fs_err::rename(entry.path(), out)?;
+            fs_err::rename(folder, out)?;
         } else if is_export(out) {
-            fs_err::remove_dir_all(entry.path())?;
+            fs_err::remove_dir_all(folder)?;
         }
     }
     Ok(())
+}
+
+/// Removes what processes that were killed while they wrote an export of this name left half written. Only Linux tells
+/// which processes are gone; elsewhere it stays.
+fn sweep(parent: &Path, name: &str) -> Result<()> {
+    let processes = Path::new("/proc");
+    if !processes.join("self").exists() {
+        return Ok(());
+    }
+    for (folder, process) in left_over(parent, name, "tmp")? {
+        let is_folder = folder.symlink_metadata().is_ok_and(|found| found.is_dir());
+        if is_folder
+            && !processes.join(process).exists()
+            && let Err(error) = fs_err::remove_dir_all(folder)
+        {
+            // another user's, perhaps: in nobody's way
+            tracing::debug!("{error}");
+        }
+    }
+    Ok(())
+}
+
+/// What is named `.NAME.PID.ending` beside an export, with the PID of each.
+fn left_over(parent: &Path, name: &str, ending: &str) -> Result<Vec<(PathBuf, String)>> {
+    let (begin, end) = (format!(".{name}."), format!(".{ending}"));
+    let mut found = Vec::new();
+    for entry in fs_err::read_dir(parent)? {
+        let entry = entry?;
+        let file = entry.file_name();
+        let process = file.to_str().and_then(|file| file.strip_prefix(&begin)?.strip_suffix(&end));
+        let is_number = |id: &&str| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+        if let Some(process) = process.filter(is_number) {
+            found.push((entry.path(), process.to_owned()));
+        }
+    }
+    Ok(found)
 }
 
 /// Renames the finished folder to its place. An older export makes way under a temporary name first.

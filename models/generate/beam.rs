@@ -2,7 +2,7 @@
 #![allow(non_snake_case)]
 
 use super::scorer::{Scorer, Start};
-use super::{Generated, Strategy, host_f64, host_i64};
+use super::{Generated, Strategy, host_f64, host_i64, without_order};
 use crate::{Decoder, DecoderConfig, Result};
 use tch::Tensor;
 
@@ -179,6 +179,10 @@ fn continuations(
 ) -> Result<Vec<Vec<Candidate>>> {
     let (logits_RK, tokens_RK) = logits_RV.f_topk(rules.keep as i64, 1, true, true)?;
     let log_probs = host_f64(&logits_RK.f_sub(&logits_RV.f_logsumexp([1].as_slice(), true)?)?)?;
+    // -inf, a token that is ruled out, may be among finite ones
+    if let Some(at) = log_probs.iter().position(|log_prob| log_prob.is_nan()) {
+        return Err(without_order(at / rules.keep));
+    }
     let tokens = host_i64(&tokens_RK)?;
     let pairs: Vec<(i64, f32)> = tokens.into_iter().zip(log_probs.into_iter().map(|p| p as f32)).collect();
     let mut rows = pairs.chunks(rules.keep);

@@ -10,8 +10,9 @@
 #![allow(non_snake_case)]
 
 use super::source::check_vectors;
-use super::{Generated, host_f64, host_i64};
+use super::{Generated, host_f64, host_i64, without_order};
 use crate::blocks::Block;
+use crate::rope::turned;
 use crate::{Condition, Decoder, Error, Result};
 use tch::{Device, Kind, Tensor};
 use torch_ext::CudaGraph;
@@ -205,7 +206,7 @@ impl<'a> StaticRows<'a> {
         let qkv = x_RTH.f_linear(&block.qkv, block.qkv_bias.as_ref())?;
         let qkv = qkv.f_view([rows, length, heads + 2 * kv_heads, dim])?;
         let qk = qkv.f_narrow(2, 0, heads + kv_heads)?;
-        let qk = qk.f_mul(cos)?.f_addcmul(&qk.f_roll([dim / 2], [-1])?, sin)?;
+        let qk = turned(&qk, cos, sin)?;
         let slot =
             position_RT.f_view([rows, 1, length, 1])?.f_expand([rows, kv_heads, length, dim], false)?;
         let keep = |cache: &Tensor, new_RTKD: &Tensor| -> Result<Tensor> {
@@ -270,7 +271,12 @@ impl<'a> StaticRows<'a> {
         let (tokens, log_probs) = (host_i64(&part(&self.chosen_RS)?)?, host_f64(&part(&self.log_prob_RS)?)?);
         let length = (end - first) as usize;
         let rows = tokens.chunks(length).zip(log_probs.chunks(length));
-        Ok(rows.map(|(tokens, log_probs)| text_of(tokens, log_probs, eos)).collect())
+        let texts: Vec<Generated> = rows.map(|(tokens, log_probs)| text_of(tokens, log_probs, eos)).collect();
+        // what follows an end is not part of the sum, and may be anything
+        match texts.iter().position(|text| !text.log_prob.is_finite()) {
+            Some(row) => Err(without_order(row)),
+            None => Ok(texts),
+        }
     }
 }
 

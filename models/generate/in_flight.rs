@@ -8,7 +8,7 @@ use super::sample::Cuts;
 use super::source::{Beginnings, Checked};
 use super::stepper::{Slots, Stepper};
 use super::text_in_flight::TextInFlight;
-use super::{GenerateOptions, Generated, Strategy, host_f64, host_i64, log_probs_of};
+use super::{GenerateOptions, Generated, Strategy, host_f64, host_i64, log_probs_of, without_order};
 use crate::{Decoder, Result};
 use std::collections::VecDeque;
 use tch::{Kind, Tensor};
@@ -19,6 +19,9 @@ const ROWS_A_THREAD: usize = 16;
 
 /// Vectors whose beginnings are in memory at a time.
 const PORTION: usize = 4096;
+
+/// Positions of these at most: beginnings are as long as the hypotheses in them.
+const PORTION_POSITIONS: usize = 1 << 18;
 
 /// Decodes a source; the texts of each vector, best first. What a text is depends on its own part of the source
 /// alone, beyond rounding; who decodes it depends on the number of threads and on nothing that is timed.
@@ -34,12 +37,23 @@ pub(super) fn decode(
     let longest = (0..count).map(|text| source.positions(text, decoder)).max().unwrap_or(1) - 1;
     let stepper = Stepper::new(decoder, (longest + limit) as i64, plan.rows as i64)?;
     let mut results = Vec::with_capacity(count);
-    for start in (0..count).step_by(PORTION) {
-        let length = PORTION.min(count - start);
+    while results.len() < count {
+        let start = results.len();
+        let length = portion((start..count).map(|text| source.positions(text, decoder)));
         let beginnings = source.beginnings(decoder, start, length)?;
         results.extend(by_all(&stepper, &beginnings, &plan, &source.numbers[start..start + length])?);
     }
     Ok(results)
+}
+
+/// How many of the next texts are begun together, by the positions of their beginnings; one at least.
+pub(super) fn portion(positions: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0usize;
+    let fits = |positions: &usize| {
+        sum += positions;
+        sum <= PORTION_POSITIONS
+    };
+    positions.take(PORTION).take_while(fits).count().max(1)
 }
 
 /// What every worker knows.
@@ -230,6 +244,9 @@ impl Worker {
         let logits_RV = self.stepper.logits(x_WH)?.f_index_select(0, &Tensor::f_from_slice(&rows)?)?;
         let tokens_R = cuts.draw(&logits_RV, &uniforms)?;
         let log_probs = host_f64(&log_probs_of(&logits_RV, &tokens_R)?)?;
+        if let Some(row) = log_probs.iter().position(|log_prob| !log_prob.is_finite()) {
+            return Err(without_order(row));
+        }
         let tokens = host_i64(&tokens_R)?.into_iter();
         Ok(tokens.zip(log_probs).map(|(token, log_prob)| vec![(token, log_prob as f32)]).collect())
     }

@@ -1,8 +1,8 @@
 //! Vectors to token ids: greedy, sampling, beam search.
 //!
-//! There is no padding, and the head runs on the last position alone. On a CPU texts are decoded in flight
-//! (`in_flight.rs`): the next vector takes the place of a text that has ended. Elsewhere all rows of a chunk stay in
-//! step, and those that have ended leave the batch.
+//! There is no padding, and the head runs on the last position alone. On a CPU, in f32 and bf16 and without guidance,
+//! texts are decoded in flight (`in_flight.rs`): the next vector takes the place of a text that has ended. Elsewhere all
+//! rows of a chunk stay in step, and those that have ended leave the batch.
 #![allow(non_snake_case)]
 
 mod beam;
@@ -15,7 +15,7 @@ mod source;
 mod stepper;
 mod text_in_flight;
 
-use crate::{Decoder, Error, Result};
+use crate::{Decoder, DecoderConfig, Error, Result};
 use beam::Rules;
 pub use reading::{Reading, read};
 use sample::Sampler;
@@ -35,7 +35,7 @@ pub enum Strategy {
     Greedy,
     /// Drawn from the distribution, cut in the order of transformers' processors: temperature, top-k, top-p, min-p.
     Sample {
-        /// Logits are divided by it; above 0.
+        /// Logits are divided by it; at least 1e-6.
         temperature: f64,
         /// Keep this many of the most probable tokens.
         top_k: Option<i64>,
@@ -96,7 +96,8 @@ impl Default for GenerateOptions {
 pub struct Generated {
     /// Token ids without BOS and EOS.
     pub ids: Vec<u32>,
-    /// Sum of the natural log-probabilities of the tokens, EOS included, under the model itself (temperature 1).
+    /// Sum of the natural log-probabilities of the tokens, EOS included, before anything is cut (temperature 1): the
+    /// model's own, with guidance those of the guided scores.
     pub log_prob: f64,
     /// Whether EOS came before the limit.
     pub finished: bool,
@@ -140,7 +141,7 @@ pub fn generate_from(
     source: &Source<'_>,
     options: &GenerateOptions,
 ) -> Result<Vec<Vec<Generated>>> {
-    check_options(options)?;
+    options.check(decoder.config())?;
     let limit = options.max_tokens.min(decoder.config().max_tokens as usize);
     tch::no_grad(|| {
         let source = source.check(decoder, options)?;
@@ -196,6 +197,26 @@ fn in_chunks(
     Ok(results)
 }
 
+impl GenerateOptions {
+    /// Refuses what cannot be, and what a decoder of this shape has not learnt.
+    ///
+    /// # Errors
+    /// [`Error::GenerateOption`], [`Error::KnowsNoNoise`], [`Error::KnowsNoLength`], [`Error::DoesNotGuide`].
+    pub fn check(&self, decoder: &DecoderConfig) -> Result<()> {
+        check_options(self)?;
+        if self.noise > 0.0 && !decoder.knows_noise {
+            return Err(Error::KnowsNoNoise);
+        }
+        if self.length.is_some() && !decoder.knows_length {
+            return Err(Error::KnowsNoLength);
+        }
+        if self.guidance != unguided() && !decoder.guides {
+            return Err(Error::DoesNotGuide);
+        }
+        Ok(())
+    }
+}
+
 fn check_options(options: &GenerateOptions) -> Result<()> {
     let fail = |option: &'static str, problem: &str| {
         Err(Error::GenerateOption { option, problem: problem.to_owned() })
@@ -214,8 +235,9 @@ fn check_options(options: &GenerateOptions) -> Result<()> {
     }
     match &options.strategy {
         Strategy::Greedy => Ok(()),
-        Strategy::Sample { temperature, .. } if !(temperature.is_finite() && *temperature > 0.0) => {
-            fail("temperature", "must be above 0 (greedy is the limit at 0)")
+        // logits divided by less are beyond f32
+        Strategy::Sample { temperature, .. } if !(temperature.is_finite() && *temperature >= 1e-6) => {
+            fail("temperature", "must be at least 1e-6 (greedy is the limit at 0)")
         }
         Strategy::Sample { top_k: Some(k), .. } if *k < 1 => fail("top_k", "must be at least 1"),
         Strategy::Sample { top_p: Some(p), .. } if !(*p > 0.0 && *p <= 1.0) => {
@@ -272,6 +294,10 @@ fn in_step(
         let mut next_R = choose.choose(&logits_RV, &rows)?;
         let log_probs = host_f64(&log_probs_of(&logits_RV, &next_R)?)?;
         for ((&row, token), log_prob) in rows.iter().zip(host_i64(&next_R)?).zip(log_probs) {
+            // what follows an end is passed over, whatever it is
+            if !(texts[row].finished || log_prob.is_finite()) {
+                return Err(without_order(row));
+            }
             texts[row].add(token, log_prob, eos);
         }
         let live = rows.iter().filter(|&&row| !texts[row].finished).count();
@@ -313,6 +339,13 @@ fn repeated(batch: i64, copies: i64, decoder: &Decoder) -> Result<Tensor> {
 fn log_probs_of(logits_RV: &Tensor, token_R: &Tensor) -> Result<Tensor> {
     let chosen_R = logits_RV.f_gather(1, &token_R.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
     Ok(chosen_R.f_sub(&logits_RV.f_logsumexp([1].as_slice(), false)?)?)
+}
+
+/// What [`torch_ext::decode::pick`] says of a row with NaN or infinity, whose tokens have no order: the log-probability of
+/// the chosen one is not finite then.
+fn without_order(row: usize) -> Error {
+    let message = format!("the logits of row {row} hold NaN or infinity");
+    torch_ext::Error::Torch { op: "pick", message }.into()
 }
 
 fn grouped(texts: Vec<Generated>, copies: usize) -> Vec<Vec<Generated>> {

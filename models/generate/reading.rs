@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::source::{Checked, Source};
 use super::{GenerateOptions, host_i64};
-use crate::{Decoder, Error, Result};
+use crate::{Decoder, DecoderConfig, Error, Result};
 
 /// What a decoder makes of a text: natural log-probabilities, each given all tokens before it. Place `T`, behind the last
 /// of the `T` tokens, is that of EOS.
@@ -38,7 +38,7 @@ pub fn read(
     best: usize,
     options: &GenerateOptions,
 ) -> Result<Vec<Reading>> {
-    super::check_options(options)?;
+    options.check(decoder.config())?;
     let checked = source.check(decoder, options)?;
     if texts.len() != checked.len() {
         return Err(Error::SourceLength { what: "texts", found: texts.len(), vectors: checked.len() });
@@ -66,6 +66,39 @@ pub fn read(
 /// Scores that are in memory at a time (f32): places times tokens.
 const MOST_SCORES: usize = 1 << 24;
 
+/// What is read together: one text after the other, each place of which the decoder says something about.
+#[derive(Debug, Default)]
+struct Inputs {
+    /// Rows of tokens, filled up to one width.
+    tokens: Vec<i64>,
+    /// Where among these stands what a place is predicted from: the token before it.
+    places: Vec<i64>,
+    /// The token that stands in each place.
+    own: Vec<i64>,
+    /// The token that stands in the next place.
+    next: Vec<i64>,
+}
+
+impl Inputs {
+    fn new(config: &DecoderConfig, checked: &Checked, texts: &[&[u32]], chunk: &[usize]) -> Self {
+        let (bos, eos, pad) = (config.bos_token_id, config.eos_token_id, config.pad_token_id);
+        let length = |&text: &usize| checked.before[text].len() + texts[text].len() + 1;
+        let width = chunk.iter().map(length).max().unwrap_or(0);
+        let mut inputs = Self::default();
+        for (row, &text) in chunk.iter().enumerate() {
+            let ids = || texts[text].iter().map(|&id| i64::from(id));
+            inputs.tokens.extend(checked.before[text].iter().copied().chain([bos]).chain(ids()));
+            let end = inputs.tokens.len();
+            inputs.places.extend((end - texts[text].len() - 1..end).map(|place| place as i64));
+            inputs.tokens.resize((row + 1) * width, pad);
+            inputs.own.extend(ids().chain([eos]));
+            // behind EOS there is nothing: what is read there is thrown away
+            inputs.next.extend(ids().skip(1).chain([eos, eos]).take(texts[text].len() + 1));
+        }
+        inputs
+    }
+}
+
 fn read_chunk(
     decoder: &Decoder,
     checked: &Checked,
@@ -73,41 +106,23 @@ fn read_chunk(
     chunk: &[usize],
     best: usize,
 ) -> Result<Vec<Reading>> {
-    let (bos, eos, pad) = {
-        let config = decoder.config();
-        (config.bos_token_id, config.eos_token_id, config.pad_token_id)
-    };
-    let device = decoder.device();
     let index = |numbers: &[i64]| -> Result<Tensor> {
-        Ok(Tensor::f_from_slice::<i64>(numbers)?.f_to_device(device)?)
+        Ok(Tensor::f_from_slice::<i64>(numbers)?.f_to_device(decoder.device())?)
     };
-    let width = chunk.iter().map(|&text| checked.before[text].len() + texts[text].len() + 1).max();
-    let width = width.unwrap_or(0);
-    let (mut inputs, mut places, mut own, mut next) = (vec![], vec![], vec![], vec![]);
-    for &text in chunk {
-        let before = inputs.len();
-        let ids = || texts[text].iter().map(|&id| i64::from(id));
-        inputs.extend(checked.before[text].iter().copied().chain([bos]).chain(ids()));
-        places.extend((inputs.len() - texts[text].len() - 1..inputs.len()).map(|place| place as i64));
-        inputs.resize(before + width, pad);
-        own.extend(ids().chain([eos]));
-        // behind EOS there is nothing: what is read there is thrown away
-        next.extend(ids().skip(1).chain([eos, eos]).take(texts[text].len() + 1));
-    }
+    let inputs = Inputs::new(decoder.config(), checked, texts, chunk);
     let rows: Vec<i64> = chunk.iter().map(|&text| text as i64).collect();
-    let tokens_BT = index(&inputs)?.f_view([chunk.len() as i64, width as i64])?;
+    let tokens_BT = index(&inputs.tokens)?.f_view([chunk.len() as i64, -1])?;
     let h_BTH = decoder.hidden(&checked.condition.select(&index(&rows)?)?, &tokens_BT)?;
-    let h_NH = h_BTH.f_reshape([-1, h_BTH.size()[2]])?.f_index_select(0, &index(&places)?)?;
+    let h_NH = h_BTH.f_reshape([-1, h_BTH.size()[2]])?.f_index_select(0, &index(&inputs.places)?)?;
     let log_probs_NV = decoder.logits(&h_NH)?.f_to_kind(Kind::Float)?.f_log_softmax(-1, Kind::Float)?;
     let of = |ids: &[i64]| -> Result<Vec<f32>> {
         let ids_N1 = index(ids)?.f_unsqueeze(1)?;
         Ok(Vec::try_from(log_probs_NV.f_gather(1, &ids_N1, false)?.f_view([-1])?)?)
     };
-    let (own, next) = (of(&own)?, of(&next)?);
-    let kept = best.min(decoder.config().vocab as usize);
-    let best = match kept {
+    let (own, next) = (of(&inputs.own)?, of(&inputs.next)?);
+    let candidates = match best.min(decoder.config().vocab as usize) {
         0 => vec![Vec::new(); own.len()],
-        _ => most_probable(&log_probs_NV, kept)?,
+        kept => most_probable(&log_probs_NV, kept)?,
     };
     let mut start = 0;
     let readings = chunk.iter().map(|&text| {
@@ -116,7 +131,7 @@ fn read_chunk(
         Reading {
             own: own[from..to].to_vec(),
             next: next[from..to - 1].to_vec(),
-            best: best[from..to].to_vec(),
+            best: candidates[from..to].to_vec(),
         }
     });
     Ok(readings.collect())

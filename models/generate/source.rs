@@ -34,16 +34,6 @@ impl<'a> Source<'a> {
 
     /// Checks it against a decoder and puts it in the decoder's terms.
     pub(super) fn check(&self, decoder: &Decoder, options: &GenerateOptions) -> Result<Checked> {
-        let config = decoder.config();
-        if options.noise > 0.0 && !config.knows_noise {
-            return Err(Error::KnowsNoNoise);
-        }
-        if options.length.is_some() && !config.knows_length {
-            return Err(Error::KnowsNoLength);
-        }
-        if options.guidance != 1.0 && !config.guides {
-            return Err(Error::DoesNotGuide);
-        }
         let v_ND = check_vectors(decoder, self.v_ND)?;
         let count = v_ND.size()[0] as usize;
         let length = |what: &'static str, found: usize| match found == count {
@@ -189,10 +179,12 @@ pub(super) fn check_vectors(decoder: &Decoder, v_ND: &Tensor) -> Result<Tensor> 
     if found.len() != 2 || found[1] != dim {
         return Err(Error::VectorShape { found, dim });
     }
+    // an f64 may be beyond f32
+    let v_ND = v_ND.f_to_kind(Kind::Float)?;
     let finite_N = v_ND.f_isfinite()?.f_all_dim(1, false)?;
     if found[0] > 0 && finite_N.f_logical_not()?.f_any()?.f_int64_value(&[])? != 0 {
         let index = finite_N.f_to_kind(Kind::Int64)?.f_argmin(0, false)?.f_int64_value(&[])? as usize;
         return Err(Error::VectorNotFinite { index });
     }
-    Ok(v_ND.f_to_device(decoder.device())?.f_to_kind(Kind::Float)?)
+    Ok(v_ND.f_to_device(decoder.device())?)
 }

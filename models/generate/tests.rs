@@ -240,6 +240,68 @@ fn a_source_whose_parts_do_not_fit_is_refused() {
 }
 
 #[test]
+fn logits_without_an_order_are_refused_whatever_the_way() {
+    let (decoder, v_ND) = (decoder(), vectors(5, 0.7));
+    tch::no_grad(|| {
+        let _ = decoder.head_weight().get(3).fill_(f64::NAN);
+    });
+    let refused = |error: Error| {
+        assert!(error.to_string().contains("hold NaN or infinity"), "{error}");
+        assert!(error.hint().unwrap().contains("weights"), "{error}");
+    };
+    for (strategy, guidance) in strategies().into_iter().flat_map(|s| [1.0, 2.0].map(|g| (s.clone(), g))) {
+        let options = GenerateOptions { strategy, guidance, ..GenerateOptions::default() };
+        refused(generate(&decoder, &v_ND, &options).unwrap_err());
+        // as a GPU does it
+        let source = Source::vectors(&v_ND).check(&decoder, &options).unwrap();
+        refused(tch::no_grad(|| in_chunks(&decoder, &source, &options, 20)).unwrap_err());
+    }
+    let mut rows = graphed::StaticRows::new(&decoder, 5, 20, false).unwrap();
+    refused(rows.decode(&v_ND).unwrap_err());
+}
+
+#[test]
+fn infinity_shows_in_the_chosen_token_and_one_that_is_ruled_out_does_not() {
+    let logits_RV = Tensor::from_slice(&[0f32, f32::NEG_INFINITY, f32::INFINITY, 2.0]).view([2, 2]);
+    for token in [0i64, 1] {
+        let token_R = Tensor::from_slice(&[0, token]);
+        let log_probs = host_f64(&log_probs_of(&logits_RV, &token_R).unwrap()).unwrap();
+        assert!(log_probs[0].is_finite() && !log_probs[1].is_finite(), "{log_probs:?}");
+    }
+}
+
+#[test]
+fn beginnings_come_in_portions_of_bounded_length() {
+    let repeated = |positions, texts| in_flight::portion(std::iter::repeat_n(positions, texts));
+    assert_eq!((repeated(10, 5000), repeated(10, 30)), (4096, 30));
+    assert_eq!(repeated(128, 5000), (1 << 18) / 128);
+    assert_eq!(in_flight::portion([1 << 20, 5].into_iter()), 1);
+}
+
+#[test]
+fn vectors_beyond_f32_are_refused() {
+    let (decoder, v_ND) = (decoder(), vectors(4, 0.7).to_kind(Kind::Double));
+    let _ = v_ND.get(2).narrow(0, 1, 1).fill_(1e300);
+    let error = generate(&decoder, &v_ND, &GenerateOptions::default()).unwrap_err();
+    assert!(matches!(error, Error::VectorNotFinite { index: 2 }), "{error}");
+}
+
+#[test]
+fn temperatures_that_logits_cannot_be_divided_by_are_refused() {
+    let (decoder, v_ND) = (decoder(), vectors(4, 0.7));
+    let with = |temperature| {
+        let [_, _, strategy] = strategies();
+        let Strategy::Sample { top_k, top_p, min_p, seed, samples, .. } = strategy else { panic!() };
+        let strategy = Strategy::Sample { temperature, top_k, top_p, min_p, seed, samples };
+        generate(&decoder, &v_ND, &GenerateOptions { strategy, ..GenerateOptions::default() })
+    };
+    assert!(matches!(with(1e-7), Err(Error::GenerateOption { option: "temperature", .. })));
+    let greedy = generate(&decoder, &v_ND, &GenerateOptions::default()).unwrap();
+    let cold = with(1e-6).unwrap();
+    assert!(cold.iter().zip(&greedy).all(|(cold, greedy)| cold[0].ids == greedy[0].ids));
+}
+
+#[test]
 fn the_number_of_threads_does_not_matter() {
     let v_ND = vectors(90, 0.7);
     for strategy in strategies() {

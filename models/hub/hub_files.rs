@@ -51,7 +51,11 @@ impl HubFiles {
             kind,
             owner: owner.to_owned(),
             repository: repository.to_owned(),
-            asked,
+            // the hub and the cache write hashes in lower case
+            asked: asked.map(|revision| match is_commit_hash(&revision) {
+                true => revision.to_ascii_lowercase(),
+                false => revision,
+            }),
             endpoint: settings.endpoint(),
             token: settings.token(),
             patience: settings.patience(),

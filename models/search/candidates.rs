@@ -9,6 +9,8 @@ use crate::inverter::Inverted;
 pub(super) struct Candidates {
     all: Vec<Candidate>,
     seen: HashSet<String>,
+    /// The one to return, where that is not the nearest.
+    chosen: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -34,6 +36,22 @@ impl Candidates {
     pub(super) fn get(&self, number: usize) -> (&[f32], &str) {
         let candidate = &self.all[number];
         (&candidate.vector, &candidate.inverted.text)
+    }
+
+    /// Number of candidates.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Cosine of a candidate to the target.
+    pub(super) fn cosine(&self, number: usize) -> f64 {
+        self.all[number].cosine
+    }
+
+    /// Makes a candidate the one to return; `log_prob` is its own, given the target.
+    pub(super) fn choose(&mut self, number: usize, log_prob: f64) {
+        self.chosen = Some(number);
+        self.all[number].inverted.log_prob = Some(log_prob);
     }
 
     /// Vector of the candidate of this text, where it was encoded.
@@ -82,8 +100,11 @@ impl Candidates {
         self.all.iter().map(|candidate| candidate.cosine).fold(-1.0, f64::max)
     }
 
-    /// The candidate with the highest cosine, the earlier one of equals; an empty text without any.
-    pub(super) fn into_best(self) -> Inverted {
+    /// The chosen candidate, else the one with the highest cosine, the earlier one of equals; an empty text without any.
+    pub(super) fn into_best(mut self) -> Inverted {
+        if let Some(chosen) = self.chosen {
+            return self.all.swap_remove(chosen).inverted;
+        }
         let best =
             self.all.into_iter().reduce(|best, other| if other.cosine > best.cosine { other } else { best });
         best.map_or_else(Inverted::nothing, |best| best.inverted)

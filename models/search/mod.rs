@@ -3,10 +3,11 @@
 //!
 //! Each round decodes for all texts at once: first guesses in the first, then refinements of each text's best
 //! hypotheses that have not been refined yet (best-first search, as in vec2text's sequence beam, arXiv 2310.06816, but
-//! over all candidates ever seen), and guesses whose errors add up (`feedback.rs`). Then what the candidates of a text have in them is put together anew, without the
-//! decoder (`recombine.rs`); and the best one's neighbours, a token away, are tried (`neighbours.rs`). A text ends by
-//! itself: when its best cosine is near 1, when it has not risen for some rounds, or when its budget of encodings is used
-//! up. What is returned is the best candidate ever seen.
+//! over all candidates ever seen), and guesses whose errors add up (`feedback.rs`). Then what the candidates of a text
+//! have in them is put together anew, without the decoder (`recombine.rs`); and the best one's neighbours, a token away,
+//! are tried (`neighbours.rs`). A text ends by itself: when its best cosine is near 1, when it has not risen for some
+//! rounds, or when its budget of encodings is used up. What is returned is the best candidate ever seen: the nearest, or
+//! of the nearest the one that the decoder would write (`prior.rs`).
 #![allow(non_snake_case)]
 
 mod candidates;
@@ -14,6 +15,7 @@ mod edits;
 mod feedback;
 mod neighbours;
 mod options;
+mod prior;
 mod propose;
 mod recombine;
 
@@ -84,6 +86,9 @@ impl<'a> Search<'a> {
                 texts[text].end_round(self.options);
             }
             progress(texts.iter().filter(|text| text.ended).count());
+        }
+        if self.options.prior > 0.0 {
+            self.choose(v_ND, &mut texts)?;
         }
         progress(texts.len());
         Ok(texts.into_iter().map(Text::found).collect())

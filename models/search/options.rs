@@ -41,6 +41,10 @@ pub struct SearchOptions {
     pub recombined: usize,
     /// Encodings a text may cost; `None` for no bound.
     pub budget: Option<usize>,
+    /// Weight of the decoder's log-probability, in nats, beside -ln of what a cosine lacks of 1, when one of the nearest
+    /// candidates is chosen in the end; 0 for the nearest.
+    #[serde(default)]
+    pub prior: f64,
     /// A text ends when its best cosine is at least 1 - epsilon.
     pub epsilon: f64,
     /// A text ends when its best cosine has not risen for so many rounds.
@@ -74,6 +78,7 @@ impl Default for SearchOptions {
             neighbours: 0,
             recombined: 0,
             budget: None,
+            prior: 0.0,
             epsilon: 1e-4,
             patience: 2,
             length_penalty: 1.0,
@@ -112,6 +117,9 @@ impl SearchOptions {
         }
         if self.patience == 0 {
             return fail("patience", "must be at least 1");
+        }
+        if !(self.prior.is_finite() && self.prior >= 0.0) {
+            return fail("prior", "must be a number of at least 0");
         }
         if !(self.epsilon.is_finite() && self.epsilon >= 0.0) {
             return fail("epsilon", "must be a number of at least 0");

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use models::encoder::write_rounded;
 use models::{Attention, DeviceChoice, Dtype, Embed as _, Encoder, EncoderOptions};
 use serde::Deserialize;
 use tch::{Kind, Tensor};
@@ -238,6 +239,52 @@ fn lengths_past_the_switch_between_the_two_attentions_agree() {
         assert!(relative(&short, &short_alone) < 1e-5, "{name}");
         assert!(relative(&together, &alone) < 2e-5, "{name}");
         assert!(lowest_cosine(&short.narrow(0, 0, 1), &short.narrow(0, 5, 1)) > 0.99999, "{name}: cut alike");
+    }
+}
+
+/// What `create_position_ids_from_input_ids` of transformers says: the padding token (1) is not counted, and its position is
+/// its id.
+#[test]
+fn a_padding_token_within_a_text_takes_no_position() {
+    for name in ["roberta", "xlm_roberta"] {
+        let text = "a <pad> red <pad>ball";
+        let encoder = open(name, &EncoderOptions { batch_tokens: 1_000_000, ..options(Dtype::F32) });
+        let ids: Vec<i64> = encoder.tokenize(&[text]).unwrap()[0].iter().map(|&id| id.into()).collect();
+        assert_eq!(ids.iter().filter(|&&id| id == 1).count(), 2, "{name}: {ids:?}");
+        let mut counted = 1;
+        let position = |&id: &i64| {
+            counted += i64::from(id != 1);
+            if id == 1 { 1 } else { counted }
+        };
+        let positions_T = Tensor::from_slice(&ids.iter().map(position).collect::<Vec<i64>>());
+        // a model whose table has these positions one after the other
+        let copy = tempfile::tempdir().unwrap();
+        write_rounded(folder(name).to_str().unwrap(), None, copy.path(), Kind::Float).unwrap();
+        let path = copy.path().join("model.safetensors");
+        let weights = models::Weights::open(&path).unwrap();
+        let changed = |name: &str| {
+            let tensor = weights.get(name, &weights.shape(name).unwrap()).unwrap().copy();
+            if name.ends_with("position_embeddings.weight") {
+                let rows_TH = tensor.index_select(0, &positions_T);
+                tensor.narrow(0, 2, ids.len() as i64).copy_(&rows_TH);
+            }
+            (name.to_owned(), tensor)
+        };
+        let tensors: Vec<_> = weights.names().map(changed).collect();
+        drop(weights);
+        models::save_tensors(&path, &tensors, &Default::default()).unwrap();
+        let copy = Encoder::open(copy.path().to_str().unwrap(), &options(Dtype::F32)).unwrap();
+        let in_order = |encoder: &Encoder| {
+            let words_1TH = encoder.words(&ids).unwrap().unsqueeze(0);
+            encoder.embed_words(&words_1TH, None).unwrap()
+        };
+        // alone, and in a batch with shorter and longer texts
+        let found = encoder.embed(&["a", text, "a red ball runs through a field", text]).unwrap();
+        for found in [found.narrow(0, 1, 1), found.narrow(0, 3, 1), encoder.embed(&[text]).unwrap()] {
+            let off = relative(&found, &in_order(&copy));
+            assert!(off < 1e-5, "{name}: {off}");
+            assert!(relative(&found, &in_order(&encoder)) > 1e-3, "{name}: the positions matter");
+        }
     }
 }
 

@@ -401,6 +401,8 @@ fn configurations_that_cannot_be_are_named() {
         let error = config.validate().unwrap_err();
         assert!(matches!(&error, Error::DecoderConfig { field: found, .. } if found == field), "{error}");
     }
+    let error = DecoderConfig { ffn: 1 << 32, ..small() }.validate().unwrap_err().to_string();
+    assert!(error.contains("is 4294967296; it must lie in 1..=2147483648"), "{error}");
     let json = serde_json::to_string(&small()).unwrap();
     assert_eq!(serde_json::from_str::<DecoderConfig>(&json).unwrap(), small());
     assert!(serde_json::from_str::<DecoderConfig>(&json.replacen("\"dim\"", "\"dims\"", 1)).is_err());

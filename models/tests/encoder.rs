@@ -167,6 +167,29 @@ fn dense_heads_by_dimension() {
     assert!((unit.embed(&["red"]).unwrap().norm().double_value(&[]) - 1.0).abs() < 1e-6);
 }
 
+/// The names that sentence-transformers tries for the transformer's own configuration, in its order.
+#[test]
+fn the_first_configuration_of_the_transformer_counts() {
+    let folder = TinyBert::default().write();
+    let source = folder.path().to_str().unwrap();
+    let length = |source: &str| Encoder::open(source, &options(Dtype::F32)).unwrap().space().max_tokens;
+    let names = ["bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"]
+        .map(|kind| format!("sentence_{kind}_config.json"));
+    fs_err::remove_file(folder.path().join(&names[0])).unwrap();
+    assert_eq!(length(source), 64, "the positions");
+    for (at, name) in names.iter().enumerate().rev() {
+        let limit = 10 + at;
+        let config = serde_json::json!({"max_seq_length": limit, "do_lower_case": false});
+        fs_err::write(folder.path().join(name), config.to_string()).unwrap();
+        assert_eq!(length(source), limit, "{name}");
+    }
+    // a copy has what the original has
+    fs_err::remove_file(folder.path().join(&names[0])).unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    models::encoder::write_rounded(source, None, copy.path(), Kind::Float).unwrap();
+    assert_eq!(length(copy.path().to_str().unwrap()), 11);
+}
+
 #[test]
 fn texts_are_put_in_lower_case_where_the_folder_says_so() {
     let folder = TinyBert::default().write();

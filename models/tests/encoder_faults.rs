@@ -127,13 +127,56 @@ fn weights_that_are_pickled_or_missing() {
 #[test]
 fn lengths_that_cannot_be() {
     let (_, message) = refused(|folder| {
-        fs_err::write(folder.join("sentence_bert_config.json"), r#"{"max_seq_length": 65}"#).unwrap()
-    });
-    assert!(message.contains("64 positions"), "{message}");
-    let (_, message) = refused(|folder| {
         fs_err::write(folder.join("sentence_bert_config.json"), r#"{"max_seq_length": 2}"#).unwrap()
     });
-    assert!(message.contains("2 special tokens"), "{message}");
+    assert!(
+        message.contains("2 special tokens") && message.contains("sentence_bert_config.json"),
+        "{message}"
+    );
+    // what the user asks for is refused, what the folder asks for is cut to what there is
+    let folder = TinyBert::default().write();
+    fs_err::write(folder.path().join("sentence_bert_config.json"), r#"{"max_seq_length": 65}"#).unwrap();
+    let open = |max_tokens| {
+        let options = EncoderOptions {
+            device: DeviceChoice::Cpu,
+            dtype: Dtype::F32,
+            max_tokens,
+            ..EncoderOptions::default()
+        };
+        Encoder::open(folder.path().to_str().unwrap(), &options)
+    };
+    let message = open(Some(65)).err().expect("it was not refused").to_string();
+    assert!(message.contains("`max_tokens` is 65") && message.contains("64 positions"), "{message}");
+    assert!(message.contains("--max-tokens"), "{message}");
+    for (asked, found) in [(None, 64), (Some(64), 64), (Some(9), 9)] {
+        assert_eq!(models::Embed::space(&open(asked).unwrap()).max_tokens, found);
+    }
+}
+
+#[test]
+fn a_prompt_that_is_not_pooled() {
+    let folder = TinyBert::default().write();
+    let pooling = r#"{"pooling_mode": "mean", "include_prompt": false}"#;
+    fs_err::write(folder.path().join("1_Pooling/config.json"), pooling).unwrap();
+    let prompts = r#"{"prompts": {"query": "red ", "passage": ""}}"#;
+    fs_err::write(folder.path().join("config_sentence_transformers.json"), prompts).unwrap();
+    let open = |prompt: &str| {
+        let options = EncoderOptions {
+            device: DeviceChoice::Cpu,
+            dtype: Dtype::F32,
+            prompt: Some(prompt.to_owned()),
+            ..EncoderOptions::default()
+        };
+        Encoder::open(folder.path().to_str().unwrap(), &options)
+    };
+    let without = open("none").unwrap();
+    // an empty prompt has no tokens to be left out
+    assert!(without.under("passage").is_ok());
+    for refused in [open("query"), without.under("query")] {
+        let error = refused.err().expect("it was not refused");
+        assert!(matches!(error, Error::Unsupported { what: "pooling", .. }), "{error}");
+        assert!(error.to_string().contains("include_prompt"), "{error}");
+    }
 }
 
 #[test]

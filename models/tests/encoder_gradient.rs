@@ -60,6 +60,17 @@ fn a_text_stands_within_its_frame() {
 }
 
 #[test]
+fn more_rows_than_there_are_positions_for_are_refused() {
+    for name in ["bert", "roberta"] {
+        let encoder = open(name, Dtype::F32, "none");
+        let words_BTH =
+            |length: i64| encoder.words(&[5]).unwrap().unsqueeze(0).expand([1, length, -1], false);
+        assert!(encoder.embed_words(&words_BTH(128), None).is_ok(), "{name}");
+        assert!(encoder.embed_words(&words_BTH(129), None).is_err(), "{name}");
+    }
+}
+
+#[test]
 fn the_gradient_is_that_of_finite_differences() {
     for name in NAMES {
         let encoder = open(name, Dtype::F32, "none");

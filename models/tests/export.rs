@@ -189,6 +189,36 @@ fn an_export_that_made_way_when_a_process_was_killed_comes_back() {
 }
 
 #[test]
+fn what_a_killed_process_left_half_written_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let left = |name: &str| {
+        let path = folder.path().join(name);
+        fs_err::create_dir(&path).unwrap();
+        fs_err::write(path.join("model.safetensors"), "half").unwrap();
+        path
+    };
+    // no process has a number that large, and the first is always there
+    let gone = left(".out.4194305.tmp");
+    let stay = [".out.1.tmp", ".other.4194305.tmp", ".out.mine.tmp", ".out.more.4194305.tmp"].map(left);
+    export(&inverter(true, false), &folder.path().join("out"), Dtype::F32).unwrap();
+    assert!(stay.iter().all(|path| path.join("model.safetensors").exists()));
+    assert_eq!(gone.exists(), !Path::new("/proc/self").exists());
+}
+
+#[test]
+fn without_generation_config_the_longest_text_follows_from_the_positions() {
+    let folder = tempfile::tempdir().unwrap();
+    // with and without refinement, whose hypotheses are as long
+    for bias in [false, true] {
+        let (inverter, out) = (inverter(false, bias), folder.path().join(format!("bias_{bias}")));
+        export(&inverter, &out, Dtype::F32).unwrap();
+        fs_err::remove_file(out.join("generation_config.json")).unwrap();
+        let opened = Inverter::open(&out, DeviceChoice::Cpu, Dtype::F32).unwrap();
+        assert_eq!((opened.config.refines, &opened.config), (bias, &inverter.config));
+    }
+}
+
+#[test]
 fn runs_and_checkpoints_open() {
     let folder = tempfile::tempdir().unwrap();
     let (run, inverter) = (folder.path(), inverter(false, false));

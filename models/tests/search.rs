@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use models::generate::GenerateOptions;
+use models::generate::{GenerateOptions, Source, read};
 use models::vocabulary::train_bpe;
 use models::{
     Decoder, DecoderConfig, Decodes, Embed, Error, Inverted, Inverter, Origin, OriginKind, ParamStore,
@@ -154,8 +154,42 @@ fn the_best_ever_seen_is_returned_and_every_encoding_is_counted() {
 }
 
 #[test]
+fn the_best_of_each_text_is_returned_under_a_budget_too() {
+    let v_ND = vectors(8);
+    let found = search(&Letters::new(), &SearchOptions { budget: Some(9), ..options() }, &v_ND, 0);
+    for (cosine, found) in cosines(&found, &v_ND).into_iter().zip(&found) {
+        assert!((found.course.last().unwrap() - cosine).abs() < 1e-6, "{found:?}");
+    }
+}
+
+#[test]
+fn of_the_nearest_the_likelier_is_returned() {
+    let (encoder, v_ND) = (Letters::new(), vectors(1));
+    let weight = 0.05;
+    let found = search(&encoder, &SearchOptions { prior: weight, ..options() }, &v_ND, 0).remove(0);
+    let seen = encoder.seen.borrow().clone();
+    let many_ND = v_ND.expand([seen.len() as i64, -1], false);
+    let inverter = inverter(true);
+    let ids: Vec<Vec<u32>> = seen.iter().map(|text| inverter.vocabulary.encode(text).unwrap()).collect();
+    let texts: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+    let (source, options) = (Source::vectors(&many_ND), GenerateOptions::default());
+    let readings = read(&inverter.decoder, &source, &texts, 0, &options).unwrap();
+    let all: Vec<Inverted> =
+        seen.iter().map(|text| Inverted { text: text.clone(), ..found.clone() }).collect();
+    let cosines = cosines(&all, &many_ND);
+    let mut nearest: Vec<usize> = (0..seen.len()).collect();
+    nearest.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]));
+    let score = |at: usize| weight * readings[at].log_prob() - (1.0 - cosines[at] + 1e-4).ln();
+    let best = nearest.iter().copied().take((seen.len() / 4).clamp(4, 32)).max_by(|&a, &b| score(a).total_cmp(&score(b))).unwrap();
+    assert_eq!(found.text, seen[best]);
+    assert!((found.log_prob.unwrap() - readings[best].log_prob()).abs() < 1e-3);
+    assert_ne!(best, nearest[0], "or the test says nothing");
+}
+
+#[test]
 fn neither_batch_nor_company_changes_what_is_found() {
     let v_ND = vectors(12);
+    let options = || SearchOptions { prior: 0.05, ..options() };
     let all = search(&Letters::new(), &options(), &v_ND, 0);
     let small = search(
         &Letters::new(),
@@ -276,6 +310,7 @@ fn what_cannot_be_searched_is_refused() {
         SearchOptions { budget: Some(0), ..options() },
         SearchOptions { patience: 0, ..options() },
         SearchOptions { epsilon: f64::NAN, ..options() },
+        SearchOptions { prior: -1.0, ..options() },
     ] {
         assert!(matches!(refused(&inverter(true), options), Error::GenerateOption { .. }));
     }

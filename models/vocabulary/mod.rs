@@ -138,7 +138,8 @@ impl Vocabulary {
         Ok(self.tokenizer.encode_fast(text, false).map_err(tokenize_error)?.get_ids().to_vec())
     }
 
-    /// The text of token ids; BOS, EOS and PAD among them are left out.
+    /// The text of token ids. Those that `tokenizer.json` calls special are left out: BOS, EOS and PAD, and what it calls so
+    /// besides, such as an unknown token.
     ///
     /// # Errors
     /// [`Error::Tokenize`] for an id that the vocabulary does not have.

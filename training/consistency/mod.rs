@@ -2,7 +2,8 @@
 //!
 //! `soft` sends the decoder's distribution through the frozen encoder and the gradient back; `sampled` encodes texts
 //! drawn from the decoder and makes those likelier that lie nearer to their target than the others. Both stand beside the
-//! cross-entropy, on some texts of some steps.
+//! cross-entropy, on some texts of some steps. Targets are the vectors without noise; a text whose vector is withheld has
+//! none.
 #![allow(non_snake_case)]
 
 mod sampled;
@@ -130,7 +131,7 @@ pub struct Turn<'a> {
     share: f64,
 }
 
-/// What a step found of it: means over its texts.
+/// What a step found of it: means over the texts that it was computed on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ConsistencyResult {
     /// The loss at its full weight.
@@ -141,9 +142,17 @@ pub struct ConsistencyResult {
     pub spent: Duration,
 }
 
+impl ConsistencyResult {
+    /// From the sums of loss and cosine over some texts, and their number.
+    pub(crate) fn of([loss, cosine, texts]: [f64; 3], spent: Duration) -> Self {
+        let texts = texts.max(1.0);
+        Self { loss: loss / texts, cosine: cosine / texts, spent }
+    }
+}
+
 impl Turn<'_> {
-    /// Number of texts of all ranks that it is computed on.
-    pub(crate) fn texts(&self, batch: &Batch) -> usize {
+    /// Most texts of all ranks that it is computed on.
+    fn texts(&self, batch: &Batch) -> usize {
         self.of.section.texts.min(batch.texts)
     }
 
@@ -154,20 +163,28 @@ impl Turn<'_> {
 
     /// The texts of each of the parts that it is computed on, by their numbers in the part. Over all ranks they are the same
     /// ones whatever the number of ranks.
-    fn picked(&self, batch: &Batch) -> Vec<Vec<usize>> {
+    fn picked(&self, batch: &Batch) -> Result<Vec<Vec<usize>>> {
         let mut random = ChaCha8Rng::seed_from_u64(self.of.seed);
         // the streams of the order of epochs are small numbers
         random.set_stream(u64::MAX - self.step);
         let mut chosen = rand::seq::index::sample(&mut random, batch.texts, self.texts(batch)).into_vec();
         chosen.sort_unstable();
         let mut start = batch.first;
-        let of_part = |part: &MicroBatch| {
+        let of_part = |part: &MicroBatch| -> Result<Vec<usize>> {
             let range = start..start + part.rows.len();
             start = range.end;
-            chosen.iter().filter(|text| range.contains(text)).map(|text| text - range.start).collect()
+            let withheld = withheld(part)?;
+            let texts = chosen.iter().filter(|text| range.contains(text)).map(|text| text - range.start);
+            Ok(texts.filter(|&text| withheld.get(text) != Some(&true)).collect())
         };
         batch.parts.iter().map(of_part).collect()
     }
+}
+
+/// Whether each text of a part has its vector withheld; empty where none has.
+fn withheld(part: &MicroBatch) -> Result<Vec<bool>> {
+    let Some(withheld_B) = &part.condition.withheld_B else { return Ok(Vec::new()) };
+    Ok(Vec::<bool>::try_from(withheld_B.f_to_device(Device::Cpu)?)?)
 }
 
 /// Positions of each text's targets, EOS included, in `targets_N`.
@@ -203,6 +220,7 @@ mod tests {
         let part = MicroBatch {
             rows: vec![0, 1],
             condition: models::Condition::first(&Tensor::from_slice(&[0f32; 2]).view([2, 1])),
+            clean_BD: None,
             tokens_BT: Tensor::from_slice(&[0i64; 6]).view([2, 3]),
             positions_N: None,
             targets_N: Tensor::from_slice(&[5i64, 6, 1, 7, 1]),

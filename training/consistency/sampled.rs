@@ -4,10 +4,13 @@
 //! samples of its vector weighs the gradient of its mean log-probability (REINFORCE with a leave-one-out baseline, Kool et
 //! al. 2019; self-critical training, Rennie et al. 2017, arXiv 1612.00563). Rewards need no gradient, so any tokenizer will
 //! do. The cross-entropy of the step's true texts keeps the decoder's language.
+//!
+//! Texts are drawn from the vectors without noise, their lengths open, and learnt from as they were drawn: all texts of
+//! one decoding are told the same.
 #![allow(non_snake_case)]
 
 use models::generate::{GenerateOptions, Generated, Strategy, generate};
-use models::{Condition, Decoder, Embed as _};
+use models::{Condition, Decoder, Embed as _, Vocabulary};
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
@@ -22,7 +25,7 @@ pub(crate) struct Samples {
     pub(crate) part: MicroBatch,
     /// (N) f32: factor on the gradient of each target's cross-entropy.
     pub(crate) weights_N: Tensor,
-    /// Sums over the texts of the loss (1 - mean reward, at full weight) and of the mean reward, (2) f32.
+    /// Sums over the texts of the loss (1 - mean reward, at full weight) and of the mean reward, and their number, (3) f32.
     pub(crate) sums: Tensor,
 }
 
@@ -33,10 +36,10 @@ impl Turn<'_> {
             return Ok(None);
         }
         let (mut rows, mut vectors) = (Vec::new(), Vec::new());
-        for (part, texts) in batch.parts.iter().zip(self.picked(batch)) {
+        for (part, texts) in batch.parts.iter().zip(self.picked(batch)?) {
             for text in texts {
                 rows.push(part.rows[text]);
-                vectors.push(part.condition.v_BD.f_get(text as i64)?);
+                vectors.push(part.vectors().f_get(text as i64)?);
             }
         }
         if rows.is_empty() {
@@ -58,9 +61,9 @@ impl Turn<'_> {
         let cosine: f64 = means.sum();
         let loss = self.of.section.weight * (rows.len() as f64 - cosine);
         Ok(Some(Samples {
-            part: collate(decoder, &rows, &v_BD, &drawn)?,
+            part: collate(decoder, &rows, &Condition::first(&v_BD), &drawn)?,
             weights_N: Tensor::f_from_slice(&weights)?,
-            sums: Tensor::f_from_slice(&[loss as f32, cosine as f32])?,
+            sums: Tensor::f_from_slice(&[loss as f32, cosine as f32, rows.len() as f32])?,
         }))
     }
 
@@ -87,7 +90,7 @@ impl Turn<'_> {
         for (_, encoder, group) in self.of.encoders.groups(rows) {
             let mut texts = Vec::new();
             for sample in group.iter().flat_map(|&text| &drawn[text]) {
-                texts.push(self.of.vocabulary.decode(&sample.ids)?);
+                texts.push(text_of(&self.of.vocabulary, &sample.ids)?);
             }
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             let x_SD = unit(&encoder.embed(&texts)?)?;
@@ -111,13 +114,25 @@ fn advantages(rewards: &[f64]) -> Vec<f64> {
     rewards.iter().map(|reward| reward - (sum - reward) / others).collect()
 }
 
+/// The text of drawn ids. The embedding may have more rows than there are tokens; such ids have no text.
+fn text_of(vocabulary: &Vocabulary, ids: &[u32]) -> Result<String> {
+    let known = |id: &u32| (*id as usize) < vocabulary.size();
+    let ids: Vec<u32> = ids.iter().copied().filter(known).collect();
+    Ok(vocabulary.decode(&ids)?)
+}
+
 /// Target tokens of a sample, EOS included where it came.
 fn targets(text: &Generated) -> usize {
     text.ids.len() + usize::from(text.finished)
 }
 
-/// The samples of vectors as one part of a step.
-fn collate(decoder: &Decoder, rows: &[u32], v_BD: &Tensor, drawn: &[Vec<Generated>]) -> Result<MicroBatch> {
+/// The samples of texts as one part of a step, under the condition that they were drawn under.
+fn collate(
+    decoder: &Decoder,
+    rows: &[u32],
+    condition: &Condition,
+    drawn: &[Vec<Generated>],
+) -> Result<MicroBatch> {
     let config = decoder.config();
     let all: Vec<(usize, &Generated)> =
         drawn.iter().enumerate().flat_map(|(text, drawn)| drawn.iter().map(move |one| (text, one))).collect();
@@ -138,11 +153,11 @@ fn collate(decoder: &Decoder, rows: &[u32], v_BD: &Tensor, drawn: &[Vec<Generate
         positions.extend((start..start + length).map(|at| at as i64));
     }
     let of: Vec<i64> = all.iter().map(|(text, _)| *text as i64).collect();
+    let of = Tensor::f_from_slice(&of)?.f_to_device(condition.v_BD.device())?;
     Ok(MicroBatch {
         rows: all.iter().map(|(text, _)| rows[*text]).collect(),
-        condition: Condition::first(
-            &v_BD.f_index_select(0, &Tensor::f_from_slice(&of)?.f_to_device(v_BD.device())?)?,
-        ),
+        condition: condition.select(&of)?,
+        clean_BD: None,
         tokens_BT: Tensor::f_from_slice(&inputs)?.f_view([all.len() as i64, width as i64])?,
         positions_N: Some(Tensor::f_from_slice(&positions)?),
         targets_N: Tensor::f_from_slice(&wanted)?,
@@ -150,8 +165,19 @@ fn collate(decoder: &Decoder, rows: &[u32], v_BD: &Tensor, drawn: &[Vec<Generate
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_without_a_token_have_no_text() {
+        let texts = ["A red ball lies in the garden.".to_owned()];
+        let vocabulary = models::vocabulary::train_bpe(texts.into_iter(), 270).unwrap();
+        let ids = vocabulary.encode("A red garden").unwrap();
+        let beyond = vocabulary.size() as u32;
+        let drawn = [&[beyond][..], &ids, &[beyond + 40]].concat();
+        assert_eq!(text_of(&vocabulary, &drawn).unwrap(), vocabulary.decode(&ids).unwrap());
+    }
 
     #[test]
     fn advantages_are_over_the_others_and_sum_to_nothing() {

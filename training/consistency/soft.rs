@@ -43,18 +43,20 @@ impl Turn<'_> {
         self.of.words.is_some()
     }
 
-    /// Adds the gradients of part `number` of a batch. Gives the sums of loss (at full weight) and cosine over its texts, (2)
-    /// f32.
+    /// Adds the gradients of part `number` of a batch. Gives the sums of loss (at full weight) and cosine over its texts, and
+    /// their number, (3) f32.
     pub(crate) fn add_soft(&self, batch: &Batch, number: usize, eos: i64, head: Head<'_>) -> Result<Tensor> {
-        let sums = Tensor::f_zeros([2], (Kind::Float, head.h_NH.device()))?;
-        let (Some(words), picked) = (&self.of.words, self.picked(batch)) else { return Ok(sums) };
+        let sums = Tensor::f_zeros([3], (Kind::Float, head.h_NH.device()))?;
+        let (Some(words), picked) = (&self.of.words, self.picked(batch)?) else { return Ok(sums) };
         let (part, Head { h_NH, head_VH, h_grad_NH, head_grad_VH }) = (&batch.parts[number], head);
         for (encoder, texts) in self.of.texts_by_encoder(part, &picked[number], eos)? {
             let positions_M = texts.positions_M.f_to_device(h_NH.device())?;
             let h_MH = tch::no_grad(|| h_NH.detach().f_index_select(0, &positions_M))?;
             let mixed = tch::no_grad(|| self.mix(words, &h_MH, head_VH, &texts))?;
             let (found, row_grad_ME) = self.of.of_rows(words, encoder, &mixed.rows_ME, &texts)?;
-            let _ = sums.shallow_clone().f_add_(&found.f_to_device(sums.device())?)?;
+            let count = Tensor::f_from_slice(&[texts.rows.len() as f32])?.f_to_device(sums.device())?;
+            let found = Tensor::f_cat(&[found.f_to_device(sums.device())?, count], 0)?;
+            let _ = sums.shallow_clone().f_add_(&found)?;
             tch::no_grad(|| -> Result<()> {
                 let factor = self.scale(batch) / self.of.section.temperature;
                 let scores_grad_MV =
@@ -142,9 +144,9 @@ impl Consistency {
                 Texts {
                     positions_M: Tensor::f_from_slice(&positions)?,
                     lengths: texts.iter().map(|&text| spans[text].len() - 1).collect(),
-                    targets_BD: part.condition.v_BD.f_index_select(
+                    targets_BD: part.vectors().f_index_select(
                         0,
-                        &Tensor::f_from_slice(&numbers)?.f_to_device(part.condition.v_BD.device())?,
+                        &Tensor::f_from_slice(&numbers)?.f_to_device(part.vectors().device())?,
                     )?,
                     rows: texts.iter().map(|&text| part.rows[text]).collect(),
                 },

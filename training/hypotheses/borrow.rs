@@ -29,6 +29,9 @@ const TOGETHER: usize = 1024;
 /// libtorch's own, and a shard that is damaged.
 pub(super) fn borrow(prepared: &Prepared, count: usize, random: &mut ChaCha8Rng) -> Result<Vec<Guess>> {
     let mut guesses = Vec::new();
+    if count == 0 {
+        return Ok(guesses);
+    }
     for prompt in prepared.pairs.space().prompts() {
         let is_own = |text: &u32| prepared.pairs.prompt(prepared.train.row(*text) as usize) == prompt.name;
         let texts: Vec<u32> = (0..prepared.train.len() as u32).filter(is_own).collect();

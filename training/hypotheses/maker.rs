@@ -1,6 +1,8 @@
 //! Makes a set of hypotheses: first guesses at some training texts, and refinements of earlier hypotheses.
 #![allow(non_snake_case)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use models::generate::{GenerateOptions, Hypotheses, Source, Strategy};
 use models::{Embed as _, Encoder, Inverted, Inverter};
 use rand::SeedableRng as _;
@@ -16,6 +18,7 @@ use super::set::{self, Guess, SetRecord};
 use crate::noise::lead_astray;
 use crate::prepare::Prepared;
 use crate::recipe::Recipe;
+use crate::replicas::agree;
 use crate::{Error, Result};
 
 /// What makes hypotheses.
@@ -43,16 +46,28 @@ struct Task {
     drawn: bool,
 }
 
+impl Task {
+    /// Whether it is decoded as another one is.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.parent.is_some(), self.drawn) == (other.parent.is_some(), other.drawn)
+    }
+}
+
+/// Batches that are decoded between two looks at whether to stop. Fewer would end with more batches that are not full.
+const BATCHES: usize = 8;
+
 impl Maker<'_> {
-    /// Makes the set of `step`, which all ranks share in, and writes it to the run folder.
+    /// Makes the set of `step`, which all ranks share in, and writes it to the run folder; `None`, and nothing, where `stop`
+    /// was set on any of them meanwhile.
     ///
     /// # Errors
     /// What decoding, encoding, a collective and the disk fail with.
-    pub(crate) fn make(&self, step: u64, pool: &Pool) -> Result<SetRecord> {
+    pub(crate) fn make(&self, step: u64, pool: &Pool, stop: &AtomicBool) -> Result<Option<SetRecord>> {
         let tasks = self.tasks(step, pool);
-        let (rank, size) = (self.world.rank(), self.world.size());
-        let own = &tasks[tasks.len() * rank / size..tasks.len() * (rank + 1) / size];
-        let guesses = self.guesses(own, step, pool)?;
+        let size = self.world.size();
+        let share = |rank: usize| &tasks[tasks.len() * rank / size..tasks.len() * (rank + 1) / size];
+        let shares: Vec<&[Task]> = (0..size).map(share).collect();
+        let Some(guesses) = self.guesses(&shares, step, pool, stop)? else { return Ok(None) };
         // texts of one rank may be longer than those of another, by more than a collective waits
         self.world.patient_barrier("making hypotheses")?;
         let bad = |error: serde_json::Error| Error::Io(std::io::Error::other(error));
@@ -70,7 +85,7 @@ impl Maker<'_> {
             let written = set::write(&self.recipe.run.dir, step, &self.prepared.pairs, &guesses)?;
             serde_json::to_vec(&written).map_err(bad)
         })?;
-        serde_json::from_slice(&record).map_err(bad)
+        Ok(Some(serde_json::from_slice(&record).map_err(bad)?))
     }
 
     /// A generator for a set; the order of the batches has the streams from 0 on.
@@ -107,23 +122,33 @@ impl Maker<'_> {
         tasks
     }
 
-    fn guesses(&self, tasks: &[Task], step: u64, pool: &Pool) -> Result<Vec<Guess>> {
+    /// What this rank makes of its share; `None` where any rank was asked to stop.
+    fn guesses(
+        &self,
+        shares: &[&[Task]],
+        step: u64,
+        pool: &Pool,
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<Guess>>> {
+        let tasks = shares[self.world.rank()];
         let mut texts = vec![String::new(); tasks.len()];
-        for (is_first, is_drawn) in [(true, false), (true, true), (false, false), (false, true)] {
-            let alike = |task: &Task| task.parent.is_none() == is_first && task.drawn == is_drawn;
-            let chosen: Vec<usize> = (0..tasks.len()).filter(|&at| alike(&tasks[at])).collect();
-            if chosen.is_empty() {
-                continue;
-            }
+        let mut parts = parts(shares, self.world.rank(), BATCHES * self.recipe.refinement.batch);
+        // once more before they are encoded
+        parts.push(Vec::new());
+        let all = until_stopped(self.world, stop, parts, |chosen| {
             let of: Vec<Task> = chosen.iter().map(|&at| tasks[at]).collect();
             for (at, text) in chosen.into_iter().zip(self.decode(&of, step, pool)?) {
                 texts[at] = text;
             }
+            Ok(())
+        })?;
+        if !all {
+            return Ok(None);
         }
         let rows: Vec<u32> = tasks.iter().map(|task| self.prepared.train.row(task.text)).collect();
         let vectors = self.encode(&rows, &texts)?;
         let guess = |((row, text), vector)| Guess { row, text, vector };
-        Ok(rows.into_iter().zip(texts).zip(vectors).map(guess).collect())
+        Ok(Some(rows.into_iter().zip(texts).zip(vectors).map(guess).collect()))
     }
 
     /// The vectors of guesses at pairs, each under the prompt of its pair's vector.
@@ -184,6 +209,42 @@ impl Maker<'_> {
     }
 }
 
+/// The tasks of a rank by their numbers, in parts of at most `most` that are alike. There are as many parts on every rank,
+/// some of them empty, so that all look up between the same ones.
+fn parts(shares: &[&[Task]], rank: usize, most: usize) -> Vec<Vec<usize>> {
+    let most = most.max(1);
+    let mut parts = Vec::new();
+    for (parent, drawn) in [(None, false), (None, true), (Some(0), false), (Some(0), true)] {
+        let kind = Task { text: 0, parent, drawn };
+        let of = |share: &&[Task]| share.iter().filter(|task| task.is_like(&kind)).count();
+        let longest = shares.iter().map(of).max().unwrap_or(0);
+        let own: Vec<usize> = (0..shares[rank].len()).filter(|&at| shares[rank][at].is_like(&kind)).collect();
+        let mut own = own.chunks(most);
+        parts.extend((0..longest.div_ceil(most)).map(|_| own.next().unwrap_or_default().to_vec()));
+    }
+    parts
+}
+
+/// Does the parts one after another, all ranks in step; whether all are done, or any rank was asked to stop before.
+fn until_stopped(
+    world: &World,
+    stop: &AtomicBool,
+    parts: Vec<Vec<usize>>,
+    mut work: impl FnMut(Vec<usize>) -> Result<()>,
+) -> Result<bool> {
+    for part in parts {
+        // texts of one rank may be longer than those of another, by more than a collective waits
+        world.patient_barrier("making hypotheses")?;
+        if agree(world, 0.0, stop.load(Ordering::Relaxed))?.1 {
+            return Ok(false);
+        }
+        if !part.is_empty() {
+            work(part)?;
+        }
+    }
+    Ok(true)
+}
+
 /// A guess on its way between processes, its vector as bits.
 #[derive(Serialize, Deserialize)]
 struct Sent {
@@ -201,5 +262,46 @@ impl From<Guess> for Sent {
 impl From<Sent> for Guess {
     fn from(Sent { row, text, vector }: Sent) -> Self {
         Self { row, text, vector: vector.into_iter().map(f32::from_bits).collect() }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_ranks_have_as_many_parts_and_do_all_their_tasks() {
+        let tasks: Vec<Task> = (0..50)
+            .map(|text| Task { text, parent: (text < 11).then_some(text), drawn: text % 3 == 0 })
+            .collect();
+        let shares = [&tasks[..12], &tasks[12..41], &tasks[41..]];
+        let all = [0, 1, 2].map(|rank| parts(&shares, rank, 4));
+        for (share, parts) in shares.iter().zip(&all) {
+            assert_eq!(parts.len(), all[0].len());
+            for part in parts {
+                assert!(part.len() <= 4 && part.iter().all(|&at| share[at].is_like(&share[part[0]])));
+            }
+            let mut done = parts.concat();
+            done.sort_unstable();
+            assert_eq!(done, (0..share.len()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_stop_between_parts_is_heard() {
+        let (world, stop) = (World::alone(), AtomicBool::new(false));
+        let parts = || vec![vec![0, 1], Vec::new(), vec![2], vec![3]];
+        let mut done = Vec::new();
+        let all = until_stopped(&world, &stop, parts(), |part| {
+            stop.store(part.contains(&2), Ordering::Relaxed);
+            done.extend(part);
+            Ok(())
+        });
+        assert_eq!((all.unwrap(), done), (false, vec![0, 1, 2]));
+        // asked before, nothing is begun
+        assert!(!until_stopped(&world, &stop, parts(), |_| Err(Error::NoEncoder)).unwrap());
+        stop.store(false, Ordering::Relaxed);
+        assert!(until_stopped(&world, &stop, parts(), |_| Ok(())).unwrap());
     }
 }

@@ -8,8 +8,13 @@ use super::texts::{Measured, refining_share};
 use super::{Fit, Plan, PlanOptions};
 use crate::recipe::{Recipe, TokenizerKind};
 
-/// What the numbers of a plan rest on.
-pub(super) fn notes(recipe: &Recipe, options: &PlanOptions, measured: Option<&Measured>) -> Vec<String> {
+/// What the numbers of a plan rest on. `encoders` are the bytes of the encoder where the plan counts it.
+pub(super) fn notes(
+    recipe: &Recipe,
+    options: &PlanOptions,
+    measured: Option<&Measured>,
+    encoders: [Option<u64>; 2],
+) -> Vec<String> {
     let mut notes = Vec::new();
     if measured.is_none() {
         notes.push(format!(
@@ -34,6 +39,12 @@ pub(super) fn notes(recipe: &Recipe, options: &PlanOptions, measured: Option<&Me
             "memory is that of one of {} processes: its share of a step, and {state} optimizer's state; time is that of one \
              GPU",
             options.processes
+        ));
+    }
+    if encoders.contains(&None) {
+        notes.push(format!(
+            "the encoder {} is on the same device, and its size is not known here: its weights come on top of the memory",
+            recipe.encoder.source
         ));
     }
     let refining = refining_share(recipe);
@@ -94,16 +105,17 @@ impl fmt::Display for Plan {
             "parameters   {} = embedding {} + blocks {} + head {} + projector {}",
             p.total, p.embedding, p.blocks, p.head, p.projector
         )?;
-        writeln!(
-            f,
-            "memory       {} = weights {} + gradients {} + optimizer {} + averages {} + activations {}",
-            bytes(m.total),
-            bytes(m.weights),
-            bytes(m.gradients),
-            bytes(m.optimizer),
-            bytes(m.averages),
-            bytes(m.activations)
-        )?;
+        let parts = [
+            ("weights", m.weights),
+            ("gradients", m.gradients),
+            ("optimizer", m.optimizer),
+            ("averages", m.averages),
+            ("activations", m.activations),
+            ("evaluation", m.evaluation),
+        ];
+        let encoder = m.encoder.filter(|&count| count > 0).map(|count| ("encoder", count));
+        let parts = parts.into_iter().chain(encoder).map(|(name, count)| format!("{name} {}", bytes(count)));
+        writeln!(f, "memory       {} = {}", bytes(m.total), parts.collect::<Vec<_>>().join(" + "))?;
         let fits: Vec<String> = self.fits.iter().map(fit).collect();
         writeln!(f, "one GPU      {}", fits.join("; "))?;
         let Flops { blocks, attention, head, projector } = c.flops_per_token.parts;

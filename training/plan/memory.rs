@@ -9,7 +9,8 @@ use crate::loss::chunk_of;
 
 /// Bytes that a training needs, estimated.
 ///
-/// Neither counted: libtorch and its device libraries themselves, what an allocator keeps unused, an evaluation.
+/// Not counted: libtorch and its device libraries themselves, what an allocator keeps unused, and what an evaluation
+/// computes, for which the activations make room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MemoryEstimate {
     /// f32 masters and the copies in the compute type.
@@ -22,7 +23,11 @@ pub struct MemoryEstimate {
     pub averages: u64,
     /// What the backward pass keeps of the forward pass of the largest part of a step, and the scores of a chunk.
     pub activations: u64,
-    /// Sum. A little more than the peak: the last gradients come when most activations are gone.
+    /// The decoder that evaluates, in the compute type.
+    pub evaluation: u64,
+    /// The encoder beside it; 0 where none is on the device, `None` where its size is not known.
+    pub encoder: Option<u64>,
+    /// Sum of what is known. A little more than the peak: the last gradients come when most activations are gone.
     pub total: u64,
 }
 
@@ -57,6 +62,8 @@ pub(super) struct Held {
     pub(super) muon: bool,
     /// Processes that share the optimizer's state.
     pub(super) optimizer_of: u64,
+    /// Bytes of the encoder, where they are known.
+    pub(super) encoder: Option<u64>,
 }
 
 /// Bytes of a training of the decoder `c` in one process.
@@ -73,8 +80,9 @@ pub(super) fn memory(c: &DecoderConfig, place: Place, part: Part, held: Held) ->
     let optimizer = (all * 8 - by_muon * 4).div_ceil(held.optimizer_of);
     let averages = if held.averages { all * 4 } else { 0 };
     let activations = activations(c, place, part);
-    let total = weights + gradients + optimizer + averages + activations;
-    MemoryEstimate { weights, gradients, optimizer, averages, activations, total }
+    let (evaluation, encoder) = (all * bytes, held.encoder);
+    let total = weights + gradients + optimizer + averages + activations + evaluation + encoder.unwrap_or(0);
+    MemoryEstimate { weights, gradients, optimizer, averages, activations, evaluation, encoder, total }
 }
 
 /// Bytes that the backward pass finds: counted from `models::blocks` and [`crate::loss`], in the manner of

@@ -4,6 +4,7 @@
 
 mod cost;
 mod display;
+mod encoder;
 mod gpu;
 mod memory;
 mod texts;
@@ -164,10 +165,18 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
 
     let on_gpu = Place { device: Device::Cuda(0), kind: Gpu::kind(recipe.training.dtype) };
     let part = measured.map_or_else(|| texts::largest_on_paper(recipe, options), |measured| measured.largest);
-    let held = Held {
-        averages: recipe.training.ema_decay > 0.0,
-        muon: recipe.optimizer.kind == OptimizerKind::Muon,
-        optimizer_of: if recipe.distributed.shard_optimizer { options.processes.max(1) as u64 } else { 1 },
+    let needs = |place: Place| {
+        let held = Held {
+            averages: recipe.training.ema_decay > 0.0,
+            muon: recipe.optimizer.kind == OptimizerKind::Muon,
+            optimizer_of: if recipe.distributed.shard_optimizer {
+                options.processes.max(1) as u64
+            } else {
+                1
+            },
+            encoder: encoder::bytes(recipe, place.device),
+        };
+        memory(&config, place, part, held)
     };
     let mut hardware = None;
     let mut first_step = None;
@@ -178,14 +187,15 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
     }
     let place = hardware.map_or(on_gpu, |here| Place { device: here.device, kind: here.kind });
     let texts = texts::assumed(recipe, &config, measured, options);
+    let (here, on_one_gpu) = (needs(place), needs(on_gpu));
     Ok(Plan {
         device: hardware.map_or_else(|| options.gpu.to_string(), Hardware::device_name),
         compute: models::device::kind_name(place.kind).to_owned(),
         dim: config.dim,
         parameters: config.parameters(),
         vocabulary: config.vocab as usize,
-        memory: memory(&config, place, part, held),
-        fits: Gpu::ALL.map(|gpu| fit(gpu, memory(&config, on_gpu, part, held).total)).to_vec(),
+        memory: here,
+        fits: Gpu::ALL.map(|gpu| fit(gpu, on_one_gpu.total)).to_vec(),
         cost: Cost::new(recipe, texts, options.gpu, on_gpu.kind, options.mfu),
         measured: there,
         texts: measured.map(|m| m.texts),
@@ -199,7 +209,7 @@ pub fn plan(recipe: &Recipe, options: &PlanOptions) -> Result<Plan> {
         max_steps: recipe.training.max_steps,
         max_minutes: recipe.training.max_minutes,
         first_step,
-        notes: display::notes(recipe, options, measured),
+        notes: display::notes(recipe, options, measured, [here.encoder, on_one_gpu.encoder]),
     })
 }
 

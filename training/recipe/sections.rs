@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use data::pairs::{BuildConfig, Storage};
 use data::{CorpusConfig, CurationConfig, SplitConfig};
 use models::decoder_config::{Activation, DecoderConfig};
+use models::device::kind_name;
 use models::{Attention, DeviceChoice, Dtype};
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use super::consistency::ConsistencySection;
 use super::refinement::{NoiseSection, RefinementSection};
@@ -101,6 +103,13 @@ impl Default for EncoderSection {
             normalize: true,
             attention: None,
         }
+    }
+}
+
+impl EncoderSection {
+    /// What it computes in on this machine; none where its device is not there.
+    fn dtype_here(&self) -> Option<Kind> {
+        Some(self.dtype.resolve(self.device.resolve().ok()?))
     }
 }
 
@@ -261,7 +270,7 @@ pub struct RunSection {
 }
 
 impl Recipe {
-    /// What the pair set of this recipe follows from.
+    /// What the pair set of this recipe follows from, built on this machine.
     pub fn pairs_config(&self) -> BuildConfig {
         BuildConfig {
             corpora: self.corpus.clone(),
@@ -271,6 +280,7 @@ impl Recipe {
             storage: self.pairs.storage,
             shard_rows: self.pairs.shard_rows,
             dir: self.pairs.dir.clone(),
+            encoder_dtype: self.encoder.dtype_here().map(|kind| kind_name(kind).to_owned()),
         }
     }
 

@@ -106,17 +106,6 @@ impl Recipe {
     ) -> Result<DecoderConfig> {
         self.require_same_shape(model)?;
         let own = &self.decoder;
-        let positions = own.prefix_tokens + 1 + own.max_tokens;
-        if positions > model.positions {
-            let field = "max_tokens".to_owned();
-            let problem = format!(
-                "is {}; with the prefix and <bos> these are {positions} positions, and {} was made for {}",
-                own.max_tokens,
-                model.path.display(),
-                model.positions
-            );
-            return Err(models::Error::DecoderConfig { field, problem }.into());
-        }
         let config = DecoderConfig {
             hidden: model.hidden,
             layers: model.layers,
@@ -133,6 +122,18 @@ impl Recipe {
             ..self.decoder_config(dim, vocab, bos, eos, pad)
         };
         config.validate()?;
+        let positions = config.beginning_positions() + config.max_tokens;
+        if positions > model.positions {
+            let field = "max_tokens".to_owned();
+            let before = if config.refines { "the prefix, a hypothesis as long" } else { "the prefix" };
+            let problem = format!(
+                "is {}; with {before} and <bos> these are {positions} positions, and {} was made for {}",
+                config.max_tokens,
+                model.path.display(),
+                model.positions
+            );
+            return Err(models::Error::DecoderConfig { field, problem }.into());
+        }
         Ok(config)
     }
 
@@ -162,5 +163,42 @@ impl Recipe {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refinement_needs_positions_for_its_hypothesis() {
+        let model = CausalConfig {
+            path: "config.json".into(),
+            architecture: "LlamaForCausalLM",
+            hidden: 32,
+            layers: 2,
+            heads: 4,
+            kv_heads: 2,
+            head_dim: 8,
+            ffn: 48,
+            vocab: 300,
+            positions: 96,
+            rope_theta: 1e4,
+            rms_norm_eps: 1e-6,
+            tie_embeddings: true,
+            qkv_bias: false,
+        };
+        let config = |max_tokens, share| {
+            let mut recipe = Recipe::default();
+            (recipe.decoder.prefix_tokens, recipe.decoder.max_tokens) = (2, max_tokens);
+            recipe.refinement.share = share;
+            recipe.decoder_config_of(&model, 8, 300, [0, 1, 2]).map_err(|error| error.to_string())
+        };
+        // 2 of the prefix, <bos>, the text; and 6 of three prefixes, the hypothesis, <bos>, the text
+        assert!(config(93, 0.0).is_ok() && config(44, 0.5).unwrap().refines);
+        assert!(config(94, 0.0).unwrap_err().contains("97 positions"));
+        let error = config(45, 0.5).unwrap_err();
+        assert!(error.contains("is 45") && error.contains("97 positions") && error.contains("96"), "{error}");
     }
 }

@@ -32,7 +32,8 @@ pub struct TrainingSection {
     pub eval_every: u64,
     /// Dev pairs in the dev loss, of all prompts. Default: 1024.
     pub eval_texts: usize,
-    /// Steps between two checkpoints; 0 saves at the end only. Default: 500.
+    /// Steps between two checkpoints, those of evaluations that are the best so far aside; 0 saves these and the end only.
+    /// Default: 500.
     pub checkpoint_every: u64,
     /// Checkpoints kept, the best one aside. Default: 2.
     pub keep_last: usize,

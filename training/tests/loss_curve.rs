@@ -60,6 +60,7 @@ fn part(random: &mut ChaCha8Rng, texts: usize) -> MicroBatch {
     MicroBatch {
         rows: Vec::new(),
         condition: Condition::first(&Tensor::from_slice(&vectors).view([texts as i64, DIM as i64])),
+        clean_BD: None,
         tokens_BT: Tensor::from_slice(&inputs).view([texts as i64, width as i64]),
         positions_N: Some(Tensor::from_slice(&positions)),
         targets_N: Tensor::from_slice(&targets),

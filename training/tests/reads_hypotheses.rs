@@ -46,6 +46,7 @@ fn batch(random: &mut ChaCha8Rng, vectors_of: impl Fn(i64) -> [Tensor; 2]) -> Ba
     let part = MicroBatch {
         rows: (0..TEXTS as u32).collect(),
         condition: Condition::refinement(&Tensor::stack(&targets_of, 0), Tensor::stack(&hypotheses, 0)),
+        clean_BD: None,
         tokens_BT: Tensor::from_slice(&inputs).view([TEXTS as i64, 7]),
         positions_N: Some(Tensor::from_slice(&positions)),
         targets_N: Tensor::from_slice(&targets),

@@ -82,11 +82,13 @@ fn the_stella_recipes_can_be_planned_where_nothing_is_there() {
         assert!(plan.fits.iter().all(|fit| fit.fits), "{name}: {:?}", plan.fits);
         assert_eq!(plan.warning(), None);
         let m = plan.memory;
-        let parts = m.weights + m.gradients + m.optimizer + m.averages + m.activations;
-        assert_eq!(m.total, parts);
-        // masters and bf16 copies, moments, averages
+        let parts = m.weights + m.gradients + m.optimizer + m.averages + m.activations + m.evaluation;
+        assert_eq!((m.total, m.encoder), (parts, None));
+        // masters and bf16 copies, moments, averages, the bf16 decoder that evaluates
         let total = plan.parameters.total as u64;
         assert_eq!((m.weights, m.optimizer, m.averages), (6 * total, 8 * total, 4 * total));
+        assert_eq!(m.evaluation, 2 * total);
+        assert!(plan.notes.iter().any(|note| note.contains("stella_en_1.5B_v5@")), "{:?}", plan.notes);
         // 6 operations a weight, but the projector is used once a text and the prefix is computed too
         let per_weight = plan.cost.flops_per_token.training / plan.parameters.total as f64;
         assert!((5.5..7.0).contains(&per_weight), "{name}: {per_weight}");
@@ -119,7 +121,9 @@ fn the_recipes_for_gpus_share_pairs_and_fit_on_an_h100() {
         let recipe = of(name);
         assert_eq!((&recipe.pairs, recipe.encoder.dim), (&pairs, Some(384)), "{name}");
         assert_eq!(recipe.run.dir, Path::new("runs").join(name));
-        let plan = training::plan(&recipe, &PlanOptions::default()).unwrap();
+        // the larger one by two at least, or in more parts
+        let processes = if name == "1b" { 2 } else { 1 };
+        let plan = training::plan(&recipe, &PlanOptions { processes, ..PlanOptions::default() }).unwrap();
         assert!(parameters.contains(&(plan.parameters.total as f64)), "{name}: {:?}", plan.parameters);
         assert!(plan.fits.iter().all(|fit| fit.fits), "{name}: {:?}", plan.fits);
     }

@@ -232,6 +232,35 @@ fn another_space_is_refused_finished_or_not() {
 }
 
 #[test]
+fn a_build_goes_on_in_the_number_format_that_it_began_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = || HashEncoder::with_fault(DIM, Fault::Fail(1));
+    let of = |dtype: Option<&str>, config: &BuildConfig| BuildConfig {
+        encoder_dtype: dtype.map(str::to_owned),
+        ..config.clone()
+    };
+    let pairs = config(folder.path(), "pairs", 230);
+    run(&of(Some("bf16"), &pairs), &broken()).unwrap_err();
+    let error = run(&of(Some("f32"), &pairs), &HashEncoder::new(DIM)).unwrap_err();
+    assert!(matches!(error, Error::OtherPairSet { .. }), "{error}");
+    assert!(error.to_string().contains("encoder.dtype: bf16 there, f32 wanted"), "{error}");
+    let report = run(&of(Some("bf16"), &pairs), &HashEncoder::new(DIM)).unwrap();
+    assert_eq!((report.outcome, report.manifest.encoder_dtype.as_deref()), (Outcome::Resumed, Some("bf16")));
+    // what is finished is not encoded again, on whatever machine
+    let again = run(&of(Some("f32"), &pairs), &HashEncoder::new(DIM)).unwrap();
+    assert_eq!(again.outcome, Outcome::AlreadyBuilt);
+    assert_eq!(again.manifest.encoder_dtype.as_deref(), Some("bf16"));
+
+    // sets of before say nothing of it
+    let older = config(folder.path(), "older", 230);
+    run(&of(None, &older), &broken()).unwrap_err();
+    let report = run(&of(Some("f32"), &older), &HashEncoder::new(DIM)).unwrap();
+    assert_eq!((report.outcome, report.manifest.encoder_dtype), (Outcome::Resumed, None));
+    let manifest = fs::read_to_string(older.dir.join("manifest.json")).unwrap();
+    assert!(!manifest.contains("dtype"), "{manifest}");
+}
+
+#[test]
 fn duplicates_are_kept_once_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a.txt"), folder.path().join("b.txt"));

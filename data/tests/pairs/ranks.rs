@@ -144,3 +144,16 @@ fn a_folder_that_is_not_shared_is_named() {
     assert!(matches!(&errors[1], Error::NotShared { rank: 1, .. }), "{}", errors[1]);
     assert!(errors[0].to_string().contains("rank 1 does not see"), "{}", errors[0]);
 }
+
+#[test]
+fn a_rank_that_encodes_in_another_number_format_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = |rank: usize| BuildConfig {
+        encoder_dtype: Some(["bf16", "f32"][rank].to_owned()),
+        ..config(folder.path(), "pairs", 130)
+    };
+    let errors: Vec<_> = build_as(2, own, |_| Fault::None).into_iter().map(Result::unwrap_err).collect();
+    let told = errors[1].to_string();
+    assert!(told.contains("encoder.dtype = f32") && told.contains("rank 0 encodes in bf16"), "{told}");
+    assert!(errors[0].to_string().contains("rank 1"), "{}", errors[0]);
+}

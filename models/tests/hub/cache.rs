@@ -96,6 +96,22 @@ fn a_cache_that_python_filled_is_used_without_a_request() {
 }
 
 #[test]
+fn a_commit_in_upper_case_is_the_same_commit() {
+    let (hub, cache) = (Hub::of_file(b"content"), tempfile::tempdir().unwrap());
+    let settings = hub.settings(cache.path());
+    let source = format!("org/tiny@{}", COMMIT.to_uppercase());
+    let upper = Repository::open_with(&source, &settings).unwrap();
+    assert_eq!(fs_err::read(upper.find("file.bin").unwrap().unwrap()).unwrap(), b"content");
+    assert_eq!(upper.revision(), Some(COMMIT));
+    // and what lies in the cache of the one is found for the other
+    let asked = hub.requests().len();
+    for source in [source, format!("org/tiny@{COMMIT}")] {
+        Repository::open_with(&source, &settings).unwrap().find("file.bin").unwrap().unwrap();
+    }
+    assert_eq!(hub.requests().len(), asked);
+}
+
+#[test]
 fn the_cache_that_is_left_is_pythons() {
     let (hub, cache) = (Hub::of_file(b"content"), tempfile::tempdir().unwrap());
     hub.change("org/tiny", |site| {

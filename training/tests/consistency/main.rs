@@ -97,6 +97,13 @@ fn batch(prepared: &Prepared, texts: u32, parts: usize) -> Batch {
     Batch::whole(parts, Default::default(), 1)
 }
 
+/// The first texts as a training has them, with the noise of step 5.
+fn perturbed(prepared: &Prepared, texts: u32) -> Batch {
+    let texts: Vec<u32> = (0..texts).collect();
+    let part = prepared.collator(&prepared.train).collate_at(5, &texts).unwrap();
+    Batch::whole(vec![part], Default::default(), 1)
+}
+
 fn size(x: &Tensor) -> f64 {
     x.norm().double_value(&[])
 }
@@ -155,6 +162,49 @@ fn parts_give_the_gradient_of_the_whole() {
         assert!(size(&whole) > 1e-4, "{}", size(&whole));
         assert!(size(&(&whole - parted)) < 1e-3 * size(&whole), "{estimator}");
         assert!((one.loss - three.loss).abs() < 1e-5 && (one.cosine - three.cosine).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn targets_are_the_vectors_without_noise() {
+    let small = Small::encoded("bert", "none");
+    let loud = ["noise.share=1", "noise.lowest=3", "noise.highest=3", "consistency.similarity_weight=0"];
+    let scene = |kind: &str| {
+        let recipe = recipe(&small, "noise", &[&[kind][..], &loud].concat()).recipe;
+        let (scene, prepared) = (Scene::of(&recipe, 6, 1), prepare(&recipe).unwrap());
+        (scene, perturbed(&prepared, 6), prepared)
+    };
+    // what is drawn, and what it is compared with, is that of the same texts without noise
+    let (mut sampled, noisy, _) = scene("consistency.kind=sampled");
+    let clean = sampled.gradient(0, true).1.unwrap();
+    sampled.batch = noisy;
+    let found = sampled.gradient(0, true).1.unwrap();
+    assert!((found.loss - clean.loss).abs() < 1e-6 && (found.cosine - clean.cosine).abs() < 1e-6);
+
+    let (mut soft, noisy, prepared) = scene("consistency.kind=soft");
+    let part = &noisy.parts[0];
+    let clean_BD = prepared.pairs.vectors(&part.rows);
+    assert!(part.vectors().equal(&clean_BD) && !part.condition.v_BD.equal(&clean_BD));
+    soft.batch = noisy;
+    let found = soft.gradient(0, true).1.unwrap();
+    soft.batch.parts[0].clean_BD = Some(-clean_BD);
+    let turned = soft.gradient(0, true).1.unwrap();
+    assert!((found.cosine + turned.cosine).abs() < 1e-5, "{} {}", found.cosine, turned.cosine);
+    assert!((found.cosine - turned.cosine).abs() > 1e-3, "{} {}", found.cosine, turned.cosine);
+}
+
+#[test]
+fn texts_whose_vector_is_withheld_have_no_target() {
+    let small = Small::encoded("bert", "none");
+    for kind in ["consistency.kind=soft", "consistency.kind=sampled"] {
+        let recipe = recipe(&small, "withheld", &[kind, "noise.withheld=1"]).recipe;
+        let mut scene = Scene::of(&recipe, 6, 1);
+        scene.batch = perturbed(&prepare(&recipe).unwrap(), 6);
+        let (with, found) = scene.gradient(0, true);
+        let found = found.unwrap();
+        assert_eq!((found.loss, found.cosine), (0.0, 0.0), "{kind}");
+        let without = scene.gradient(0, false).0;
+        assert!(size(&(&with - &without)) < 1e-6 * size(&without), "{kind}");
     }
 }
 

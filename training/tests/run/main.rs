@@ -1,7 +1,9 @@
 //! Trainings from start to end on a tiny decoder: resumed equals uninterrupted, and nothing is lost on the way.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod going_on;
 mod normalization;
+mod plan;
 mod refinement;
 mod small;
 
@@ -10,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use small::{Small, bytes};
 use training::metric_sink::{Event, StepMetrics};
-use training::{Error, NullSink, PlanOptions, Reason, TrainOptions, train};
+use training::{Error, NullSink, Reason, TrainOptions, train};
 
 fn resume() -> TrainOptions {
     TrainOptions { resume: true, ..TrainOptions::default() }
@@ -39,7 +41,12 @@ fn steps(
 fn a_resumed_run_equals_one_that_never_stopped() {
     resumed_as_never_stopped(&[]);
     resumed_as_never_stopped(&["optimizer.kind=muon", "decoder.input_normalization=robust"]);
+    resumed_as_never_stopped(&PERTURBED);
 }
+
+/// All that is drawn for the texts of a step.
+const PERTURBED: [&str; 4] =
+    ["noise.share=0.6", "noise.withheld=0.2", "training.length_told=0.5", "training.word_dropout=0.2"];
 
 fn resumed_as_never_stopped(sets: &[&str]) {
     let small = Small::new();
@@ -131,14 +138,18 @@ fn bf16_follows_f32() {
 #[test]
 fn a_loss_that_is_no_number_stops_and_keeps_the_data() {
     let small = Small::new();
-    let recipe = small
-        .recipe("nan", &["optimizer.learning_rate=1e30", "training.clip_norm=0", "schedule.warmup_steps=0"]);
+    let far = ["optimizer.learning_rate=1e30", "training.clip_norm=0", "schedule.warmup_steps=0"];
+    let recipe = small.recipe("nan", &[&far[..], &PERTURBED].concat());
     let error = train(&recipe, &TrainOptions::default(), &mut NullSink).unwrap_err();
     let Error::NonFinite { step, folder, .. } = &error else { panic!("{error}") };
     assert!(*step > 1);
     assert!(error.hint().unwrap().contains("learning_rate"));
     for name in ["batch.safetensors", "texts.jsonl", "failure.json"] {
         assert!(folder.join(name).exists(), "{name}");
+    }
+    let weights = models::Weights::open(folder.join("batch.safetensors")).unwrap();
+    for name in ["vectors", "clean_vectors", "noise", "lengths", "withheld", "tokens", "targets"] {
+        assert!(weights.contains(&format!("0.{name}")), "{name}");
     }
     let kept = fs_err::read_to_string(folder.join("texts.jsonl")).unwrap();
     assert!(kept.lines().count() > 10 && kept.contains("\"vector_is_finite\":true"));
@@ -190,70 +201,6 @@ fn a_damaged_checkpoint_is_named() {
     let error =
         train(&small.recipe("damaged", &["training.max_steps=3"]), &resume(), &mut NullSink).unwrap_err();
     assert!(error.to_string().contains("model.safetensors"), "{error}");
-}
-
-#[test]
-fn a_plan_says_what_would_be_and_leaves_nothing() {
-    let small = Small::new();
-    let recipe = small.recipe("plan", &[]).recipe;
-    let plan = training::plan(&recipe, &PlanOptions::default()).unwrap();
-    let step = plan.first_step.unwrap();
-    assert!((step.loss - (plan.vocabulary as f64).ln()).abs() < 0.3, "{}", step.loss);
-    assert!(plan.measured && plan.steps_per_epoch.unwrap() > 5 && plan.padding_percent.unwrap() < 20.0);
-    assert_eq!(plan.memory.optimizer, plan.parameters.total as u64 * 8);
-    let muon =
-        training::plan(&small.recipe("plan", &["optimizer.kind=muon"]).recipe, &PlanOptions::default());
-    let by_muon = (plan.parameters.blocks + plan.parameters.projector) as u64;
-    assert_eq!(muon.unwrap().memory.optimizer, plan.memory.optimizer - 4 * by_muon);
-    assert!(plan.to_string().contains("tokens/s"));
-    assert!(!small.run("plan").exists());
-}
-
-#[test]
-fn a_plan_without_a_step_measures_the_same_texts() {
-    let small = Small::new();
-    let recipe = small.recipe("paper", &[]).recipe;
-    let with = training::plan(&recipe, &PlanOptions::default()).unwrap();
-    let on_paper = PlanOptions { on_paper: true, ..PlanOptions::default() };
-    let without = training::plan(&recipe, &on_paper).unwrap();
-    assert!(without.first_step.is_none() && without.device == "H200", "{}", without.device);
-    assert_eq!(
-        (with.texts, with.tokens_per_epoch, with.cost, &with.fits),
-        (without.texts, without.tokens_per_epoch, without.cost, &without.fits)
-    );
-    // the time is reckoned for the texts that are there, with their padding
-    let cost = with.cost;
-    assert_eq!(cost.pairs, with.texts.unwrap() as u64);
-    let tokens = with.tokens_per_epoch.unwrap() as f64;
-    assert!((cost.tokens_per_text - tokens / cost.pairs as f64).abs() < 1e-9);
-    let padded = cost.pass_flops / (cost.peak * cost.mfu) / (1.0 - with.padding_percent.unwrap() / 100.0);
-    assert!((cost.pass_seconds / padded - 1.0).abs() < 1e-9);
-
-    // or for those that are asked for
-    let more = PlanOptions { pairs: Some(1_000_000), tokens_per_text: Some(10.0), ..on_paper };
-    let cost = training::plan(&recipe, &more).unwrap().cost;
-    assert_eq!((cost.pairs, cost.tokens_per_text), (1_000_000, 10.0));
-}
-
-#[test]
-fn a_plan_without_pairs_needs_the_dimension() {
-    let small = Small::new();
-    let away = format!("pairs.dir={}", small.run("no-pairs").display());
-    let of =
-        |sets: &[&str], options: &PlanOptions| training::plan(&small.recipe("away", sets).recipe, options);
-    let error = of(&[&away], &PlanOptions::default()).unwrap_err();
-    assert!(matches!(error, Error::UnknownDim { .. }), "{error}");
-    assert!(error.hint().unwrap().contains("encoder.dim"));
-
-    let sets = [away.as_str(), "encoder.dim=16", "tokenizer.vocab=400"];
-    let plan = of(&sets, &PlanOptions::default()).unwrap();
-    assert!(!plan.measured && plan.texts.is_none() && plan.first_step.is_none());
-    assert_eq!((plan.dim, plan.vocabulary, plan.cost.pairs), (16, 400, training::plan::PAIRS));
-    assert!(plan.notes[0].contains("no-pairs"), "{:?}", plan.notes);
-
-    let too_long = PlanOptions { tokens_per_text: Some(1e4), ..PlanOptions::default() };
-    let error = of(&sets, &too_long).unwrap_err();
-    assert!(error.is_about_arguments() && error.to_string().contains("decoder.max_tokens"), "{error}");
 }
 
 /// The checkpoint that a pointer names.
