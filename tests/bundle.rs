@@ -171,9 +171,12 @@ esac
     // a peer that answers, one that has not learnt that flag, and one that is not there
     let peers = machine.small.path("peers");
     fs_err::create_dir(&peers).unwrap();
-    let peer = "import sys\nassert '--compile' not in sys.argv\nprint('{\"tokens_per_s\": 7}')\n";
+    // a GPU that ours is not to take, it does not see
+    let peer = "import os, sys\nassert '--compile' not in sys.argv and os.environ['CUDA_VISIBLE_DEVICES'] == ''\n\
+                print('{\"tokens_per_s\": 7}')\n";
     fs_err::write(peers.join("train_torch.py"), peer).unwrap();
-    let arguments = ["parity", "bench", "--tiny", "--minutes", "0.6", "--again", "--peers"];
+    let arguments =
+        ["parity", "bench", "--tiny", "--minutes", "0.6", "--device", "cpu", "--again", "--peers"];
     let (output, said) = machine.run(&[&arguments[..], &[peers.to_str().unwrap()]].concat());
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(begun.elapsed().as_secs() < 60, "{said}");

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use predicates::prelude::*;
 use predicates::str::contains;
 use support::{inverse_stella, write_lines};
@@ -202,15 +204,14 @@ fn a_plan_refuses_what_cannot_be() {
         .assert()
         .code(2)
         .stderr(contains("--dry-run"));
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = folder.path().join("recipe.toml");
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/base.toml");
+    let text = "[encoder]\nsource = \"x\"\n[pairs]\ndir = \"runs/no-such-pairs\"\n[training]\nmax_steps = 1\n";
+    fs_err::write(&recipe, format!("extends = \"{}\"\n{text}", base.display())).unwrap();
     inverse_stella()
-        .args([
-            "train",
-            "--recipe",
-            "configs/captions.toml",
-            "--dry-run",
-            "--set",
-            "pairs.dir=runs/no-such-pairs",
-        ])
+        .args(["train", "--dry-run", "--recipe"])
+        .arg(&recipe)
         .assert()
         .code(1)
         .stderr(contains("runs/no-such-pairs").and(contains("encoder.dim")));

@@ -92,11 +92,11 @@ fn what_the_encoder_does_not_have_is_refused_with_what_it_has() {
             .current_dir(folder.path())
             .assert()
     };
-    refused(&["--prompt", "s2x"]).code(1).stderr(
+    refused(&["--prompt", "s2x"]).code(2).stderr(
         contains("no prompt named `s2x`").and(contains("none, s2p_query, s2s_query")).and(contains("hint:")),
     );
     refused(&["--dim", "7"])
-        .code(1)
+        .code(2)
         .stderr(contains("no head for 7 (it has heads for 6, 12)").and(contains("hint:")));
     refused(&["--attention", "sideways"]).code(2).stderr(contains("bidirectional or causal"));
     refused(&["--max-tokens", "5", "--prompt", "s2p"]).code(1).stderr(contains("s2p_query"));

@@ -69,6 +69,6 @@ fn a_large_file_is_told_of_where_there_is_no_terminal() {
     let told = contains("fetched org/tiny: modules.json (2.00 MB, ");
     encode(&hub, cache.path(), "org/tiny").assert().code(1).stderr(told);
     // it is here now
-    let told = contains("fetched").not();
+    let told = contains("fetched org/tiny").not();
     encode(&hub, cache.path(), "org/tiny").assert().code(1).stderr(told);
 }

@@ -100,6 +100,8 @@ window.addEventListener("load", () => {
   set("wrong", (control) => { control.checked = true; }); found.wrong = shown();
   set("wrong", (control) => { control.checked = false; });
   set("find", (control) => { control.value = "number 7 "; }); found.find = shown();
+  // words of one text on both sides of a mark
+  set("find", (control) => { control.value = "MAN  number 8 walks a"; }); found.across = shown();
   set("find", (control) => { control.value = ""; });
   document.title = "ASKED " + JSON.stringify({ ...found, errors, width: innerWidth,
     plots: plots.length, narrow: plots.filter((plot) => plot.width < 200 || plot.height < 80).length,
@@ -152,6 +154,7 @@ fn the_page_stands_in_a_browser_on_a_phone_and_on_a_desk() {
         assert!(found["beyond"].as_i64().unwrap() <= 0, "{found}");
         let shown = |what: &str| found[what].as_u64().unwrap();
         assert!(shown("all") > 150 && shown("worst") == 60 && shown("find") == 1, "{found}");
+        assert_eq!(shown("across"), 1, "{found}");
         assert!(shown("wrong") < shown("all") && shown("wrong") > 100, "{found}");
     }
 }
@@ -181,12 +184,10 @@ fn results_are_compared_by_their_rows_and_cosines_within_a_space_alone() {
         fs_err::read_to_string(folder.path().join("report.md")).unwrap()
     };
     let text = report(&[("first", &first), ("better", &better), ("elsewhere", &elsewhere)]);
-    let section = |name: &str| {
-        let title = format!("## {name} against first");
-        text.split("\n## ")
-            .find(|part| format!("## {part}").starts_with(&title))
-            .unwrap_or_default()
-            .to_owned()
+    let section = |name: &str| -> String {
+        let (_, table) = text.split_once("## Is the difference more than chance?").unwrap();
+        let rows = table.lines().filter(|line| line.starts_with(&format!("| {name} |")));
+        rows.map(|row| format!("{}\n", row.replacen(&format!("| {name} "), "", 1))).collect()
     };
     // 29 of the 200 were right before; what is better points up or down as its arrow does
     assert!(section("better").contains("| exact match ↑ | +0.855 |"), "{text}");
@@ -202,5 +203,5 @@ fn results_are_compared_by_their_rows_and_cosines_within_a_space_alone() {
     assert!(text.contains("holds no rows") && !text.contains("different spaces"), "{text}");
     // one of the same name is told apart
     let twice = report(&[("same", &first), ("same", &better)]);
-    assert!(twice.contains("same (2) against same"), "{twice}");
+    assert!(twice.contains("| same (2) |") && twice.contains("| same |"), "{twice}");
 }

@@ -52,19 +52,24 @@ fn a_search_is_counted_bounded_and_never_worse() {
     let greedy = eval(&[]);
     assert!(greedy["settings"]["search"].is_null());
     assert_eq!(greedy["settings"]["encodings"], 0.0);
-    let budget = eval(&["--budget", "8"]);
+    let budget = eval(&["--budget", "8", "--prior", "0"]);
     let encodings = budget["settings"]["encodings"].as_f64().unwrap();
     assert!(encodings > 1.0 && encodings <= 8.0, "{encodings}");
     assert!(cosine(&budget) > cosine(&greedy), "{} {}", cosine(&budget), cosine(&greedy));
     let course: Vec<f64> = serde_json::from_value(budget["settings"]["course"].clone()).unwrap();
     assert!(course.len() > 1 && course.is_sorted());
     assert!((course.last().unwrap() - cosine(&budget)).abs() < 1e-4, "{course:?}");
+    // of the nearest the likelier one, at no encoding more
+    let likelier = eval(&["--budget", "8"]);
+    assert!(likelier["settings"]["strategy"].as_str().unwrap().contains("likelihood"));
+    assert_eq!(likelier["settings"]["encodings"], budget["settings"]["encodings"]);
+    assert!(cosine(&likelier) <= cosine(&budget) + 1e-9);
     let reranked = eval(&["--samples", "4", "--beam", "2", "--rerank"]);
     assert!(reranked["settings"]["strategy"].as_str().unwrap().contains("2 beams and 4 samples"));
     // the largest budget is one that a search can have
     let most = eval(&["--budget", "4000", "--limit", "1"]);
     assert!(most["settings"]["encodings"].as_f64().unwrap() > 8.0);
-    let refined = eval(&["--refine", "2", "--parents", "1"]);
+    let refined = eval(&["--refine", "2", "--parents", "1", "--prior", "0"]);
     assert!(cosine(&refined) >= cosine(&greedy));
 
     // the same through invert, from the vectors
@@ -72,7 +77,7 @@ fn a_search_is_counted_bounded_and_never_worse() {
     encode(&encoder, &texts, &vectors, &[]);
     let mut invert = inverse_stella();
     invert.arg("invert").arg(&export).arg("--vectors").arg(&vectors).arg("--encoder").arg(&encoder);
-    let output = invert.args(["--budget", "8", "--json"]).assert().success().get_output().stdout.clone();
+    let output = invert.args(["--budget", "8", "--prior", "0", "--json"]).assert().success().get_output().stdout.clone();
     let lines: Vec<Value> =
         String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 20);

@@ -281,10 +281,10 @@ fn what_cannot_be_evaluated_is_said() {
     fs_err::write(sets.small.path("eval.toml"), "").unwrap();
     refused(&["--suite", "sts"], 1, "the suite sts");
     refused(&["--suite", "reconstruction", "--judge", "x"], 2, "--judge");
-    refused(&["--patience", "3"], 2, "--patience");
-    refused(&["--seed", "3"], 2, "--seed");
-    refused(&["--noise", "0.1"], 2, "noise");
-    refused(&["--prompt", "tea"], 2, "tea");
+    for flags in [["--patience", "3"], ["--seed", "3"], ["--noise", "0.1"], ["--prompt", "tea"]] {
+        let words = flags[0].trim_start_matches("--");
+        refused(&[&["--suite", "edge-cases"], &flags[..]].concat(), 2, words);
+    }
     // before anything is judged
     let missing = "[[domain]]\nname = \"x\"\npath = \"no-such-texts\"\nformat = \"text\"\n";
     fs_err::write(sets.small.path("eval.toml"), missing).unwrap();

@@ -62,7 +62,12 @@ class Steps:
         with open(self.folder / f"{step}.out.new", "wb") as out, open(self.folder / f"{step}.log", "wb") as log:
             try:
                 process = subprocess.Popen(
-                    command, cwd=self.work, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=log
+                    command,
+                    cwd=self.work,
+                    env=self.environment | (self.one_device() if program else {}),
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=log,
                 )
             except OSError as error:
                 self.note(step, f"failed: {error}", 0, command)
@@ -73,6 +78,16 @@ class Steps:
             outcome = f"{outcome}: {self.said(step)}"
         self.note(step, outcome, time.monotonic() - begun, command)
         return outcome == "ok"
+
+    def one_device(self):
+        """What leads another program, which takes the first GPU it sees, to the device of ours."""
+        if self.args.device == "cpu":
+            return {"CUDA_VISIBLE_DEVICES": ""}
+        _, _, number = self.args.device.partition("cuda:")
+        if not number:
+            return {}
+        seen = [name for name in self.environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        return {"CUDA_VISIBLE_DEVICES": seen[int(number)] if int(number) < len(seen) else number}
 
     def wait(self, process, limit, stops):
         # what is told to end has some of its time for that

@@ -300,7 +300,7 @@ fn what_does_not_fit_is_refused() {
 fn keys(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(map)
-            if !path.ends_with("space") && !path.ends_with("versions") && !path.ends_with("intervals") =>
+            if !["space", "versions", "intervals", "facts"].iter().any(|end| path.ends_with(end)) =>
         {
             for (key, value) in map {
                 keys(value, &format!("{path}.{key}"), found);
@@ -351,6 +351,13 @@ fn the_schema_is_as_documented() {
         assert!(json[metric.name()].is_number(), "{metric}");
         assert_eq!(json["intervals"][metric.name()].as_array().unwrap().len(), 2);
     }
+    // each text has one number and denies once, and has two capitals within
+    let count = facts.len();
+    assert_eq!(
+        (&json["facts"]["number_recall"], &json["facts"]["negation_recall"]),
+        (&count.into(), &count.into())
+    );
+    assert!(json["facts"]["name_recall"].as_u64().unwrap() >= count as u64);
     let golden: Value = serde_json::from_str(include_str!("golden/metrics.json")).unwrap();
     for program in ["sacrebleu", "rouge-score", "nltk", "jiwer"] {
         assert_eq!(json["settings"]["versions"][format!("metrics: {program}")], golden["versions"][program]);
