@@ -207,7 +207,8 @@ fn a_plan_refuses_what_cannot_be() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = folder.path().join("recipe.toml");
     let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/base.toml");
-    let text = "[encoder]\nsource = \"x\"\n[pairs]\ndir = \"runs/no-such-pairs\"\n[training]\nmax_steps = 1\n";
+    let text =
+        "[encoder]\nsource = \"x\"\n[pairs]\ndir = \"runs/no-such-pairs\"\n[training]\nmax_steps = 1\n";
     fs_err::write(&recipe, format!("extends = \"{}\"\n{text}", base.display())).unwrap();
     inverse_stella()
         .args(["train", "--dry-run", "--recipe"])

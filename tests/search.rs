@@ -77,7 +77,13 @@ fn a_search_is_counted_bounded_and_never_worse() {
     encode(&encoder, &texts, &vectors, &[]);
     let mut invert = inverse_stella();
     invert.arg("invert").arg(&export).arg("--vectors").arg(&vectors).arg("--encoder").arg(&encoder);
-    let output = invert.args(["--budget", "8", "--prior", "0", "--json"]).assert().success().get_output().stdout.clone();
+    let output = invert
+        .args(["--budget", "8", "--prior", "0", "--json"])
+        .assert()
+        .success()
+        .get_output()
+        .stdout
+        .clone();
     let lines: Vec<Value> =
         String::from_utf8(output).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 20);
