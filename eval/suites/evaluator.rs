@@ -91,7 +91,7 @@ impl Evaluator<'_> {
     /// caller to remove once the result is safe.
     ///
     /// # Errors
-    /// [`Error::NoSet`] for a suite without a set, and what reading sets fails with, before anything is judged; what encoders
+    /// [`crate::Error::NoSet`] for a suite without a set, and what reading sets fails with, before anything is judged; what encoders
     /// and decoder say.
     pub fn run(
         &self,
