@@ -8,6 +8,7 @@
 use crate::Result;
 pub use crate::attention::Attend;
 use crate::attention::{Mask, attend, attend_short, is_short};
+use crate::gpu_kernels;
 use crate::kv_cache::LayerCache;
 use crate::norm::RmsNorm;
 use crate::params::{Group, Init, ParamStore};
@@ -200,16 +201,13 @@ impl Block {
     ) -> Result<Tensor> {
         let BlockConfig { heads, kv_heads, head_dim, .. } = self.config;
         let (batch, length) = (qkv_BTM.size()[0], qkv_BTM.size()[1]);
-        let qkv = qkv_BTM.f_view([batch, length, heads + 2 * kv_heads, head_dim])?;
-        let (qk, v_BTKD) = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
-        let qk = match &self.qk_norm {
-            None => rope.apply(&qk)?,
-            Some([q_norm, k_norm]) => {
-                let (q_BTND, k_BTKD) = split(&qk, [heads, kv_heads], 2)?;
-                rope.apply(&Tensor::f_cat(&[q_norm.forward(&q_BTND)?, k_norm.forward(&k_BTKD)?], 2)?)?
+        let (q_BTND, k_BTKD, v_BTKD) = match &self.qk_norm {
+            None if gpu_kernels::take(qkv_BTM) => {
+                let [cos, sin] = &rope.half;
+                torch_ext::cuda::fused::turn(qkv_BTM, [cos, sin], (heads, kv_heads))?
             }
+            norms => turned_apart(qkv_BTM, rope, (heads, kv_heads), norms.as_ref())?,
         };
-        let (q_BTND, k_BTKD) = split(&qk, [heads, kv_heads], 2)?;
         let (q_BNTD, k_BKTD) = (q_BTND.f_transpose(1, 2)?, k_BTKD.f_transpose(1, 2)?);
         let v_BKTD = v_BTKD.f_transpose(1, 2)?;
         let y_BNTD = match cache {
@@ -226,6 +224,29 @@ impl Block {
         let inner = swiglu(&x_BTH.f_linear(&self.gate_up, None::<Tensor>)?)?;
         Ok(inner.f_linear(&self.down, None::<Tensor>)?)
     }
+}
+
+/// Queries, keys and values, (B, T, heads, D) each, of (B, T, (N + 2 K) D): queries and keys normed where there are norms,
+/// and turned.
+pub(crate) fn turned_apart(
+    qkv_BTM: &Tensor,
+    rope: &Rotation,
+    (heads, kv_heads): (i64, i64),
+    norms: Option<&[RmsNorm; 2]>,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let all = heads + 2 * kv_heads;
+    let (batch, length, head_dim) = (qkv_BTM.size()[0], qkv_BTM.size()[1], qkv_BTM.size()[2] / all);
+    let qkv = qkv_BTM.f_view([batch, length, all, head_dim])?;
+    let (qk, v_BTKD) = split(&qkv, [heads + kv_heads, kv_heads], 2)?;
+    let qk = match norms {
+        None => rope.apply(&qk)?,
+        Some([q_norm, k_norm]) => {
+            let (q_BTND, k_BTKD) = split(&qk, [heads, kv_heads], 2)?;
+            rope.apply(&Tensor::f_cat(&[q_norm.forward(&q_BTND)?, k_norm.forward(&k_BTKD)?], 2)?)?
+        }
+    };
+    let (q_BTND, k_BTKD) = split(&qk, [heads, kv_heads], 2)?;
+    Ok((q_BTND, k_BTKD, v_BTKD))
 }
 
 /// Two slices that fill a dimension. One operation for both: its backward pass joins the two gradients, where that of

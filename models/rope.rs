@@ -22,7 +22,7 @@ pub(crate) struct Rotation {
     /// cos and signed sin, (T, 1, D) in the type of what is turned.
     cos: Tensor,
     sin: Tensor,
-    /// cos and sin, (T, D/2) f32 on the CPU.
+    /// cos and sin, (T, D/2) f32, for kernels.
     pub(crate) half: [Tensor; 2],
 }
 
@@ -38,13 +38,8 @@ impl Rope {
 
     fn table(frequencies: &Tensor, positions: i64, kind: Kind, device: Device) -> Result<Rotation> {
         // f32 angles, as transformers computes them
-        let half = Tensor::f_arange(positions, (Kind::Float, Device::Cpu))?.f_outer(frequencies)?;
-        let (cos, sin) = (half.f_cos()?, half.f_sin()?);
-        let finish = |left: &Tensor, right: &Tensor| -> Result<Tensor> {
-            Ok(Tensor::f_cat(&[left, right], -1)?.f_unsqueeze(1)?.f_to_kind(kind)?.f_to_device(device)?)
-        };
-        // the sign of rotate-half lies in the sine, so that the rotation of x is x * cos + roll(x) * sin
-        Ok(Rotation { cos: finish(&cos, &cos)?, sin: finish(&sin.f_neg()?, &sin)?, half: [cos, sin] })
+        let angles = Tensor::f_arange(positions, (Kind::Float, Device::Cpu))?.f_outer(frequencies)?;
+        Rotation::of_half([angles.f_cos()?.f_to_device(device)?, angles.f_sin()?.f_to_device(device)?], kind)
     }
 
     /// cos and sin of the first `positions` positions' angles, (positions, D/2) f32 each.
@@ -83,6 +78,18 @@ pub(crate) fn frequencies(head_dim: i64, theta: f64) -> Result<Tensor> {
 }
 
 impl Rotation {
+    /// Of cos and sin, (T, D/2) f32, for what is of `kind`.
+    ///
+    /// # Errors
+    /// libtorch's own.
+    pub(crate) fn of_half([cos, sin]: [Tensor; 2], kind: Kind) -> Result<Self> {
+        let finish = |left: &Tensor, right: &Tensor| -> Result<Tensor> {
+            Ok(Tensor::f_cat(&[left, right], -1)?.f_unsqueeze(1)?.f_to_kind(kind)?)
+        };
+        // the sign of rotate-half lies in the sine, so that the rotation of x is x * cos + roll(x) * sin
+        Ok(Self { cos: finish(&cos, &cos)?, sin: finish(&sin.f_neg()?, &sin)?, half: [cos, sin] })
+    }
+
     /// (B, T, heads, D) -> the same, each pair (i, i + D/2) turned by its position's angle.
     ///
     /// # Errors

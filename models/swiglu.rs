@@ -1,6 +1,6 @@
 //! SwiGLU (GLU variants, arXiv 2002.05202).
 
-use crate::Result;
+use crate::{Result, gpu_kernels};
 use tch::Tensor;
 
 /// silu(gate) * up: (…, 2 F), gate before up, -> (…, F).
@@ -8,12 +8,18 @@ use tch::Tensor;
 /// # Errors
 /// libtorch's own.
 pub(crate) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
-    if torch_ext::has_kernels(gate_up) { Ok(torch_ext::swiglu(gate_up)?) } else { composed(gate_up) }
+    if torch_ext::has_kernels(gate_up) {
+        Ok(torch_ext::swiglu(gate_up)?)
+    } else if gpu_kernels::take(gate_up) {
+        Ok(torch_ext::cuda::fused::swiglu(gate_up)?)
+    } else {
+        composed(gate_up)
+    }
 }
 
 /// Of libtorch's operations. One split in place of two slices: the backward pass of slices would pad each gradient with
 /// zeros and add them.
-fn composed(gate_up: &Tensor) -> Result<Tensor> {
+pub(crate) fn composed(gate_up: &Tensor) -> Result<Tensor> {
     let width = gate_up.size().last().copied().unwrap_or(0) / 2;
     let parts = gate_up.f_split_with_sizes([width; 2], -1)?;
     let mut inner = parts[0].f_silu()?;

@@ -1,6 +1,9 @@
 //! The shared object behind the feature `cuda`: compiled against PyPI's headers and linked as far as its libraries are
 //! installed. No CUDA toolkit and no GPU are needed.
 
+#[path = "build_ptx.rs"]
+mod ptx;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,6 +18,7 @@ pub(crate) fn build(include: &Path, lib: &Path, abi: &str) -> Result<(), String>
     println!("cargo::rerun-if-changed=cuda");
     println!("cargo::rerun-if-env-changed=CUDA_HEADERS");
     let (folders, libraries) = folders(lib);
+    ptx::compile(&libraries)?;
     for header in NEEDED {
         if !folders.iter().any(|folder| folder.join(header).is_file()) {
             let searched: Vec<_> = folders.iter().map(|folder| folder.display().to_string()).collect();
@@ -32,7 +36,7 @@ pub(crate) fn build(include: &Path, lib: &Path, abi: &str) -> Result<(), String>
         compiler.flag("-isystem").flag(folder.as_os_str());
     }
     compiler.flag("-fvisibility=hidden").flag("-fvisibility-inlines-hidden");
-    let objects = compiler.files(["cuda/nccl.cpp", "cuda/graph.cpp"]).try_compile_intermediates();
+    let objects = compiler.files(["cuda/nccl.cpp", "cuda/graph.cpp", "cuda/fused.cpp"]).try_compile_intermediates();
     let objects = objects.map_err(|error| error.to_string())?;
     link(compiler.get_compiler().to_command(), &objects, lib, &libraries)
 }

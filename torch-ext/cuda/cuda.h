@@ -1,4 +1,4 @@
-// What needs libtorch_cuda, for Rust: NCCL's process group and CUDA graphs. A shared object of its own, embedded in the
+// What needs libtorch_cuda, for Rust: NCCL's process group, CUDA graphs and kernels. A shared object of its own, embedded in the
 // program and opened where libtorch_cuda is (object.rs). Functions return 0 or leave a message in `error` (free it with
 // te_free of the main shim).
 #pragma once
@@ -10,7 +10,7 @@
 extern "C" {
 
 // Raised with every change of the functions below, so that a library of another build is not called.
-#define TEC_INTERFACE 1
+#define TEC_INTERFACE 2
 TEC_EXPORT int tec_interface();
 // Of the NCCL that libtorch_cuda has loaded, as a number: 10000 * major + 100 * minor + patch.
 TEC_EXPORT int tec_nccl_version(int* version, char** error);
@@ -33,4 +33,13 @@ TEC_EXPORT int tec_graph_end(void* graph, char** error);
 TEC_EXPORT int tec_graph_replay(void* graph, char** error);
 // Frees the graph and its memory, also in the middle of a capture.
 TEC_EXPORT void tec_graph_close(void* graph);
+
+// Takes the kernels of kernels.cu as PTX, text with a nul at its end, for the functions below.
+TEC_EXPORT int tec_load_kernels(const char* ptx, char** error);
+// A new tensor, recorded for autograd: silu(gate) * up of (..., 2 F), gate before up.
+TEC_EXPORT int tec_swiglu(void* x, void** y, char** error);
+// Three new tensors (B, T, heads, D), recorded for autograd: of (B, T, (N + 2 K) D) queries and keys turned by the angles
+// whose cos and sin, f32 (T, D / 2), are given, and values.
+TEC_EXPORT int tec_turn(void* qkv, void* cos, void* sin, int64_t heads, int64_t kv_heads, void** q, void** k, void** v,
+                        char** error);
 }

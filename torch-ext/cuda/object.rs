@@ -12,7 +12,7 @@ use tch::Device;
 
 use crate::cuda_library::{self, CudaLibrary, load_cuda};
 use crate::error::{Error, Result};
-use crate::ffi::call;
+use crate::ffi::{RawTensor, call};
 
 #[cfg(feature = "cuda")]
 const EMBEDDED: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/libtorch_ext_cuda.so")));
@@ -20,9 +20,9 @@ const EMBEDDED: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/l
 const EMBEDDED: Option<&[u8]> = None;
 
 /// `TEC_INTERFACE` of `cuda.h`.
-const INTERFACE: c_int = 1;
+const INTERFACE: c_int = 2;
 
-/// Why neither NCCL nor CUDA graphs are there.
+/// Why NCCL, CUDA graphs and the kernels for GPUs are not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoCuda {
@@ -58,6 +58,18 @@ impl NoCuda {
 type Fault = *mut *mut c_char;
 type Handle = *mut c_void;
 
+type Turn = unsafe extern "C" fn(
+    RawTensor,
+    RawTensor,
+    RawTensor,
+    i64,
+    i64,
+    *mut RawTensor,
+    *mut RawTensor,
+    *mut RawTensor,
+    Fault,
+) -> c_int;
+
 /// The functions of `cuda.h`.
 #[derive(Debug)]
 pub(crate) struct Object {
@@ -70,6 +82,9 @@ pub(crate) struct Object {
     pub(crate) graph_end: unsafe extern "C" fn(Handle, Fault) -> c_int,
     pub(crate) graph_replay: unsafe extern "C" fn(Handle, Fault) -> c_int,
     pub(crate) graph_close: unsafe extern "C" fn(Handle),
+    pub(crate) load_kernels: unsafe extern "C" fn(*const c_char, Fault) -> c_int,
+    pub(crate) swiglu: unsafe extern "C" fn(RawTensor, *mut RawTensor, Fault) -> c_int,
+    pub(crate) turn: Turn,
 }
 
 /// The object, opened at the first call; the answer is kept.
@@ -170,6 +185,9 @@ fn functions(library: &Library) -> Result<Object, String> {
             graph_end: function(library, "tec_graph_end")?,
             graph_replay: function(library, "tec_graph_replay")?,
             graph_close: function(library, "tec_graph_close")?,
+            load_kernels: function(library, "tec_load_kernels")?,
+            swiglu: function(library, "tec_swiglu")?,
+            turn: function(library, "tec_turn")?,
         })
     }
 }

@@ -101,3 +101,20 @@ fn cuda_graphs_are_for_gpus() {
     let error = on_the_cpu.map(|_| ()).unwrap_err();
     assert!(matches!(error, Error::NoCuda { .. } | Error::Argument { .. }), "{error}");
 }
+
+/// What fused.cpp asks the driver for by name is in the PTX, which any card that computes in bf16 can take.
+#[test]
+fn the_cuda_kernels_are_in_the_ptx() {
+    let Some(ptx) = cuda::fused::kernels() else {
+        assert!(!cfg!(feature = "cuda"));
+        return;
+    };
+    let ptx = ptx.to_str().unwrap();
+    assert!(ptx.contains(".target sm_80"));
+    for operation in ["swiglu", "swiglu_backward", "turn", "turn_backward"] {
+        for kind in ["f32_4", "f32_1", "bf16_8", "bf16_1"] {
+            assert!(ptx.contains(&format!(".visible .entry {operation}_{kind}(")), "{operation}_{kind}");
+        }
+    }
+    assert!(ptx.contains("ld.global.v4"), "16 bytes are read at once");
+}
