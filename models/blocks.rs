@@ -226,14 +226,17 @@ impl Block {
     }
 }
 
-/// Queries, keys and values, (B, T, heads, D) each, of (B, T, (N + 2 K) D): queries and keys normed where there are norms,
+/// Queries, keys and values, (B, T, heads, D) each.
+pub(crate) type Apart = (Tensor, Tensor, Tensor);
+
+/// Of (B, T, (N + 2 K) D): queries and keys normed where there are norms,
 /// and turned.
 pub(crate) fn turned_apart(
     qkv_BTM: &Tensor,
     rope: &Rotation,
     (heads, kv_heads): (i64, i64),
     norms: Option<&[RmsNorm; 2]>,
-) -> Result<(Tensor, Tensor, Tensor)> {
+) -> Result<Apart> {
     let all = heads + 2 * kv_heads;
     let (batch, length, head_dim) = (qkv_BTM.size()[0], qkv_BTM.size()[1], qkv_BTM.size()[2] / all);
     let qkv = qkv_BTM.f_view([batch, length, all, head_dim])?;

@@ -53,7 +53,7 @@ impl Condition {
     /// # Errors
     /// libtorch's own (out of memory), here and in all that follows.
     pub fn to_device(&self, device: Device) -> Result<Self> {
-        self.map(|tensor| Ok(tensor.f_to_device(device)?))
+        self.map(|tensor| Ok(torch_ext::send(tensor, device)?))
     }
 
     /// `length` rows from `start` on (views).

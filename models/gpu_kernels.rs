@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 use tch::{Device, Kind, Tensor};
 use torch_ext::cuda;
 
-use crate::rope::{self, Rope};
-use crate::{Result, blocks, swiglu};
+use crate::blocks::{self, Apart};
+use crate::rope::{self, Rope, Rotation};
+use crate::{Result, swiglu};
 
 /// Set to `off`, it leaves all to libtorch's operations.
 pub const SWITCH: &str = "INVERSE_STELLA_GPU_KERNELS";
@@ -58,7 +59,10 @@ fn find(device: Device) -> GpuKernels {
     }
     let kernels = Kernels {
         swiglu: &|x| Ok(cuda::fused::swiglu(x)?),
-        turn: &|x, angles, heads| Ok(cuda::fused::turn(x, angles, heads)?),
+        turn: &|x, rotation, heads| {
+            let [cos, sin] = &rotation.half;
+            Ok(cuda::fused::turn(x, [cos, sin], heads)?)
+        },
     };
     let found = match disagreement(device, &kernels) {
         Ok(None) => GpuKernels::Used,
@@ -71,10 +75,12 @@ fn find(device: Device) -> GpuKernels {
     found
 }
 
+type TurnApart = dyn Fn(&Tensor, &Rotation, (i64, i64)) -> Result<Apart>;
+
 /// The operations that are compared; the tests put others in their place.
 struct Kernels<'a> {
     swiglu: &'a dyn Fn(&Tensor) -> Result<Tensor>,
-    turn: &'a dyn Fn(&Tensor, [&Tensor; 2], (i64, i64)) -> Result<(Tensor, Tensor, Tensor)>,
+    turn: &'a TurnApart,
 }
 
 /// Of each type, farther from f64 than this, in parts of the largest number, is wrong: some units of the last place.
@@ -95,11 +101,8 @@ fn disagreement(device: Device, kernels: &Kernels<'_>) -> Result<Option<String>>
                 Rope::new(rope::frequencies(head_dim, 1e3)?, kind, device)?.at(0, 5)
             };
             let (ours, exact) = (rotation(kind, device)?, rotation(Kind::Double, Device::Cpu)?);
-            let joined = |(q, k, v): (Tensor, Tensor, Tensor)| Ok(Tensor::f_cat(&[q, k, v], 2)?);
-            let turn = |x: &Tensor| {
-                let [cos, sin] = &ours.half;
-                joined((kernels.turn)(x, [cos, sin], (heads, kv_heads))?)
-            };
+            let joined = |(q, k, v): Apart| Ok(Tensor::f_cat(&[q, k, v], 2)?);
+            let turn = |x: &Tensor| joined((kernels.turn)(x, &ours, (heads, kv_heads))?);
             let composed = |x: &Tensor| joined(blocks::turned_apart(x, &exact, (heads, kv_heads), None)?);
             let differs = far(&qkv, kind, device, &turn, &composed)?;
             if !differs.iter().all(|far| *far <= allowed) {
@@ -113,7 +116,13 @@ fn disagreement(device: Device, kernels: &Kernels<'_>) -> Result<Option<String>>
 type Operation<'a> = &'a dyn Fn(&Tensor) -> Result<Tensor>;
 
 /// How far result and gradient of `ours` are from those of `exact` in f64, in parts of the largest number there.
-fn far(x: &Tensor, kind: Kind, device: Device, ours: Operation<'_>, exact: Operation<'_>) -> Result<[f64; 2]> {
+fn far(
+    x: &Tensor,
+    kind: Kind,
+    device: Device,
+    ours: Operation<'_>,
+    exact: Operation<'_>,
+) -> Result<[f64; 2]> {
     let x = x.f_to_kind(kind)?;
     let found = with_gradient(&x.f_to_device(device)?, ours)?;
     let expected = with_gradient(&x.f_to_kind(Kind::Double)?, exact)?;
@@ -149,9 +158,10 @@ fn wave(shape: &[i64]) -> Tensor {
 mod tests {
     use super::*;
 
-    fn turn(x: &Tensor, [cos, sin]: [&Tensor; 2], heads: (i64, i64)) -> Result<(Tensor, Tensor, Tensor)> {
-        // f32 as the kernels, rounded at the end
-        let rotation = rope::Rotation::of_half([cos.shallow_clone(), sin.shallow_clone()], Kind::Float)?;
+    /// In f32 and rounded at the end, as the kernels compute.
+    fn turn(x: &Tensor, rotation: &Rotation, heads: (i64, i64)) -> Result<Apart> {
+        let half = rotation.half.each_ref().map(Tensor::shallow_clone);
+        let rotation = Rotation::of_half(half, Kind::Float)?;
         let (q, k, v) = blocks::turned_apart(&x.to_kind(Kind::Float), &rotation, heads, None)?;
         Ok((q.to_kind(x.kind()), k.to_kind(x.kind()), v.to_kind(x.kind())))
     }
@@ -173,10 +183,11 @@ mod tests {
             let said = told(&Kernels { swiglu: wrong, turn: &turn }).unwrap();
             assert!(said.starts_with("SwiGLU of Float, width 1048: "), "{said}");
         }
-        let forth_for_back = |x: &Tensor, [cos, sin]: [&Tensor; 2], heads: (i64, i64)| {
-            turn(x, [cos, &sin.neg()], heads)
+        let back = |x: &Tensor, rotation: &Rotation, heads: (i64, i64)| {
+            let [cos, sin] = &rotation.half;
+            turn(x, &Rotation::of_half([cos.shallow_clone(), sin.neg()], Kind::Float)?, heads)
         };
-        let said = told(&Kernels { swiglu: &swiglu, turn: &forth_for_back }).unwrap();
+        let said = told(&Kernels { swiglu: &swiglu, turn: &back }).unwrap();
         assert!(said.starts_with("rotation of Float, heads of 64: "), "{said}");
         assert_eq!(gpu_kernels(Device::Cpu), None);
     }

@@ -79,6 +79,9 @@ enum Measure {
 struct Parity {
     ok: bool,
     device: String,
+    /// Whether our kernels for GPUs took part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_kernels: Option<String>,
     encoder: Option<String>,
     checks: Vec<Check>,
 }
@@ -112,7 +115,8 @@ pub(crate) fn run(args: &ParityArgs) -> Result<()> {
     let there = trace(device, Dtype::Bf16)?;
     checks.extend(compare(&format!("CPU in f32 and {name} in bf16"), &cpu, &there, Kind::BFloat16)?);
     let ok = checks.iter().all(|check| check.ok);
-    let found = Parity { ok, device: name, encoder: args.encoder.clone(), checks };
+    let gpu_kernels = models::gpu_kernels(device).map(ToString::to_string);
+    let found = Parity { ok, device: name, gpu_kernels, encoder: args.encoder.clone(), checks };
     if args.json {
         output::json(&found)?;
     } else {
@@ -262,5 +266,7 @@ fn table(found: &Parity) -> String {
     table.column_iter_mut().skip(4).for_each(|column| {
         column.set_cell_alignment(CellAlignment::Right);
     });
-    format!("{}\n", table.trim_fmt())
+    let kernels =
+        found.gpu_kernels.as_ref().map_or_else(String::new, |said| format!("our kernels for GPUs: {said}\n"));
+    format!("{}\n{kernels}", table.trim_fmt())
 }

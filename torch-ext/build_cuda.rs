@@ -36,7 +36,8 @@ pub(crate) fn build(include: &Path, lib: &Path, abi: &str) -> Result<(), String>
         compiler.flag("-isystem").flag(folder.as_os_str());
     }
     compiler.flag("-fvisibility=hidden").flag("-fvisibility-inlines-hidden");
-    let objects = compiler.files(["cuda/nccl.cpp", "cuda/graph.cpp", "cuda/fused.cpp"]).try_compile_intermediates();
+    let objects =
+        compiler.files(["cuda/nccl.cpp", "cuda/graph.cpp", "cuda/fused.cpp"]).try_compile_intermediates();
     let objects = objects.map_err(|error| error.to_string())?;
     link(compiler.get_compiler().to_command(), &objects, lib, &libraries)
 }

@@ -1,5 +1,6 @@
 //! The kernels of `cuda/kernels.cu` as PTX, by NVRTC: CUDA's compiler as a library, which needs neither a GPU nor a toolkit.
 #![allow(unsafe_code)]
+#![allow(clippy::disallowed_methods, reason = "a build script, whose faults carry their paths themselves")]
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ type Strings = *const *const c_char;
 /// What is missing, or what the compiler found wrong.
 pub(crate) fn compile(folders: &[PathBuf]) -> Result<(), String> {
     let text = |name: &str| {
-        let read = std::fs::read_to_string(Path::new("cuda").join(name)).map_err(|e| format!("cuda/{name}: {e}"))?;
+        let read =
+            std::fs::read_to_string(Path::new("cuda").join(name)).map_err(|e| format!("cuda/{name}: {e}"))?;
         CString::new(read).map_err(|e| format!("cuda/{name}: {e}"))
     };
     let (source, header) = (text("kernels.cu")?, text("kernels.h")?);

@@ -77,6 +77,7 @@ unsafe extern "C" {
     pub(crate) fn te_device_memory(device: c_int, free: *mut i64, total: *mut i64, error: Fault) -> c_int;
     pub(crate) fn te_reset_peak_memory(device: c_int, error: Fault) -> c_int;
     pub(crate) fn te_empty_cache(error: Fault) -> c_int;
+    pub(crate) fn te_send(x: RawTensor, device: c_int, out: *mut RawTensor, error: Fault) -> c_int;
     pub(crate) fn te_keep_freed_memory() -> c_int;
     pub(crate) fn te_release_freed_memory() -> c_int;
     pub(crate) fn te_set_deterministic(on: c_int, error: Fault) -> c_int;

@@ -144,6 +144,13 @@ int te_empty_cache(char** error) {
   return guarded(error, [&] { at::getDeviceAllocator(c10::kCUDA)->emptyCache(); });
 }
 
+int te_send(void* x, int device, void** out, char** error) {
+  return guarded(error, [&] {
+    const at::Tensor& here = tensor(x);
+    *out = new at::Tensor(here.pin_memory().to(device_of(device), here.scalar_type(), /*non_blocking=*/true));
+  });
+}
+
 int te_keep_freed_memory() {
 #ifdef __GLIBC__
   return mallopt(M_MMAP_MAX, 0) == 1 && mallopt(M_TRIM_THRESHOLD, INT_MAX) == 1 ? 1 : 0;

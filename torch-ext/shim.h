@@ -29,6 +29,8 @@ int te_device_memory(int device, int64_t* free, int64_t* total, char** error);
 int te_memory_stats(int device, int64_t* allocated, int64_t* reserved, int64_t* peak_allocated, char** error);
 int te_reset_peak_memory(int device, char** error);
 int te_empty_cache(char** error);
+// the tensor of the CPU on a CUDA device, by way of pinned memory; what is queued there afterwards finds it
+int te_send(void* x, int device, void** out, char** error);
 int te_keep_freed_memory();
 int te_release_freed_memory();
 int te_set_deterministic(int on, char** error);

@@ -99,8 +99,7 @@ impl Model {
         let parts: Vec<(usize, &MicroBatch)> =
             batch.parts.iter().enumerate().filter(|(_, part)| part.targets() > 0).collect();
         for (done, (number, part)) in parts.iter().enumerate() {
-            // what is copied waits for all that the device has been given, so it goes first
-            let targets_N = part.targets_N.f_to_device(self.decoder.device())?;
+            let targets_N = torch_ext::send(&part.targets_N, self.decoder.device())?;
             let h_NH = states(&self.decoder, part)?;
             let head_VH = self.decoder.head_weight();
             let (loss, h_grad_NH) = self.gradients.add_to_head(|head_grad_VH| {
@@ -134,8 +133,8 @@ impl Model {
         let started = Instant::now();
         let Some(samples) = turn.samples(&self.decoder, batch)? else { return Ok(Duration::ZERO) };
         let device = self.decoder.device();
-        let targets_N = samples.part.targets_N.f_to_device(device)?;
-        let weights_N = samples.weights_N.f_to_device(device)?;
+        let targets_N = torch_ext::send(&samples.part.targets_N, device)?;
+        let weights_N = torch_ext::send(&samples.weights_N, device)?;
         let h_NH = states(&self.decoder, &samples.part)?;
         let (head_VH, options) = (self.decoder.head_weight(), LossOptions::default());
         let (_, h_grad_NH) = self.gradients.add_to_head(|head_grad_VH| {
@@ -172,9 +171,9 @@ impl Model {
 /// States at the positions that have a target: (N, H).
 fn states(decoder: &Decoder, part: &MicroBatch) -> Result<Tensor> {
     let device = decoder.device();
-    let tokens_BT = part.tokens_BT.f_to_device(device)?;
+    let tokens_BT = torch_ext::send(&part.tokens_BT, device)?;
     let positions_N =
-        part.positions_N.as_ref().map(|positions_N| positions_N.f_to_device(device)).transpose()?;
+        part.positions_N.as_ref().map(|positions_N| torch_ext::send(positions_N, device)).transpose()?;
     let h_BTH = decoder.hidden(&part.condition.to_device(device)?, &tokens_BT)?;
     let h_MH = h_BTH.f_reshape([-1, decoder.config().hidden])?;
     Ok(match positions_N {

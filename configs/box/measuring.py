@@ -61,6 +61,9 @@ def bench(steps, args, manifest):
     # with its share of the time: a larger one takes longer
     weights = {f"train-{name}": 2 for name in sizes} | {f"profile-{name}": 1 for name in profiled}
     weights |= {"encode-bf16": 1, "encode-f32": 1, "stella": 2}
+    # what our kernels are worth on a GPU
+    composed = profiled if cards() or args.tiny else []
+    weights |= {f"train-{name}-composed": 1 for name in composed}
     if args.peers:
         # compiling takes longer than what is compiled
         for peer, weight in {"torch": 2, "compile": 6}.items():
@@ -74,7 +77,10 @@ def bench(steps, args, manifest):
     for name, shape in sizes.items():
         flags = train_flags(args, name, shape)
         count = ["--steps", 2 if args.tiny else 20, "--warmup", 1 if args.tiny else 5]
-        run(f"train-{name}", "bench", "train", *flags, *count, "--optimizer", manifest["optimizer"], *device)
+        ours = ["bench", "train", *flags, *count, "--optimizer", manifest["optimizer"], *device]
+        run(f"train-{name}", *ours)
+        if name in composed:
+            run(f"train-{name}-composed", *ours, environment={"INVERSE_STELLA_GPU_KERNELS": "off"})
         if args.peers:
             for peer, more in {"torch": [], "compile": ["--compile"]}.items():
                 program = [sys.executable, args.peers / "train_torch.py"]

@@ -25,6 +25,8 @@ def parity(steps, args, manifest):
     encoder = ["--encoder", "encoder", "--golden", "golden.safetensors"]
     steps.run("parity", "parity", "--device", args.device, *encoder, "--json")
     found = steps.found("parity")
+    if found.get("gpu_kernels"):
+        steps.tell(f"Our kernels for GPUs: {found['gpu_kernels']}.", "")
     if found:
         steps.tell("| | between | what | measure | found | allowed |", "|---|---|---|---|---|---|")
     for check in found.get("checks", []):

@@ -48,7 +48,7 @@ class Steps:
     def ok(self, step):
         return self.done.get(step, {}).get("outcome") == "ok"
 
-    def run(self, step, *command, share=1.0, limit=None, again=False, stops=False, program=None):
+    def run(self, step, *command, share=1.0, limit=None, again=False, stops=False, program=None, environment=None):
         """Runs a step of the bundle's program, or of another, with `share` of the phase's time that is left, or up to
         `limit` seconds; True where it went well. `stops` is for what saves and leaves with 0 when it is told to end."""
         if self.ok(step) and not (again or self.args.again):
@@ -64,7 +64,7 @@ class Steps:
                 process = subprocess.Popen(
                     command,
                     cwd=self.work,
-                    env=self.environment | (self.one_device() if program else {}),
+                    env=self.environment | (self.one_device() if program else {}) | (environment or {}),
                     stdin=subprocess.DEVNULL,
                     stdout=out,
                     stderr=log,

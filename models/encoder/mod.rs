@@ -8,6 +8,7 @@ mod batching;
 mod bert;
 mod checks;
 mod differentiable;
+mod embedding;
 mod folder;
 mod gte;
 mod head;
@@ -38,7 +39,7 @@ use crate::error::{Error, Result};
 use crate::hub::Repository;
 use crate::space::{Prompt, Space};
 use backbone::{Backbone, Source};
-use batching::{ENOUGH_ON_GPU, ENOUGH_TOKENS, batches_from};
+use embedding::WINDOW;
 use folder::{ModelFolder, ModelWeights};
 use head::Dense;
 use prompts::Prompts;
@@ -77,9 +78,6 @@ struct PromptPooling {
     pooled: bool,
     config: PathBuf,
 }
-
-/// Texts that are tokenized and sorted together; more would cost memory and gain nothing.
-const WINDOW: usize = 16_384;
 
 impl Encoder {
     /// Opens a sentence-transformers folder, or `organisation/name[@revision]` on the hub.
@@ -165,26 +163,6 @@ impl Encoder {
         self.network.kind
     }
 
-    /// [`Embed::embed`], with a call after each batch that says how many texts are done.
-    ///
-    /// # Errors
-    /// As [`Embed::embed`].
-    pub fn embed_with(&self, texts: &[&str], progress: &mut dyn FnMut(usize)) -> Result<Tensor> {
-        let _no_grad = tch::no_grad_guard();
-        let mut done = 0;
-        let mut windows = vec![Tensor::f_zeros([0, self.space.dim as i64], (Kind::Float, Device::Cpu))?];
-        for window in texts.chunks(WINDOW) {
-            let first = done;
-            let vectors = self.embed_window(window, &mut |n| {
-                done += n;
-                progress(done);
-            })?;
-            require_finite(&vectors, first)?;
-            windows.push(vectors);
-        }
-        Ok(Tensor::f_cat(&windows, 0)?)
-    }
-
     /// Token ids of texts with prompt and special tokens, cut to the maximum length.
     ///
     /// # Errors
@@ -220,64 +198,6 @@ impl Encoder {
     pub fn flops(&self, tokens: usize) -> f64 {
         self.network.backbone.flops(tokens)
     }
-
-    /// The batches that texts of the given lengths (in tokens) go through the network in.
-    pub fn batches(&self, lengths: &[usize]) -> Vec<Batch> {
-        let enough = if self.device().is_cuda() { ENOUGH_ON_GPU } else { ENOUGH_TOKENS };
-        let window = |(number, window): (usize, &[usize])| {
-            let mut found = batches_from(enough, window, self.batch_tokens);
-            found.iter_mut().flat_map(|batch| &mut batch.rows).for_each(|row| *row += number * WINDOW);
-            found
-        };
-        lengths.chunks(WINDOW).enumerate().flat_map(window).collect()
-    }
-
-    fn embed_window(&self, texts: &[&str], progress: &mut dyn FnMut(usize)) -> Result<Tensor> {
-        let (ids, cut) = self.network.tokens.ids(texts, &self.space.prompt.text, self.space.max_tokens)?;
-        let (ids, rows): (Vec<_>, Vec<_>) =
-            ids.into_iter().zip(0..texts.len()).filter(|(ids, _)| !ids.is_empty()).unzip();
-        let lengths: Vec<usize> = ids.iter().map(Vec::len).collect();
-        let mut parts = vec![];
-        // a text without tokens has the row behind all others, which is zero
-        let mut positions = vec![ids.len() as i64; texts.len()];
-        let mut next = 0;
-        for batch in self.batches(&lengths) {
-            parts.push(self.embed_batch(&ids, &batch)?);
-            for &row in &batch.rows {
-                positions[rows[row]] = next;
-                next += 1;
-            }
-            progress(batch.rows.len());
-        }
-        let empty = texts.len() - ids.len();
-        if empty > 0 {
-            parts.push(Tensor::f_zeros([1, self.space.dim as i64], (Kind::Float, Device::Cpu))?);
-            progress(empty);
-        }
-        let odd = self.odd.get();
-        self.odd.set(OddTexts { cut: odd.cut + cut, empty: odd.empty + empty });
-        // row i of the result is where text i was put
-        let sorted_ND = Tensor::f_cat(&parts, 0)?;
-        Ok(sorted_ND.f_index_select(0, &Tensor::f_from_slice(&positions)?)?)
-    }
-
-    /// The vectors of one batch, `[B, dim]`, f32 on the CPU.
-    fn embed_batch(&self, ids: &[Vec<u32>], batch: &Batch) -> Result<Tensor> {
-        let (states_BTH, mask_BT) = self.network.hidden(ids, batch)?;
-        Ok(self.vectors(&states_BTH, mask_BT.as_ref())?.f_to_device(Device::Cpu)?)
-    }
-
-    /// What hidden states `[B, T, H]` become: pooled, through the dense heads, scaled. `[B, dim]` f32.
-    fn vectors(&self, states_BTH: &Tensor, mask_BT: Option<&Tensor>) -> Result<Tensor> {
-        let mut x_BD = head::pool(self.space.pooling, states_BTH, mask_BT)?;
-        for dense in &self.network.dense {
-            x_BD = dense.forward(&x_BD)?;
-        }
-        if self.space.normalize {
-            x_BD = head::normalize(&x_BD)?;
-        }
-        Ok(x_BD)
-    }
 }
 
 impl Network {
@@ -293,9 +213,9 @@ impl Network {
                 mask[start..start + ids[row].len()].fill(true);
             }
         }
-        let ids_BT = Tensor::f_from_slice(&flat)?.f_view(shape)?.f_to_device(self.device)?;
+        let ids_BT = torch_ext::send(&Tensor::f_from_slice(&flat)?.f_view(shape)?, self.device)?;
         let mask_BT = if batch.ragged {
-            Some(Tensor::f_from_slice(&mask)?.f_view(shape)?.f_to_device(self.device)?)
+            Some(torch_ext::send(&Tensor::f_from_slice(&mask)?.f_view(shape)?, self.device)?)
         } else {
             None
         };
@@ -320,7 +240,7 @@ impl Network {
             flat.extend(odd.len() as i64..batch.length as i64);
         }
         let shape = [of_rows.len() as i64, batch.length as i64];
-        Ok(Some(Tensor::f_from_slice(&flat)?.f_view(shape)?.f_to_device(self.device)?))
+        Ok(Some(torch_ext::send(&Tensor::f_from_slice(&flat)?.f_view(shape)?, self.device)?))
     }
 
     /// Refuses a prompt that fills the maximum length by itself: all texts would have one vector.
@@ -430,13 +350,4 @@ impl PromptPooling {
             supported: vec!["include_prompt: true"],
         })
     }
-}
-
-fn require_finite(vectors_ND: &Tensor, first: usize) -> Result<()> {
-    let finite_N = vectors_ND.f_isfinite()?.f_all_dim(1, false)?;
-    let bad = finite_N.f_logical_not()?.f_nonzero()?;
-    if bad.numel() == 0 {
-        return Ok(());
-    }
-    Err(Error::NonFinite { index: first + bad.f_int64_value(&[0, 0])? as usize })
 }

@@ -107,7 +107,7 @@ fn read_chunk(
     best: usize,
 ) -> Result<Vec<Reading>> {
     let index = |numbers: &[i64]| -> Result<Tensor> {
-        Ok(Tensor::f_from_slice::<i64>(numbers)?.f_to_device(decoder.device())?)
+        Ok(torch_ext::send(&Tensor::f_from_slice(numbers)?, decoder.device())?)
     };
     let inputs = Inputs::new(decoder.config(), checked, texts, chunk);
     let rows: Vec<i64> = chunk.iter().map(|&text| text as i64).collect();

@@ -105,7 +105,7 @@ impl Checked {
     ) -> Result<Beginnings> {
         let device = decoder.device();
         let index = |numbers: &[i64]| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice::<i64>(numbers)?.f_to_device(device)?)
+            Ok(torch_ext::send(&Tensor::f_from_slice(numbers)?, device)?)
         };
         let rows: Vec<i64> = texts.iter().map(|&text| text as i64).collect();
         let mut condition = self.condition.select(&index(&rows)?)?;

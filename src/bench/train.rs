@@ -139,6 +139,9 @@ struct TrainSpeed {
     dtype: &'static str,
     device: String,
     threads: i32,
+    /// Whether a GPU's element-wise work is done by our kernels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_kernels: Option<String>,
     #[serde(flatten)]
     memory: PeakMemory,
 }
@@ -186,11 +189,13 @@ fn describe(timing: Timing, device: Device, kind: Kind) -> Result<TrainSpeed> {
         dtype: models::device::kind_name(kind),
         device: models::device::device_name(device),
         threads: tch::get_num_threads(),
+        gpu_kernels: models::gpu_kernels(device).map(ToString::to_string),
     })
 }
 
 fn tell(found: &TrainSpeed) -> Result<()> {
-    let TrainSpeed { timing, matmul_gflops, copy_gb_per_s, dtype, device, threads, memory } = found;
+    let TrainSpeed { timing, matmul_gflops, copy_gb_per_s, dtype, device, threads, gpu_kernels, memory } =
+        found;
     let speed = &timing.speed;
     output::write(|out| {
         writeln!(out, "decoder   {:.1} M parameters", speed.parameters as f64 / 1e6)?;
@@ -212,6 +217,9 @@ fn tell(found: &TrainSpeed) -> Result<()> {
         )?;
         writeln!(out, "{}", products_line(speed.achieved_gflops, matmul_gflops * speed.processes as f64))?;
         writeln!(out, "copies    {copy_gb_per_s:.1} GB/s read and written within the memory")?;
+        if let Some(kernels) = gpu_kernels {
+            writeln!(out, "kernels   {kernels}")?;
+        }
         writeln!(out, "memory    {memory}, loss {:.4} in the end", speed.loss)?;
         timing.profile.as_ref().map_or(Ok(()), |profile| tell_profile(out, profile))
     })

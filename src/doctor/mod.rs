@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
+use models::GpuKernels;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tch::Device;
 use torch_ext::{CpuBf16, CudaLibrary, NoCuda};
 
 use crate::output;
@@ -86,11 +88,12 @@ fn line(check: &Check) -> String {
 fn examine() -> Vec<Check> {
     let library = torch_ext::load_cuda();
     let devices = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
+    let kernels = (devices > 0).then(|| models::gpu_kernels(Device::Cuda(0))).flatten();
     let mut checks = vec![
         libtorch(torch_ext::libtorch_version_built(), &torch_ext::libtorch_version_loaded()),
         cuda_library(&library),
         cuda_devices(library.is_loaded(), devices, gpu_names()),
-        cuda_part(torch_ext::cuda::nccl_version(), devices),
+        cuda_part(torch_ext::cuda::nccl_version(), devices, kernels),
         bf16(torch_ext::cpu_bf16(), devices),
         threads(tch::get_num_threads(), std::thread::available_parallelism().map_or(1, usize::from)),
         memory(available_memory()),
@@ -150,14 +153,28 @@ fn cuda_devices(loaded: bool, count: usize, names: Vec<String>) -> Check {
 }
 
 /// What lies behind the feature `cuda`, by the version of NCCL that it finds.
-fn cuda_part(nccl: torch_ext::Result<(i32, i32, i32)>, devices: usize) -> Check {
+fn cuda_part(
+    nccl: torch_ext::Result<(i32, i32, i32)>,
+    devices: usize,
+    kernels: Option<&GpuKernels>,
+) -> Check {
     const NAME: &str = "CUDA part";
     let built = torch_ext::cuda::embedded().is_some();
     match nccl {
         Ok((major, minor, patch)) => {
             let nccl = format!("{major}.{minor}.{patch}");
-            let data = json!({ "built": built, "opened": true, "nccl": nccl });
-            Check::ok(NAME, format!("opened: NCCL {nccl}, CUDA graphs"), data)
+            let said = kernels.map(ToString::to_string);
+            let data = json!({ "built": built, "opened": true, "nccl": nccl, "kernels": said });
+            let said = said.map_or_else(String::new, |said| format!(", kernels {said}"));
+            let found = format!("opened: NCCL {nccl}, CUDA graphs{said}");
+            match kernels {
+                Some(GpuKernels::Absent(_) | GpuKernels::Wrong(_)) => {
+                    let fix = "libtorch's operations take their place, which is slower; CUDA 13 needs a driver of 580 or \
+                               newer";
+                    Check::not_ok(NAME, Status::Warn, found, fix, data)
+                }
+                None | Some(GpuKernels::Used | GpuKernels::Off) => Check::ok(NAME, found, data),
+            }
         }
         Err(error) => {
             let data = json!({ "built": built, "opened": false, "reason": error.to_string() });
@@ -272,7 +289,8 @@ mod tests {
     #[test]
     fn what_is_not_well_has_a_fix() {
         let absent = |reason: &str| cuda_library(&CudaLibrary::Absent { reason: reason.to_owned() });
-        let no_part = |reason, devices| cuda_part(Err(torch_ext::Error::NoCuda { reason }), devices);
+        let no_part = |reason, devices| cuda_part(Err(torch_ext::Error::NoCuda { reason }), devices, None);
+        let with = |kernels| cuda_part(Ok((2, 28, 9)), 1, kernels);
         let none = CpuBf16::default();
         let endpoint =
             |address: &str| HubSettings { endpoint: Some(address.to_owned()), ..HubSettings::default() };
@@ -283,7 +301,9 @@ mod tests {
             (cuda_devices(true, 0, vec![]), Status::Warn),
             (cuda_devices(false, 0, vec!["A GPU, 80 GB".to_owned()]), Status::Warn),
             (cuda_devices(false, 0, vec![]), Status::Ok),
-            (cuda_part(Ok((2, 28, 9)), 1), Status::Ok),
+            (with(None), Status::Ok),
+            (with(Some(&GpuKernels::Used)), Status::Ok),
+            (with(Some(&GpuKernels::Wrong("SwiGLU".to_owned()))), Status::Warn),
             (no_part(NoCuda::NotBuilt, 0), Status::Ok),
             (no_part(NoCuda::NotBuilt, 8), Status::Warn),
             (no_part(NoCuda::NoLibrary("no NVIDIA driver".to_owned()), 0), Status::Ok),

@@ -63,9 +63,7 @@ pub fn turn(
     call("turn", |fault| {
         let [qkv, cos, sin] = [qkv, cos, sin].map(ffi::raw);
         // SAFETY: live tensors, and places for three results.
-        unsafe {
-            (object.turn)(qkv, cos, sin, heads, kv_heads, &raw mut q, &raw mut k, &raw mut v, fault)
-        }
+        unsafe { (object.turn)(qkv, cos, sin, heads, kv_heads, &raw mut q, &raw mut k, &raw mut v, fault) }
     })?;
     // SAFETY: on success the object leaves fresh tensors there.
     let [q, k, v] = [q, k, v].map(|tensor| unsafe { Tensor::from_ptr(tensor.cast()) });

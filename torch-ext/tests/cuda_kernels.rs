@@ -29,7 +29,17 @@ fn kernels(folder: &Path) -> Library {
     std::fs::write(&source, AS_CPP).unwrap();
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
     let output = Command::new(compiler)
-        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"])
+        .args([
+            "-std=c++17",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fsanitize=undefined",
+            "-fno-sanitize-recover",
+        ])
         .arg("-I")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda"))
         .arg(&source)
@@ -146,8 +156,7 @@ fn swiglu_and_its_gradient() {
             close(&y, &expected.detach(), &format!("{name}, width {width}"));
 
             let dx = unwritten(&[rows, 2 * width], kind);
-            let backward =
-                SwigluBackward { x: x.data_ptr(), dy: dy.data_ptr(), dx: dx.data_ptr(), width };
+            let backward = SwigluBackward { x: x.data_ptr(), dy: dy.data_ptr(), dx: dx.data_ptr(), width };
             launch(&library, &format!("swiglu_backward_{name}"), rows, 2, backward);
             (expected * dy.to_kind(Kind::Double)).sum(Kind::Double).backward();
             close(&dx, &exact.grad(), &format!("{name} backward, width {width}"));
@@ -242,7 +251,8 @@ fn heads_are_turned_and_their_gradients_turned_back() {
             let d_qkv = unwritten(&[batch, length, all * head_dim], kind);
             let turn = turn_of(&d_qkv, [&grads[0], &grads[1], &grads[2]], tables);
             launch(&library, &format!("turn_backward_{name}"), batch * length, 3, turn);
-            let sums = expected.iter().zip(&grads).map(|(y, dy)| (y * dy.to_kind(Kind::Double)).sum(Kind::Double));
+            let sums =
+                expected.iter().zip(&grads).map(|(y, dy)| (y * dy.to_kind(Kind::Double)).sum(Kind::Double));
             sums.reduce(|a, b| a + b).unwrap().backward();
             close(&d_qkv, &exact.grad(), &format!("{what} backward"));
         }
