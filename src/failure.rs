@@ -103,22 +103,8 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             .or_else(|| cause.downcast_ref::<data::Error>().and_then(data::Error::hint))
             .or_else(|| cause.downcast_ref::<models::Error>().and_then(models::Error::hint))
             .or_else(|| cause.downcast_ref::<torch_ext::Error>().and_then(torch_ext::Error::hint))
-            .or_else(|| cause.downcast_ref::<std::io::Error>().and_then(io_hint))
+            .or_else(|| cause.downcast_ref::<std::io::Error>().and_then(models::error::io_hint))
     })
-}
-
-/// What to do about an error of the operating system.
-fn io_hint(error: &std::io::Error) -> Option<String> {
-    use std::io::ErrorKind;
-    let hint = match error.kind() {
-        ErrorKind::NotFound => "check the path; relative paths start at the current directory",
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-            "choose a folder that you may write to"
-        }
-        ErrorKind::StorageFull => "free some space or choose another disk; what was finished before is whole",
-        _ => return None,
-    };
-    Some(hint.to_owned())
 }
 
 /// A panic is a bug of ours: say so, and how to report it.

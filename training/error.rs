@@ -350,7 +350,7 @@ impl Error {
             _ => false,
         };
         let text = if is_of_libtorch { self.to_string() } else { String::new() };
-        text.contains("out of memory") || text.contains("can't allocate memory")
+        torch_ext::error::is_out_of_memory(&text)
     }
 
     /// Whether the command line is to blame, and not a file: the exit status is 2 then.

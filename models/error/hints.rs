@@ -157,11 +157,11 @@ impl HubFailure {
 pub fn io_hint(error: &std::io::Error) -> Option<String> {
     use std::io::ErrorKind as Kind;
     let hint = match error.kind() {
-        Kind::NotFound => "check the path",
-        Kind::PermissionDenied => "check who owns the path and its access rights",
+        Kind::NotFound => "check the path; a relative one starts at the current directory",
+        Kind::PermissionDenied => "check who may read and write there",
         Kind::ReadOnlyFilesystem => "choose a folder that can be written to",
         Kind::StorageFull | Kind::QuotaExceeded => {
-            "free some space, or choose another folder, and run it again"
+            "free some space, or choose another folder, and run it again: what is complete is kept"
         }
         Kind::InvalidData => "the file is not UTF-8 text",
         _ => return None,
