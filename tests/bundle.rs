@@ -3,8 +3,9 @@
 
 mod support;
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use predicates::str::contains;
 use serde_json::Value;
@@ -37,17 +38,29 @@ impl Machine {
     }
 
     fn run(&self, arguments: &[&str]) -> (Output, String) {
-        let mut command = Command::new("/bin/bash");
-        command.env_clear().env("PATH", &self.path).env("HOME", self.small.path("home"));
-        command.env("LIBTORCH", libtorch()).env("RUN_GRACE_SECONDS", "2").arg(self.bundle.join("run.sh"));
-        command.args(arguments).arg("--out").arg(self.out());
-        let output = command.output().unwrap();
+        let output = self.command(arguments).output().unwrap();
         let said = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         (output, said.concat())
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("/bin/bash");
+        command.env_clear().env("PATH", &self.path).env("HOME", self.small.path("home"));
+        command.env("LIBTORCH", libtorch()).env("RUN_GRACE_SECONDS", "2").arg(self.bundle.join("run.sh"));
+        command.args(arguments).arg("--out").arg(self.out());
+        command
+    }
+
     fn out(&self) -> PathBuf {
         self.small.path("out")
+    }
+
+    /// A program of the same size, which is what is looked at before the unpacked is used again.
+    fn put_in_place_of_the_program(&self, text: &str) {
+        let program = self.bundle.join("unpacked/inverse-stella");
+        let size = fs_err::metadata(&program).unwrap().len();
+        fs_err::write(&program, text).unwrap();
+        fs_err::OpenOptions::new().write(true).open(&program).unwrap().set_len(size).unwrap();
     }
 
     fn phase(&self, name: &str) -> Value {
@@ -83,6 +96,8 @@ fn a_bundle_runs_where_there_is_nothing_but_python() {
     it_trains_and_goes_on(&machine);
     steps_that_fail_or_hang_do_not_stop_the_next(&machine);
     what_does_not_fit_the_memory_is_cut_in_parts(&machine);
+    what_is_damaged_there_is_unpacked_again(&machine);
+    an_interrupted_training_is_kept(&machine);
 }
 
 fn it_trains_and_goes_on(machine: &Machine) {
@@ -93,6 +108,7 @@ fn it_trains_and_goes_on(machine: &Machine) {
     assert!(manifest["encoder"]["cosine_lowest"].as_f64().unwrap() > 0.99999, "{}", manifest["encoder"]);
 
     // a part that is damaged, and one that is not there
+    let _ = fs_err::remove_dir_all(machine.bundle.join("unpacked"));
     let (first, second) = (machine.bundle.join("payload.001"), machine.bundle.join("payload.002"));
     let whole = fs_err::read(&first).unwrap();
     let mut damaged = whole.clone();
@@ -157,7 +173,6 @@ fn it_trains_and_goes_on(machine: &Machine) {
 
 fn steps_that_fail_or_hang_do_not_stop_the_next(machine: &Machine) {
     // a program that fails, hangs or answers, as it is asked
-    let program = machine.bundle.join("unpacked/inverse-stella");
     let answers = r#"#!/bin/bash
 case "$*" in
 parity*) echo 'error: nothing is as it was' >&2; exit 1 ;;
@@ -165,8 +180,9 @@ parity*) echo 'error: nothing is as it was' >&2; exit 1 ;;
 "bench train"*) echo '{"parameters": 1000, "tokens_per_s": 5}' ;;
 *) echo '{}' ;;
 esac
+exit 0
 "#;
-    fs_err::write(&program, answers).unwrap();
+    machine.put_in_place_of_the_program(answers);
     let begun = std::time::Instant::now();
     // a peer that answers, one that has not learnt that flag, and one that is not there
     let peers = machine.small.path("peers");
@@ -193,7 +209,6 @@ esac
 
 fn what_does_not_fit_the_memory_is_cut_in_parts(machine: &Machine) {
     // by the reckoning it fits in four parts, and the GPU says that it takes eight
-    let program = machine.bundle.join("unpacked/inverse-stella");
     let answers = r#"#!/bin/bash
 case "$*" in
 doctor*) echo '{"checks": [{"name": "CUDA devices", "found": "1", "data": {"memory": [{"free": 1000, "total": 2000}]}}]}' ;;
@@ -204,9 +219,10 @@ doctor*) echo '{"checks": [{"name": "CUDA devices", "found": "1", "data": {"memo
   caused by: CUDA out of memory' >&2; exit 1 ;;
 *) echo '{}' ;;
 esac
+exit 0
 "#;
-    fs_err::write(&program, answers).unwrap();
-    for folder in [machine.bundle.join("unpacked/work/run"), machine.out().join("run")] {
+    machine.put_in_place_of_the_program(answers);
+    for folder in [machine.bundle.join("unpacked/work"), machine.out().join("run")] {
         fs_err::remove_dir_all(folder).unwrap();
     }
     let (_, said) =
@@ -237,6 +253,27 @@ fn unfit_machines_are_told_why(machine: &Machine) {
     refused(&["doctor"], "torch 9.9.9 is needed: ");
     edit("torch", &torch);
     refused(&["doctor", "--minutes", "0"], "is no time");
+    refused(&["doctor", "--minutes", "nan"], "is no time");
+    refused(&["doctor", "--device", "gpu"], "--device gpu");
+    refused(&["bench", "--set", "training.batch_tokenz=4"], "training.batch_tokenz");
+    let (steps, aside) = (machine.bundle.join("steps.py"), machine.small.path("steps.py"));
+    fs_err::rename(&steps, &aside).unwrap();
+    refused(&["doctor"], "steps.py is missing");
+    fs_err::rename(&aside, &steps).unwrap();
+    if !tch::Cuda::is_available() {
+        refused(&["parity", "--device", "cuda"], "there is no GPU here");
+    }
+    // a training without time is no training, and the next phase has its turn
+    let (output, said) = machine.run(&["train", "report", "--minutes", "0.15"]);
+    assert!(output.status.code() == Some(1) && said.contains("no time was left"), "{said}");
+    assert!(said.contains("== report: "), "{said}");
+    fs_err::remove_dir_all(machine.out()).unwrap();
+    // a phase that has no place does not stop the next
+    fs_err::create_dir(machine.out()).unwrap();
+    fs_err::write(machine.out().join("parity"), "in the way").unwrap();
+    let (output, said) = machine.run(&["parity", "report", "--tiny"]);
+    assert!(output.status.code() == Some(1) && said.contains("failed: parity"), "{said}");
+    assert!(machine.out().join("report.md").is_file(), "{said}");
     refused(&["train", "--size", "5m"], "--size 5m");
     refused(&["train", "--processes", "0"], "--processes 0");
     refused(&["bench", "--peers", "/nowhere"], "there is no such folder");
@@ -244,6 +281,46 @@ fn unfit_machines_are_told_why(machine: &Machine) {
     fs_err::write(machine.out(), "a file").unwrap();
     refused(&["doctor"], "nothing can be written");
     fs_err::remove_file(machine.out()).unwrap();
+}
+
+fn what_is_damaged_there_is_unpacked_again(machine: &Machine) {
+    let (program, work) =
+        (machine.bundle.join("unpacked/inverse-stella"), machine.bundle.join("unpacked/work"));
+    fs_err::write(&program, "cut short").unwrap();
+    let (output, said) = machine.run(&["doctor", "--tiny"]);
+    assert!(output.status.success() && said.contains("bundle unpacked to"), "{said}");
+    assert!(work.is_dir(), "what was made with it stays");
+    fs_err::remove_dir_all(work).unwrap();
+}
+
+/// ctrl-c, which the terminal sends to all that it sees: the training saves, and what it saved is with the results, as is what
+/// it had saved before.
+fn an_interrupted_training_is_kept(machine: &Machine) {
+    let _ = fs_err::remove_dir_all(machine.out());
+    let arguments = ["train", "--tiny", "--minutes", "3", "--train-minutes", "2", "--size", "25m"];
+    let mut running = machine.command(&arguments);
+    running.args(["--set", "training.checkpoint_every=2"]).env("RUN_KEEP_SECONDS", "1").process_group(0);
+    let running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let group = rustix::process::Pid::from_child(&running);
+    let (index, begun) = (machine.out().join("run/index.json"), std::time::Instant::now());
+    while !index.is_file() && begun.elapsed().as_secs() < 100 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    // the same folders, while they are in use
+    let (output, said) = machine.run(&["doctor", "--tiny"]);
+    assert!(output.status.code() == Some(1) && said.contains("another run.sh is at work in"), "{said}");
+    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    let output = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.code() == Some(130) && said.contains("kept meanwhile: the run as of step-"),
+        "{said}"
+    );
+    let index = fs_err::read_to_string(index).unwrap();
+    assert!(index.contains("checkpoints/latest"), "{index}");
+    fs_err::remove_dir_all(machine.bundle.join("unpacked/work/tiny")).unwrap();
+    let (output, said) = machine.run(&["train", "--tiny", "--minutes", "1"]);
+    assert!(output.status.success() && said.contains("as the run that goes on"), "{said}");
 }
 
 #[test]

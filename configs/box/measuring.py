@@ -4,7 +4,7 @@ import gzip
 import sys
 from pathlib import Path
 
-from steps import card, gpus as cards
+import cards
 
 # KEYS of decoders of about so many parameters with a vocabulary of 32,768, heads 64 wide (1b: 128)
 KEYS = ("hidden", "layers", "heads", "ffn")
@@ -15,6 +15,8 @@ SIZES = {
     "300m": (1024, 20, 16, 2816),
     "1b": (2048, 18, 16, 5632),
 }
+# those that the peers' programs have of themselves
+SMALL = (384, 6, 6, 1024)
 TINY = {"25m": (32, 2, 2, 64), "60m": (48, 2, 2, 96)}
 # target tokens of a step, and the parts that it is computed in; the bench times one part
 BATCH_TOKENS = {"25m": 16384, "60m": 16384, "100m": 16384, "300m": 32768, "1b": 65536}
@@ -23,6 +25,7 @@ PARTS = {"25m": 1, "60m": 1, "100m": 1, "300m": 2, "1b": 4}
 PEAKS = {
     "B200": 2250,
     "GH200": 989,
+    "H200 NVL": 835,
     "H200": 989,
     "H100 PCIe": 756,
     "H100 NVL": 835,
@@ -38,10 +41,11 @@ TOLD = 12
 
 
 def peak_tflops(args):
-    """What MFU is measured against; None where the card is not known."""
-    if args.peak_tflops or args.device == "cpu":
+    """What MFU is measured against; None where the card is not known, or is a part of one."""
+    card = cards.card(args.device)
+    if args.peak_tflops or "MIG" in card:
         return args.peak_tflops
-    return next((peak for name, peak in PEAKS.items() if name in card()), None)
+    return next((peak for name, peak in PEAKS.items() if name in card), None)
 
 
 def shape_flags(shape):
@@ -62,20 +66,23 @@ def bench(steps, args, manifest):
     weights = {f"train-{name}": 2 for name in sizes} | {f"profile-{name}": 1 for name in profiled}
     weights |= {"encode-bf16": 1, "encode-f32": 1, "stella": 2}
     # what our kernels are worth on a GPU
-    composed = profiled if cards() or args.tiny else []
+    composed = profiled if cards.names() or args.tiny else []
     weights |= {f"train-{name}-composed": 1 for name in composed}
+    # the peers' own shapes, at their batch and at one that fills a GPU
+    small = {} if args.tiny else {"17m": 256, "17m-8192": 8192}
+    weights |= {f"train-{name}": 1 for name in small}
     if args.peers:
         # compiling takes longer than what is compiled
         for peer, weight in {"torch": 2, "compile": 6}.items():
-            weights |= {f"train-{name}-{peer}": weight for name in sizes}
+            weights |= {f"train-{name}-{peer}": weight for name in [*sizes, *small]}
         weights |= {"encode-bf16-peer": 1, "encode-f32-peer": 1}
 
     def run(step, *command, **more):
         steps.run(step, *command, share=weights[step] / sum(weights.values()), **more)
         del weights[step]
 
-    for name, shape in sizes.items():
-        flags = train_flags(args, name, shape)
+    of_small = {name: [*shape_flags(SMALL), "--vocab", 13312, "--prefix", 4, "--batch", n, "--length", 16] for name, n in small.items()}
+    for name, flags in {**of_small, **{name: train_flags(args, name, shape) for name, shape in sizes.items()}}.items():
         count = ["--steps", 2 if args.tiny else 20, "--warmup", 1 if args.tiny else 5]
         ours = ["bench", "train", *flags, *count, "--optimizer", manifest["optimizer"], *device]
         run(f"train-{name}", *ours)
@@ -155,7 +162,7 @@ def processes(args):
     """GPUs that a training may go on."""
     if args.processes:
         return args.processes
-    return max(1, len(cards())) if args.device in ("auto", "cuda") else 1
+    return max(1, len(cards.names())) if args.device in ("auto", "cuda") else 1
 
 
 def proven(args, found):
@@ -166,11 +173,16 @@ def proven(args, found):
     return max([1, *(count for count in went if count <= processes(args))])
 
 
-def device_bytes(doctor):
-    """Memory of the smallest GPU that was free when the phase doctor looked; None without one."""
+def device_bytes(args, doctor):
+    """Memory of the GPU that is trained on, or of the smallest of several, that was free when the phase doctor looked; None
+    without one."""
+    if args.device == "cpu":
+        return None
     for step in doctor:
         checks = {check["name"]: check for check in step["found"].get("checks", [])}
         memory = checks.get("CUDA devices", {}).get("data", {}).get("memory") or []
+        number = cards.number_of(args.device)
+        memory = memory[number : number + 1] if processes(args) == 1 else memory
         return min((device["free"] for device in memory), default=None)
     return None
 
@@ -192,9 +204,9 @@ def gain(found):
 def gpus(steps, args, build_pairs, settings):
     """The same steps shared by 1, 2, 4, … processes, each with a GPU of its own."""
     # two processes cannot share a GPU, but a CPU
-    count = 2 if args.tiny and not cards() else processes(args)
+    count = 2 if args.tiny and not cards.names() else processes(args)
     if count < 2:
-        steps.skip("processes", "there is one GPU" if cards() else "there is no GPU")
+        steps.skip("processes", "there is one GPU" if cards.names() else "there is no GPU")
         return
     if not build_pairs(steps, share=0.8):
         return

@@ -56,18 +56,26 @@ def check_parts(folder, manifest):
         raise Damaged("; ".join(faults) + f". All {len(manifest['parts'])} parts must lie in {folder}: copy them again")
 
 
+def is_there(target, file):
+    path = target / file["name"]
+    return path.is_file() and path.stat().st_size == file["bytes"]
+
+
 def unpack(folder, manifest, target, room):
     """Unpacks into `target`, unless that has been done; `room` are the bytes that are free there."""
     stamp = target / ".unpacked"
     mark = hashlib.sha256(json.dumps(manifest["files"]).encode()).hexdigest()
-    if stamp.is_file() and stamp.read_text() == mark:
+    same = stamp.is_file() and stamp.read_text() == mark
+    if same and all(is_there(target, file) for file in manifest["files"]):
         return False
     check_parts(folder, manifest)
     needed = sum(file["bytes"] for file in manifest["files"])
     if room < needed:
         raise Damaged(f"{target.parent} has {room / 1e6:.0f} MB free, and {needed / 1e6:.0f} MB are unpacked: choose --work")
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
+    if not same:
+        # what another bundle made is of no use to this one; what this one made stays
+        shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True, exist_ok=True)
     parts = io.BufferedReader(Joined(folder / part["name"] for part in manifest["parts"]), 1 << 20)
     with tarfile.open(fileobj=parts, mode="r|xz") as archive:
         for member in archive:

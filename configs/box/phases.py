@@ -8,7 +8,7 @@ import time
 import measuring
 import planning
 import survivors
-from steps import say
+from steps import say, write
 
 # in their order
 PHASES = ("doctor", "parity", "bench", "gpus", "train", "eval", "report")
@@ -45,28 +45,54 @@ def gpus(steps, args, manifest):
         steps,
         args,
         lambda steps, share: pairs(steps, args, manifest, share),
-        lambda size, shared: planning.settings(args, size, manifest, processes=shared),
+        lambda size, shared: planning.settings(args, size, manifest, steps, processes=shared),
     )
 
 
 def pairs(steps, args, manifest, share):
     """Builds the pairs, unless they are there; True where they are."""
-    there = (steps.work / "work/pairs/manifest.json").is_file()
-    command = ["pairs", "build", "--recipe", "recipe.toml", *planning.settings(args, None, manifest)]
+    there = (steps.work / steps.pairs / "manifest.json").is_file()
+    command = ["pairs", "build", "--recipe", "recipe.toml", *planning.settings(args, None, manifest, steps)]
     return steps.run("pairs", *command, share=share, again=not there)
 
 
 def train(steps, args, manifest):
-    run = steps.work / "work" / "run"
+    run = steps.work / steps.run_folder
     survivors.restore(args.out / "run", run)
-    if not pairs(steps, args, manifest, share=0.5):
+    # no training has any use for a part of them
+    if not pairs(steps, args, manifest, share=1):
         return
-    # also one that has no checkpoint yet: it is begun anew by that name
-    begun = (run / "config.toml").is_file()
+    begun = (run / "checkpoints" / "latest").is_file()
+    if not begun:
+        # one that has learnt nothing yet holds nobody to its size
+        shutil.rmtree(run, ignore_errors=True)
     reserve, total = minutes_of(steps, args, run)
+    left, least = steps.left - 2 * reserve, 0.5 if args.tiny else LEAST_SECONDS
+    if left < least:
+        steps.note("train", f"no time was left: {max(left, 0):.0f} s to train, and {least} are the least: more --minutes", 0, [])
+        return
     plan = planning.plan_of(steps, args, manifest, total, run)
+    try:
+        go_on(steps, args, manifest, run, plan, begun)
+    finally:
+        # also of a training that was told to end
+        kept = survivors.keep(run, args.out / "run", 1e9 * args.keep_gb)
+        steps.tell("", f"Kept in pieces of at most 16 MB: `export/` ({survivors.HOW}), and `run/`, {kept}.")
+    found = steps.found("train")
+    if found:
+        cells = {key: found[key] for key in ("steps", "tokens", "seconds", "loss", "best") if key in found}
+        steps.tell("", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in cells.items()))
+
+
+# a training that is shorter has learnt nothing
+LEAST_SECONDS = 10
+
+
+def go_on(steps, args, manifest, run, plan, begun):
+    """Trains by the plan, in more parts a step where the memory is too small for it, and exports."""
     processes = measuring.proven(args, planning.measured(args, "gpus"))
     done = False
+    kept = Keeping(run, args)
     while plan and not done:
         # what planning, and a try that failed, took is gone
         reserve, total = minutes_of(steps, args, run)
@@ -74,23 +100,35 @@ def train(steps, args, manifest):
         size, parts, why = plan["size"], plan.get("parts"), plan["why"]
         say(f"   plan: {size}, {total / 60:.1f} minutes: {why}")
         steps.tell(f"Size {size}, {total / 60:.1f} minutes of training over all calls: {why}.", "")
-        flags = ["--recipe", "recipe.toml", *planning.settings(args, size, manifest, parts, processes), "--max-minutes", f"{total / 60:.3f}"]
+        sets = planning.settings(args, size, manifest, steps, parts, processes, plan.get("every"))
+        flags = ["--recipe", "recipe.toml", *sets, "--max-minutes", f"{total / 60:.3f}"]
         flags += ["--resume"] if begun else []
         limit = steps.left - reserve
         launch = measuring.launch(processes)
-        done = steps.run("train", *launch, "train", *flags, "--json", limit=limit, again=True, stops=True)
+        command = [*launch, "train", *flags, "--json"]
+        done = steps.run("train", *command, limit=limit, again=True, stops=True, meanwhile=kept)
         plan, begun = None if done else planning.smaller_parts(steps, run, plan), False
     if done:
-        export = steps.work / "work" / "export"
+        export = steps.work / steps.export
         shutil.rmtree(export, ignore_errors=True)
-        if steps.run("export", "export", "work/run", "work/export", "--dtype", "bf16", again=True):
+        if steps.run("export", "export", steps.run_folder, steps.export, "--dtype", "bf16", again=True):
             survivors.pack(export, [path for path in export.rglob("*") if path.is_file()], args.out / "export")
-    kept = survivors.keep(run, args.out / "run")
-    steps.tell("", f"Kept in pieces of at most 16 MB: `export/` ({survivors.HOW}), and `run/`, {kept}.")
-    found = steps.found("train")
-    if found:
-        cells = {key: found[key] for key in ("steps", "tokens", "seconds", "loss", "best") if key in found}
-        steps.tell("", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in cells.items()))
+
+
+class Keeping:
+    """Copies what a training has saved to the results while it goes on: a machine may be gone at any time."""
+
+    def __init__(self, run, args):
+        self.run, self.folder, self.most, self.last = run, args.out / "run", 1e9 * args.keep_gb, None
+
+    def __call__(self):
+        try:
+            latest = (self.run / "checkpoints" / "latest").read_text()
+        except OSError:
+            return
+        if latest != self.last:
+            self.last = latest
+            say(f"   kept meanwhile: {survivors.keep(self.run, self.folder, self.most)}")
 
 
 def minutes_of(steps, args, run):
@@ -103,7 +141,7 @@ def minutes_of(steps, args, run):
 
 
 def eval(steps, args, manifest):
-    decoder = steps.work / "work" / "run"
+    decoder = steps.work / steps.run_folder
     survivors.restore(args.out / "run", decoder)
     if not (decoder / "checkpoints" / "latest").is_file():
         for step in ("greedy", "suites"):
@@ -113,7 +151,7 @@ def eval(steps, args, manifest):
     if not manifest["held_out"]:
         if not pairs(steps, args, manifest, share=0.5):
             return
-        texts = ["--pairs", "work/pairs", "--split", "dev"]
+        texts = ["--pairs", steps.pairs, "--split", "dev"]
     fast = ["--dtype", "auto", "--encoder-dtype", "auto", "--encoder", "encoder", "--device", args.device, "--batch", 256]
     limit = ["--limit", 16 if args.tiny else 512]
     searches = [8] if args.tiny else [8, 32, 128]
@@ -121,19 +159,19 @@ def eval(steps, args, manifest):
     rest = len(commands) + 3
     for step, flags in commands.items():
         out = ["--out", args.out / f"{step}.result.json", "--json"]
-        steps.run(step, "eval", "work/run", *texts, *limit, *fast, *flags, *out, share=1 / rest, again=True)
+        steps.run(step, "eval", steps.run_folder, *texts, *limit, *fast, *flags, *out, share=1 / rest, again=True)
         rest -= 1
     suites = ["--suite", "reconstruction,self-retrieval,edge-cases,robustness", "--out", args.out / "evaluation.json", "--json"]
-    steps.run("suites", "eval", "work/run", *texts, *limit, *fast, *suites, share=1 / rest, again=True)
+    steps.run("suites", "eval", steps.run_folder, *texts, *limit, *fast, *suites, share=1 / rest, again=True)
     # both decode the vectors of texts, which end, and not random ones, which may not
     texts_file = "held-out.txt" if manifest["held_out"] else "sample.txt"
-    encode = ["--encoder", "encoder", "--input", texts_file, "--output", "work/vectors.npy", "--device", args.device]
+    encode = ["--encoder", "encoder", "--input", texts_file, "--output", steps.vectors, "--device", args.device]
     steps.run("vectors", "encode", *encode, share=1 / 4, again=True)
     most = json.loads((decoder / "decoder.json").read_text(encoding="utf-8"))["max_tokens"]
-    count = ["--batch", "1,64,512", "--n", 32 if args.tiny else 512, "--max-tokens", min(32, most)]
-    count += ["--vectors", "work/vectors.npy"] if steps.ok("vectors") else []
+    count = ["--batch", "1,64,512", "--n", 32 if args.tiny else 512, "--max-tokens", min(32, most), "--runs", 3]
+    count += ["--vectors", steps.vectors] if steps.ok("vectors") else []
     for step, flags in {"decode": [], "decode-graphs": ["--graphs"]}.items():
-        command = ["bench", "decode", "work/run", *count, "--device", args.device, *flags, "--json"]
+        command = ["bench", "decode", steps.run_folder, *count, "--device", args.device, *flags, "--json"]
         steps.run(step, *command, share=1 / 2 if not flags else 1, again=True)
     if args.peers:
         transformers(steps, args)
@@ -156,12 +194,12 @@ def eval(steps, args, manifest):
 
 def transformers(steps, args):
     """The peer reads the export, and the same vectors, in f32."""
-    export = steps.work / "work" / "export"
+    export = steps.work / steps.export
     if not export.is_dir() or not steps.ok("vectors"):
         steps.skip("decode-transformers", "there is no export, or there are no vectors")
         return
     program = [sys.executable, args.peers / "generate_hf.py"]
-    steps.run("decode-transformers", "work/export", "work/vectors.npy", "--batch", 64, program=program, again=True)
+    steps.run("decode-transformers", steps.export, steps.vectors, "--batch", 64, program=program, again=True)
 
 
 def report(steps, args, manifest):
@@ -183,4 +221,4 @@ def summary(out, manifest):
         file = out / f"{phase}.md"
         if file.is_file():
             parts.append(file.read_text(encoding="utf-8"))
-    (out / "summary.md").write_text("\n".join(parts), encoding="utf-8")
+    write(out / "summary.md", "\n".join(parts))

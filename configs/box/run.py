@@ -5,8 +5,11 @@ its steps printed in PHASE/; a step that fails does not stop the next; a second 
 """
 
 import argparse
+import fcntl
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,15 +19,23 @@ import time
 import traceback
 from pathlib import Path
 
-import measuring
-import payload
-import phases
-import planning
-import torch_home
-from steps import Steps, has_hardware, say
+try:
+    import cards
+    import measuring
+    import payload
+    import phases
+    import planning
+    import torch_home
+    from steps import Steps, say, write
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name}.py is missing\n\nhint: copy all files of the bundle into one folder")
 
 # of the time that is left, when a phase begins and those behind it are still to come
 SHARES = {"doctor": 1, "parity": 3, "bench": 8, "gpus": 4, "train": 20, "eval": 6, "report": 1}
+# opening CUDA's libraries from a cold disk, for what a share of few minutes does not reach
+LEAST_SECONDS = {"doctor": 60}
+# bytes that the results need at least
+ROOM = 50_000_000
 
 
 def arguments():
@@ -39,7 +50,10 @@ def arguments():
     add("phases", nargs="*", metavar="PHASE", help="some phases only")
     add("--minutes", type=float, default=15.0, metavar="N", help="for all of it [default: 15]")
     add("--out", type=Path, default=Path("results"), metavar="DIR", help="results [default: results]")
-    add("--work", type=Path, metavar="DIR", help="where it unpacks, 2 GB or so [default: beside this file]")
+    text = "where it unpacks and trains: 2 GB, and 40 bytes a parameter of the decoder [default: beside this file]"
+    add("--work", type=Path, metavar="DIR", help=text)
+    text = "the largest run that is kept in the results while it can still go on [default: 4]"
+    add("--keep-gb", type=float, default=4.0, metavar="GB", help=text)
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N [default: auto]")
     add("--train-minutes", type=float, metavar="N", help="of training, over all calls [default: what is left]")
     add("--size", metavar="NAME", help="of the decoder: 25m, 60m, 100m, 300m, 1b, or recipe [default: what suits]")
@@ -60,8 +74,10 @@ def check(args):
     known = [*measuring.SIZES, "recipe"]
     if wrong := [phase for phase in args.phases if phase not in SHARES]:
         fail(f"there is no phase {wrong[0]}", f"the phases: {', '.join(SHARES)}")
-    if args.minutes <= 0:
+    if not (args.minutes > 0 and math.isfinite(args.minutes)):
         fail(f"--minutes {args.minutes:g} is no time", "give some: --minutes 15")
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", args.device):
+        fail(f"--device {args.device}", "auto, cpu, cuda or cuda:N")
     if args.processes is not None and args.processes < 1:
         fail(f"--processes {args.processes} is nobody", "one or more")
     if args.peers:
@@ -77,13 +93,19 @@ def fail(message, hint):
     sys.exit(1)
 
 
+# what is read of a manifest
+NEEDED = ("torch", "glibc", "recipe", "optimizer", "learning_rate", "hidden", "dim", "held_out", "corpora", "cuda", "parts", "files")
+
+
 def prepare(args, here):
     """The unpacked bundle and the environment that its program runs in."""
     try:
         manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if lacks := [key for key in NEEDED if key not in manifest]:
+            raise ValueError(f"it says nothing of {', '.join(lacks)}")
+    except (OSError, ValueError, TypeError) as error:
         fail(f"manifest.json cannot be read: {error}", "copy all files of the bundle into one folder")
-    needed, found = manifest.get("glibc"), torch_home.glibc()
+    needed, found = manifest["glibc"], torch_home.glibc()
     if needed and (found is None or found < tuple(int(part) for part in needed.split("."))):
         had = "another C library" if found is None else f"glibc {found[0]}.{found[1]}"
         fail(f"the program needs glibc {needed}, and here is {had}", "run it in a container of a newer system")
@@ -94,42 +116,82 @@ def prepare(args, here):
     work = ((args.work or here) / "unpacked").resolve()
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
+        lock(work.parent, "--work")
         new = payload.unpack(here, manifest, work, shutil.disk_usage(work.parent).free)
     except (payload.Damaged, OSError, tarfile.TarError) as error:
         fail(str(error), "copy the bundle again, or give --work another place")
-    if (cuda := torch_home.cuda_of(torch)) and not cuda.startswith("13."):
-        say(f"   it is for CUDA {cuda}: several GPUs and CUDA graphs need one for CUDA 13")
     say(f"torch {manifest['torch']} in {torch} ({how}); bundle {'unpacked to' if new else 'is in'} {work}")
+    if (cuda := torch_home.cuda_of(torch)) and not cuda.startswith("13."):
+        say(f"   this torch is for CUDA {cuda}: several GPUs, CUDA graphs and our kernels need one for CUDA 13")
+    if not manifest["cuda"]:
+        say("   this bundle was packed without the part for CUDA: one GPU, no CUDA graphs and no kernels of our own (make bundle)")
     environment = dict(os.environ)
     paths = [torch_home.libraries(torch), os.environ.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = os.pathsep.join(path for path in paths if path)
     environment.setdefault("HF_HUB_OFFLINE", "1")
     # batches of many shapes would cut the memory to pieces
-    environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    if all(mapped for _, mapped in cards.devices()):
+        environment.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # f32 that is none would fail the parity
     environment.pop("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", None)
-    start = subprocess.run([work / "inverse-stella", "--version"], env=environment, capture_output=True, text=True)
-    if start.returncode != 0:
-        fail(f"the program does not start here: {start.stderr.strip()}", "its libraries are older than it needs")
+    ask(work, environment, "--version", hint=f"its libraries are older than it needs, or {work} is damaged: remove it")
+    if args.set:
+        # a slip of the pen should not cost what comes before the training
+        sets = [word for value in args.set for word in ("--set", value)]
+        ask(work, environment, "config", "show", "--recipe", "recipe.toml", *sets, hint="correct --set")
     return manifest, work, environment
 
 
-def run_phase(phase, steps, args, manifest):
+def ask(work, environment, *arguments, hint):
+    """Ends with what the program says where it refuses."""
+    try:
+        said = subprocess.run([work / "inverse-stella", *arguments], cwd=work, env=environment, capture_output=True, text=True)
+    except OSError as error:
+        fail(f"the program does not start here: {error}", hint)
+    if said.returncode != 0:
+        text = said.stderr.strip().removeprefix("error: ") or f"it ended with {said.returncode}"
+        # the program has hints of its own
+        print(f"error: {text}" + ("" if "hint: " in text else f"\n\nhint: {hint}"), file=sys.stderr)
+        sys.exit(1)
+
+
+LOCKS = {}
+
+
+def lock(folder, flag):
+    """Nobody else works in this folder until this process ends."""
+    if folder in LOCKS:
+        return
+    LOCKS[folder] = open(folder / ".lock", "w", encoding="utf-8")
+    try:
+        fcntl.flock(LOCKS[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fail(f"another run.sh is at work in {folder}", f"wait for it, or choose another folder with {flag}")
+
+
+def run_phase(phase, args, manifest, work, environment, seconds):
+    """The steps that went wrong; a fault of one phase does not cost the others."""
+    say(f"== {phase}: {seconds:.0f} s")
+    try:
+        steps = Steps(phase, args, manifest, work, environment, seconds)
+    except OSError as error:
+        say(f"   it has no place for what it finds: {error}")
+        return [phase]
     try:
         getattr(phases, phase)(steps, args, manifest)
     except KeyboardInterrupt:
         steps.note("phase", "was told to end", 0, [])
         raise
     except Exception as error:
-        # a fault of one phase must not cost the others
-        (steps.folder / "fault.log").write_text(traceback.format_exc(), encoding="utf-8")
+        write(steps.folder / "fault.log", traceback.format_exc())
         steps.note("phase", f"failed: {error!r}", 0, [])
     finally:
         steps.finish()
         phases.summary(args.out, manifest)
+    return steps.wrong()
 
 
-def require_device(args):
+def require_device(args, manifest):
     """A GPU that is there and of no use is an error before the minutes are gone; a machine without one computes itself."""
     if args.device == "cpu":
         return
@@ -138,12 +200,16 @@ def require_device(args):
     devices = next((check for check in checks if check["name"] == "CUDA devices"), None)
     if devices is None or devices.get("data", {}).get("count"):
         return
-    if args.device == "auto" and not has_hardware():
-        say("   no GPU here: the CPU computes")
-        return
+    other = cards.of_another_make()
+    if not cards.has_hardware():
+        what = f"a GPU of {other} is here, and this program needs one of NVIDIA's" if other else "there is no GPU here"
+        if args.device == "auto":
+            say(f"   {what}: the CPU computes")
+            return
+        fail(what, "--device cpu")
     library = next((check for check in checks if check["name"] == "libtorch_cuda"), {})
     said = "; ".join(check["found"] for check in (library, devices) if "found" in check)
-    fix = devices.get("fix") or library.get("fix") or "look at the driver"
+    fix = f"pip install torch=={manifest['torch']} brings CUDA's libraries, and CUDA 13 needs a driver of 580 or newer"
     fail(f"there is a GPU that libtorch cannot use: {said}", f"{fix}; or --device cpu")
 
 
@@ -152,35 +218,36 @@ def interrupted(signal_number, frame):
 
 
 def main():
-    if sys.version_info < (3, 10):
-        fail(f"this is Python {sys.version.split()[0]}", "3.10 is the oldest that will do: PYTHON=python3.12 bash run.sh")
-    signal.signal(signal.SIGTERM, interrupted)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupted)
     args = arguments()
     started = time.monotonic()
     here = Path(__file__).resolve().parent
     args.out = args.out.resolve()
     try:
         args.out.mkdir(parents=True, exist_ok=True)
+        lock(args.out, "--out")
         (args.out / ".room").write_bytes(b"x" * 4096)
         (args.out / ".room").unlink()
+        if (free := shutil.disk_usage(args.out).free) < ROOM:
+            raise OSError(f"{free / 1e6:.0f} MB are free, and the results need {ROOM / 1e6:.0f} at least")
     except OSError as error:
         fail(f"nothing can be written to {args.out}: {error}", "choose another folder with --out")
     manifest, work, environment = prepare(args, here)
-    wanted = [phase for phase in SHARES if not args.phases or phase in args.phases]
-    end = started + 60 * args.minutes
+    # what is here is asked in any case: a GPU that cannot be used must not be passed over
+    wanted = [phase for phase in SHARES if not args.phases or phase in (*args.phases, "doctor")]
+    end, wrong = started + 60 * args.minutes, []
     try:
         for number, phase in enumerate(wanted):
-            left = end - time.monotonic()
+            left = max(end - time.monotonic(), 0)
             share = SHARES[phase] / sum(SHARES[other] for other in wanted[number:])
-            steps = Steps(phase, args, manifest, work, environment, seconds=max(left, 0) * share)
-            say(f"== {phase}: {steps.seconds:.0f} s")
-            run_phase(phase, steps, args, manifest)
+            seconds = max(left * share, min(LEAST_SECONDS.get(phase, 0), left / 2))
+            wrong += run_phase(phase, args, manifest, work, environment, seconds)
             if phase == "doctor":
-                require_device(args)
+                require_device(args, manifest)
     except KeyboardInterrupt:
         print("told to end: what is done is kept, another call goes on", file=sys.stderr)
         sys.exit(130)
-    wrong = Steps.wrong(args.out)
     say(f"{args.out / 'summary.md'}: " + (f"failed: {', '.join(wrong)}" if wrong else "all that ran went well"))
     sys.exit(1 if wrong else 0)
 

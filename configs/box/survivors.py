@@ -9,8 +9,8 @@ from pathlib import Path
 import steps
 
 PIECE = 16_000_000
-# larger checkpoints are not kept: they would take longer to carry than to train again
-MOST = 2_000_000_000
+# bytes of a disk that are left free
+ROOM = 100_000_000
 HOW = "`python3 survivors.py export decoder` puts it together"
 
 
@@ -29,31 +29,45 @@ def trained(run):
     return 0.0
 
 
-def keep(run, folder):
-    """Copies a run in pieces: its own files and the latest checkpoint. Says in words what was kept."""
+def keep(run, folder, most):
+    """Copies a run in pieces: its own files, the latest checkpoint, and the best one where all of it has `most` bytes at most.
+    Says in words what was kept. What was kept before stays until there is something newer."""
     pointer = run / "checkpoints" / "latest"
     if not pointer.is_file():
         return "nothing, since there is no checkpoint"
-    checkpoint = run / "checkpoints" / pointer.read_text().strip()
-    files = [path for path in run.iterdir() if path.is_file() and path.name != "run.lock"]
-    # what `best` points to, and guesses of the decoder that the training goes on with
-    for folder_of_run in {checkpoint, *best(run), run / "hypotheses"}:
-        files += [path for path in folder_of_run.rglob("*") if path.is_file()]
-    files += [path for path in (run / "checkpoints").iterdir() if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    if size > MOST:
-        shutil.rmtree(folder, ignore_errors=True)
-        return f"which holds nothing: the checkpoint has {size / 1e6:.0f} MB"
-    pack(run, files, folder)
-    return f"the run as of {checkpoint.name}, {size / 1e6:.0f} MB"
+    try:
+        checkpoint = run / "checkpoints" / pointer.read_text().strip()
+        files = [path for path in run.iterdir() if path.is_file() and path.name != "run.lock"]
+        # and guesses of the decoder that the training goes on with
+        for part in (checkpoint, run / "hypotheses"):
+            files += [path for path in part.rglob("*") if path.is_file()]
+        pointers = [path for path in (run / "checkpoints").iterdir() if path.is_file() and path.name != "best"]
+        of_best = {run / "checkpoints" / "best"} if best(run) == checkpoint else set()
+        if best(run) and not of_best:
+            of_best = {run / "checkpoints" / "best", *(path for path in best(run).rglob("*") if path.is_file())}
+        small, size = bytes_of([*files, *pointers]), bytes_of([*files, *pointers, *of_best])
+        most = min(most, shutil.disk_usage(folder.parent).free - ROOM)
+        if small > most:
+            return f"which holds no newer state: a checkpoint has {small / 1e6:.0f} MB, and {most / 1e6:.0f} MB there are for it (--keep-gb)"
+        is_whole = size <= most
+        pack(run, [*files, *pointers, *(of_best if is_whole else [])], folder)
+    except OSError as error:
+        # the training may have removed what was just looked at
+        return f"nothing newer: {error}"
+    left_out = "" if is_whole else ", without the best checkpoint"
+    return f"the run as of {checkpoint.name}, {(size if is_whole else small) / 1e6:.0f} MB{left_out}"
 
 
 def best(run):
-    """The checkpoint of the lowest dev loss, where one is named."""
+    """The checkpoint of the lowest dev loss, None where none is named."""
     try:
-        yield run / "checkpoints" / (run / "checkpoints" / "best").read_text().strip()
+        return run / "checkpoints" / (run / "checkpoints" / "best").read_text().strip()
     except OSError:
-        return
+        return None
+
+
+def bytes_of(files):
+    return sum(path.stat().st_size for path in files)
 
 
 def pack(base, files, folder):

@@ -16,7 +16,8 @@ use crate::failure::ArgumentError;
 use crate::progress::Progress;
 use crate::{output, vectors};
 
-/// Vectors that warm the machine up before the clock starts.
+/// Vectors at least that warm the machine up before the clock starts; a whole batch, so that the first that is timed meets
+/// nothing new.
 const WARM_UP: i64 = 64;
 
 /// Flags of `bench decode`.
@@ -120,7 +121,7 @@ impl<'a> Way<'a> {
         } else {
             Self::Usual(options(args, batch))
         };
-        way.decode(inverter, &v_ND.f_narrow(0, 0, count.min(WARM_UP))?)?;
+        way.decode(inverter, &v_ND.f_narrow(0, 0, count.min(WARM_UP.max(batch.into())))?)?;
         Ok(way)
     }
 

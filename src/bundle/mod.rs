@@ -63,8 +63,13 @@ struct Manifest {
     encoder: RoundedEncoder,
     /// What the recipe trains with: adamw or muon.
     optimizer: &'static str,
+    /// Of the recipe, for its width: larger decoders have smaller ones.
+    learning_rate: f64,
+    hidden: i64,
     /// Numbers in a vector.
     dim: usize,
+    /// Whether the program has its part for CUDA (NCCL, CUDA graphs, kernels).
+    cuda: bool,
     /// Whether there are texts of their own to evaluate on.
     held_out: bool,
     /// How many corpora the recipe has.
@@ -133,9 +138,10 @@ pub(crate) fn run(args: &BundleArgs) -> Result<()> {
 }
 
 /// What runs a bundle.
-const RUNNER: [(&str, &str); 10] = [
+const RUNNER: [(&str, &str); 11] = [
     ("README.md", include_str!("../../configs/box/README.md")),
     ("run.sh", include_str!("../../configs/box/run.sh")),
+    ("cards.py", include_str!("../../configs/box/cards.py")),
     ("run.py", include_str!("../../configs/box/run.py")),
     ("measuring.py", include_str!("../../configs/box/measuring.py")),
     ("phases.py", include_str!("../../configs/box/phases.py")),
@@ -150,6 +156,13 @@ const RUNNER: [(&str, &str); 10] = [
 fn pack(args: &BundleArgs, recipe: &mut training::Recipe, staging: &Path) -> Result<Manifest> {
     if let Some(path) = &args.held_out {
         fs_err::copy(path, staging.join("held-out.txt"))?;
+    }
+    let cuda = torch_ext::cuda::embedded().is_some();
+    if !cuda {
+        tracing::warn!(
+            "this program was built without the feature cuda: where it is run, there will be one GPU, no CUDA graphs and no \
+             kernels of our own; `make bundle` builds with it"
+        );
     }
     tracing::info!("texts");
     texts::pack(recipe, staging)?;
@@ -174,7 +187,10 @@ fn pack(args: &BundleArgs, recipe: &mut training::Recipe, staging: &Path) -> Res
             OptimizerKind::Muon => "muon",
             OptimizerKind::Adamw => "adamw",
         },
+        learning_rate: recipe.optimizer.learning_rate,
+        hidden: recipe.decoder.hidden,
         dim: encoder.dim,
+        cuda,
         encoder,
         held_out: args.held_out.is_some(),
         corpora: recipe.corpus.len(),
