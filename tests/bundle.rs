@@ -63,6 +63,13 @@ impl Machine {
         fs_err::OpenOptions::new().write(true).open(&program).unwrap().set_len(size).unwrap();
     }
 
+    /// (learning rate, width) of the recipe.
+    fn recipe(&self) -> (f64, f64) {
+        let manifest = fs_err::read_to_string(self.bundle.join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        (manifest["learning_rate"].as_f64().unwrap(), manifest["hidden"].as_f64().unwrap())
+    }
+
     fn phase(&self, name: &str) -> Value {
         let file = self.out().join(format!("{name}.json"));
         serde_json::from_str(&fs_err::read_to_string(file).unwrap()).unwrap()
@@ -96,6 +103,7 @@ fn a_bundle_runs_where_there_is_nothing_but_python() {
     it_trains_and_goes_on(&machine);
     steps_that_fail_or_hang_do_not_stop_the_next(&machine);
     what_does_not_fit_the_memory_is_cut_in_parts(&machine);
+    the_size_is_chosen_by_what_was_measured(&machine);
     what_is_damaged_there_is_unpacked_again(&machine);
     an_interrupted_training_is_kept(&machine);
 }
@@ -281,6 +289,35 @@ fn unfit_machines_are_told_why(machine: &Machine) {
     fs_err::write(machine.out(), "a file").unwrap();
     refused(&["doctor"], "nothing can be written");
     fs_err::remove_file(machine.out()).unwrap();
+}
+
+fn the_size_is_chosen_by_what_was_measured(machine: &Machine) {
+    let answers = r#"#!/bin/bash
+case "$*" in
+"bench train"*"--hidden 384"*) echo '{"parameters": 25000000, "tokens_per_s": 5000000}' ;;
+"bench train"*"--hidden 640"*) echo '{"parameters": 64000000, "tokens_per_s": 2000000}' ;;
+"bench train"*"--hidden 768"*) echo '{"parameters": 100000000, "tokens_per_s": 1200000}' ;;
+"bench train"*"--hidden 1024"*) echo '{"parameters": 300000000, "tokens_per_s": 400000}' ;;
+"bench train"*"--hidden 2048"*) echo 'error: CUDA out of memory' >&2; exit 1 ;;
+*) echo '{}' ;;
+esac
+exit 0
+"#;
+    machine.put_in_place_of_the_program(answers);
+    fs_err::remove_dir_all(machine.out()).unwrap();
+    let (_, said) = machine.run(&["bench", "train", "--minutes", "5", "--processes", "1"]);
+    assert!(said.contains("plan: 100m, "), "{said}");
+    assert!(said.contains("failed here: 1b") && said.contains(" M in about "), "{said}");
+    let plan: Value =
+        serde_json::from_str(&fs_err::read_to_string(machine.out().join("plan.json")).unwrap()).unwrap();
+    // a minute of 1.2 million tokens a second, 16384 a step
+    assert_eq!(plan["every"], 4395);
+    let train = machine.phase("train")["steps"].to_string();
+    assert!(train.contains("training.eval_every=4395"), "{train}");
+    let rate = train.split("optimizer.learning_rate=").nth(1).unwrap().split_whitespace().next().unwrap();
+    let (own, width) = machine.recipe();
+    let expected = own * width / 768.0;
+    assert!((rate.parse::<f64>().unwrap() / expected - 1.0).abs() < 0.01, "{rate} for {expected}");
 }
 
 fn what_is_damaged_there_is_unpacked_again(machine: &Machine) {
