@@ -330,8 +330,8 @@ fn what_is_damaged_there_is_unpacked_again(machine: &Machine) {
     fs_err::remove_dir_all(work).unwrap();
 }
 
-/// ctrl-c, which the terminal sends to all that it sees: the training saves, and what it saved is with the results, as is what
-/// it had saved before.
+/// A signal to all that a terminal sees, as by ctrl-c (which is not heard where a shell started this in the background): the
+/// training saves, and what it saved is with the results, as is what it had saved before.
 fn an_interrupted_training_is_kept(machine: &Machine) {
     let _ = fs_err::remove_dir_all(machine.out());
     let arguments = ["train", "--tiny", "--minutes", "3", "--train-minutes", "2", "--size", "25m"];
@@ -346,7 +346,7 @@ fn an_interrupted_training_is_kept(machine: &Machine) {
     // the same folders, while they are in use
     let (output, said) = machine.run(&["doctor", "--tiny"]);
     assert!(output.status.code() == Some(1) && said.contains("another run.sh is at work in"), "{said}");
-    rustix::process::kill_process_group(group, rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process_group(group, rustix::process::Signal::TERM).unwrap();
     let output = running.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(

@@ -218,8 +218,10 @@ def interrupted(signal_number, frame):
 
 
 def main():
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+    signal.signal(signal.SIGTERM, interrupted)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # nohup means what it says
+        signal.signal(signal.SIGHUP, interrupted)
     args = arguments()
     started = time.monotonic()
     here = Path(__file__).resolve().parent
