@@ -147,10 +147,10 @@ fn with_gradient(x: &Tensor, operation: Operation<'_>) -> Result<[Tensor; 2]> {
     })
 }
 
-/// Numbers from -4 to 4 without a pattern that rows share; drawn ones would move the generator of the program.
+/// Numbers from -12 to 12 without a pattern that rows share; drawn ones would move the generator of the program.
 fn wave(shape: &[i64]) -> Tensor {
     let numbers = Tensor::arange(shape.iter().product::<i64>(), (Kind::Double, Device::Cpu));
-    ((numbers * 1.7).sin() * 4.0).view(shape).to_kind(Kind::Float)
+    ((numbers * 1.7).sin() * 12.0).view(shape).to_kind(Kind::Float)
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ fn it_trains_and_goes_on(machine: &Machine) {
     fs_err::write(&first, &whole).unwrap();
     fs_err::rename(machine.small.path("aside"), &second).unwrap();
 
-    let (output, said) = machine.run(&["--tiny", "--minutes", "4", "--tokens-per-parameter", "0.001"]);
+    let (output, said) = machine.run(&["--tiny", "--minutes", "8", "--tokens-per-parameter", "0.001"]);
     assert!(output.status.success(), "{said}");
     for phase in ["doctor", "parity", "bench", "gpus", "train", "eval", "report"] {
         let found = machine.phase(phase);
@@ -273,7 +273,9 @@ fn unfit_machines_are_told_why(machine: &Machine) {
     }
     // a training without time is no training, and the next phase has its turn
     let (output, said) = machine.run(&["train", "report", "--minutes", "0.15"]);
-    assert!(output.status.code() == Some(1) && said.contains("no time was left"), "{said}");
+    // where it is slow, the pairs take it all
+    let told = said.contains("no time was left") || said.contains("out of time");
+    assert!(output.status.code() == Some(1) && told, "{said}");
     assert!(said.contains("== report: "), "{said}");
     fs_err::remove_dir_all(machine.out()).unwrap();
     // a phase that has no place does not stop the next

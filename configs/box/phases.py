@@ -58,12 +58,11 @@ def pairs(steps, args, manifest, share):
 
 def train(steps, args, manifest):
     run = steps.work / steps.run_folder
-    survivors.restore(args.out / "run", run)
+    survivors.restore(args.out / "run", run, steps.kin)
     # no training has any use for a part of them
     if not pairs(steps, args, manifest, share=1):
         return
-    begun = (run / "checkpoints" / "latest").is_file()
-    if not begun:
+    if not (run / "checkpoints" / "latest").is_file():
         # one that has learnt nothing yet holds nobody to its size
         shutil.rmtree(run, ignore_errors=True)
     reserve, total = minutes_of(steps, args, run)
@@ -73,10 +72,10 @@ def train(steps, args, manifest):
         return
     plan = planning.plan_of(steps, args, manifest, total, run)
     try:
-        go_on(steps, args, manifest, run, plan, begun)
+        go_on(steps, args, manifest, run, plan)
     finally:
         # also of a training that was told to end
-        kept = survivors.keep(run, args.out / "run", 1e9 * args.keep_gb)
+        kept = survivors.keep(run, args.out / "run", 1e9 * args.keep_gb, steps.kin)
         steps.tell("", f"Kept in pieces of at most 16 MB: `export/` ({survivors.HOW}), and `run/`, {kept}.")
     found = steps.found("train")
     if found:
@@ -88,11 +87,11 @@ def train(steps, args, manifest):
 LEAST_SECONDS = 10
 
 
-def go_on(steps, args, manifest, run, plan, begun):
+def go_on(steps, args, manifest, run, plan):
     """Trains by the plan, in more parts a step where the memory is too small for it, and exports."""
     processes = measuring.proven(args, planning.measured(args, "gpus"))
     done = False
-    kept = Keeping(run, args)
+    kept = Keeping(run, args, steps.kin)
     while plan and not done:
         # what planning, and a try that failed, took is gone
         reserve, total = minutes_of(steps, args, run)
@@ -102,38 +101,46 @@ def go_on(steps, args, manifest, run, plan, begun):
         steps.tell(f"Size {size}, {total / 60:.1f} minutes of training over all calls: {why}.", "")
         sets = planning.settings(args, size, manifest, steps, parts, processes, plan.get("every"))
         flags = ["--recipe", "recipe.toml", *sets, "--max-minutes", f"{total / 60:.3f}"]
-        flags += ["--resume"] if begun else []
+        flags += ["--resume"] if (run / "checkpoints" / "latest").is_file() else []
         limit = steps.left - reserve
         launch = measuring.launch(processes)
         command = [*launch, "train", *flags, "--json"]
         done = steps.run("train", *command, limit=limit, again=True, stops=True, meanwhile=kept)
-        plan, begun = None if done else planning.smaller_parts(steps, run, plan), False
-    if done:
+        plan = None if done else planning.smaller_parts(steps, run, plan)
+    # also of a training that was ended, or that failed after hours
+    if (run / "checkpoints" / "latest").is_file():
         export = steps.work / steps.export
         shutil.rmtree(export, ignore_errors=True)
         if steps.run("export", "export", steps.run_folder, steps.export, "--dtype", "bf16", again=True):
-            survivors.pack(export, [path for path in export.rglob("*") if path.is_file()], args.out / "export")
+            survivors.set_aside(args.out / "export", steps.kin)
+            survivors.pack(export, [path for path in export.rglob("*") if path.is_file()], args.out / "export", steps.kin)
 
 
 class Keeping:
     """Copies what a training has saved to the results while it goes on: a machine may be gone at any time."""
 
-    def __init__(self, run, args):
-        self.run, self.folder, self.most, self.last = run, args.out / "run", 1e9 * args.keep_gb, None
+    def __init__(self, run, args, kin):
+        self.run, self.folder, self.most, self.kin = run, args.out / "run", 1e9 * args.keep_gb, kin
+        self.last, self.took = None, 0.0
 
     def __call__(self):
         try:
             latest = (self.run / "checkpoints" / "latest").read_text()
         except OSError:
             return
-        if latest != self.last:
-            self.last = latest
-            say(f"   kept meanwhile: {survivors.keep(self.run, self.folder, self.most)}")
+        if latest == self.last:
+            return
+        begun = time.monotonic()
+        kept = survivors.keep(self.run, self.folder, self.most, self.kin)
+        # so that it does not outlast the training's end
+        self.took = time.monotonic() - begun
+        self.last = latest if kept.startswith("the run as of") else None
+        say(f"   kept meanwhile: {kept}")
 
 
 def minutes_of(steps, args, run):
     """(seconds kept for what comes before the first step, behind the last, and to export; seconds of training in all)."""
-    reserve = max(0.15 * steps.left, min(30, 0.4 * steps.left))
+    reserve = min(120, max(0.15 * steps.left, min(30, 0.4 * steps.left)))
     seconds = max(steps.left - 2 * reserve, 1)
     if args.tiny:
         seconds = min(seconds, 3)
@@ -142,7 +149,7 @@ def minutes_of(steps, args, run):
 
 def eval(steps, args, manifest):
     decoder = steps.work / steps.run_folder
-    survivors.restore(args.out / "run", decoder)
+    survivors.restore(args.out / "run", decoder, steps.kin)
     if not (decoder / "checkpoints" / "latest").is_file():
         for step in ("greedy", "suites"):
             steps.skip(step, "there is no decoder yet (phase train)")

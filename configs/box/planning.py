@@ -132,12 +132,18 @@ def plan_of(steps, args, manifest, seconds, run):
         plan = json.loads(file.read_text(encoding="utf-8"))
         if args.size and args.size != plan["size"]:
             raise ValueError(f"the run that is there is of size {plan['size']}: choose another --out, or remove {run} and {args.out / 'run'}")
+        if plan.get("parts"):
+            # each process has its share of a step, and there may be fewer now
+            whole = plan["parts"] * plan.get("processes", 1)
+            plan["processes"] = measuring.proven(args, measured(args, "gpus"))
+            plan["parts"] = max(1, -(-whole // plan["processes"]))
         return plan | dict(why=f"as the run that goes on ({plan['why']})")
     size, parts, why = fitting(steps, args, manifest, *choose(args, seconds))
     if size in SIZES and not args.tiny:
         # said, so that another call goes on with it, on however many GPUs
         parts = parts or usual_parts(size, measuring.proven(args, measured(args, "gpus")))
-    return noted(run, dict(size=size, parts=parts, every=cadence(args, size, seconds), why=why))
+    processes = measuring.proven(args, measured(args, "gpus"))
+    return noted(run, dict(size=size, parts=parts, processes=processes, every=cadence(args, size, seconds), why=why))
 
 
 def noted(run, plan):
@@ -147,13 +153,13 @@ def noted(run, plan):
 
 
 def smaller_parts(steps, run, plan):
-    """The same plan in twice the parts, where the memory was too small for it and nothing has been learnt yet."""
+    """The same plan in twice the parts, where the memory was too small for it."""
     if not steps.done["train"]["outcome"].startswith("failed") or plan["size"] not in SIZES:
         return None
     log = (steps.folder / "train.log").read_text(encoding="utf-8", errors="replace")
     parts = 2 * (plan.get("parts") or PARTS[plan["size"]])
-    short = "out of memory" in log and not (run / "checkpoints" / "latest").is_file()
-    if not short or BATCH_TOKENS[plan["size"]] // parts < LEAST_PART:
+    if "out of memory" not in log or BATCH_TOKENS[plan["size"]] // parts < LEAST_PART:
         return None
-    shutil.rmtree(run)
+    if not (run / "checkpoints" / "latest").is_file():
+        shutil.rmtree(run)
     return noted(run, plan | dict(parts=parts, why=f"{plan['why']}; the memory was too small, so {parts} parts a step"))

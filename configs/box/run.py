@@ -198,7 +198,10 @@ def require_device(args, manifest):
     doctor = planning.measured(args, "doctor")
     checks = [check for step in doctor for check in step["found"].get("checks", [])]
     devices = next((check for check in checks if check["name"] == "CUDA devices"), None)
-    if devices is None or devices.get("data", {}).get("count"):
+    count = (devices or {}).get("data", {}).get("count")
+    if count and cards.number_of(args.device) >= count:
+        fail(f"--device {args.device}: there are {count} GPUs here, the first is cuda:0", "another number, or --device auto")
+    if devices is None or count:
         return
     other = cards.of_another_make()
     if not cards.has_hardware():
@@ -211,6 +214,15 @@ def require_device(args, manifest):
     said = "; ".join(check["found"] for check in (library, devices) if "found" in check)
     fix = f"pip install torch=={manifest['torch']} brings CUDA's libraries, and CUDA 13 needs a driver of 580 or newer"
     fail(f"there is a GPU that libtorch cannot use: {said}", f"{fix}; or --device cpu")
+
+
+def heed_kernels(args, environment):
+    """Kernels of ours that do not agree here, or that ended the asking, are left out of all that follows."""
+    checks = [check for step in planning.measured(args, "doctor") for check in step["found"].get("checks", [])]
+    part = next((check for check in checks if check["name"] == "CUDA part"), {})
+    if cards.names() and args.device != "cpu" and part.get("data", {}).get("kernels") != "used":
+        say(f"   our kernels for GPUs are left out: {part.get('found', 'the phase doctor says nothing of them')}")
+        environment["INVERSE_STELLA_GPU_KERNELS"] = "off"
 
 
 def interrupted(signal_number, frame):
@@ -247,6 +259,7 @@ def main():
             wrong += run_phase(phase, args, manifest, work, environment, seconds)
             if phase == "doctor":
                 require_device(args, manifest)
+                heed_kernels(args, environment)
     except KeyboardInterrupt:
         print("told to end: what is done is kept, another call goes on", file=sys.stderr)
         sys.exit(130)

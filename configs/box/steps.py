@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,13 +33,18 @@ class Steps:
         home = "work/tiny" if args.tiny else "work"
         of_pairs = [value for value in args.set if value.startswith(OF_PAIRS)]
         self.pairs = f"{home}/pairs{digest_of(of_pairs) if of_pairs else ''}"
-        self.run_folder = f"{home}/run{digest_of(str(args.out))}"
+        self.run_folder = f"{home}/run{digest_of([str(args.out), of_pairs])}"
         self.export = f"{self.run_folder}-export"
         self.vectors = f"{self.run_folder}-vectors.npy"
         # what was done otherwise, or on another kind of machine, does not count
         made = dict(bundle=[part["sha256"] for part in manifest["parts"]], tiny=args.tiny, device=args.device)
         self.made = args.made = made | dict(machine=cards.machine())
+        # a run goes on on any machine
+        self.kin = dict(bundle=made["bundle"], tiny=args.tiny, texts=of_pairs)
         self.done = self.earlier()
+        if not self.done and self.folder.is_dir():
+            # figures of another machine, or of a rehearsal
+            shutil.rmtree(self.folder)
         self.noted, self.lines = set(), []
         self.folder.mkdir(exist_ok=True)
 
@@ -71,6 +77,7 @@ class Steps:
         limit = self.left * share if limit is None else min(limit, self.left)
         command = [*map(str, program or [self.work / "inverse-stella"]), *map(str, command)]
         if limit < 1:
+            (self.folder / f"{step}.out").unlink(missing_ok=True)
             self.note(step, "no time was left", 0, command)
             return False
         begun = time.monotonic()
@@ -118,13 +125,16 @@ class Steps:
                     code = process.wait(min(left, MEANWHILE) if meanwhile else left)
                     return "ok" if code == 0 else f"failed ({code})"
                 except subprocess.TimeoutExpired:
-                    if meanwhile and time.monotonic() < end:
+                    if meanwhile and end - time.monotonic() > 2 * meanwhile.took:
                         meanwhile()
             process.send_signal(signal.SIGTERM)
             code = self.ended(process, grace)
         except BaseException:
+            # a hangup comes twice, and a large decoder takes minutes to write: only another ctrl-c ends that
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
             process.send_signal(signal.SIGTERM)
-            self.ended(process, GRACE)
+            self.ended(process, 4 * GRACE)
             raise
         finally:
             # a rank that hangs would keep its GPU's memory
@@ -137,7 +147,11 @@ class Steps:
             return process.wait(seconds)
         except subprocess.TimeoutExpired:
             kill_session(process.pid)
-            return process.wait()
+        try:
+            return process.wait(10)
+        except subprocess.TimeoutExpired:
+            # in a call of the driver that does not return
+            return None
 
     def said(self, step):
         """The error that a step ended with."""

@@ -29,13 +29,15 @@ def trained(run):
     return 0.0
 
 
-def keep(run, folder, most):
+def keep(run, folder, most, kin):
     """Copies a run in pieces: its own files, the latest checkpoint, and the best one where all of it has `most` bytes at most.
-    Says in words what was kept. What was kept before stays until there is something newer."""
+    Says in words what was kept. What was kept before stays until there is something newer; a run that is not of this `kin` (of
+    other texts, another bundle, a rehearsal) is set aside."""
     pointer = run / "checkpoints" / "latest"
     if not pointer.is_file():
         return "nothing, since there is no checkpoint"
     try:
+        shutil.rmtree(folder.with_name(folder.name + ".new"), ignore_errors=True)
         checkpoint = run / "checkpoints" / pointer.read_text().strip()
         files = [path for path in run.iterdir() if path.is_file() and path.name != "run.lock"]
         # and guesses of the decoder that the training goes on with
@@ -50,7 +52,8 @@ def keep(run, folder, most):
         if small > most:
             return f"which holds no newer state: a checkpoint has {small / 1e6:.0f} MB, and {most / 1e6:.0f} MB there are for it (--keep-gb)"
         is_whole = size <= most
-        pack(run, [*files, *pointers, *(of_best if is_whole else [])], folder)
+        set_aside(folder, kin)
+        pack(run, [*files, *pointers, *(of_best if is_whole else [])], folder, kin)
     except OSError as error:
         # the training may have removed what was just looked at
         return f"nothing newer: {error}"
@@ -70,11 +73,41 @@ def bytes_of(files):
     return sum(path.stat().st_size for path in files)
 
 
-def pack(base, files, folder):
+def kin_of(folder):
+    try:
+        return json.loads((folder / "kin.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def set_aside(folder, kin):
+    """What is there and of another kin is renamed, so that it is not lost."""
+    if folder.is_dir() and (other := kin_of(folder)) != kin:
+        aside = folder.with_name(folder.name + steps.digest_of(other))
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.replace(aside)
+
+
+def pack(base, files, folder, kin):
     """Copies files below `base` to a folder, in pieces, with an index; what was in the folder goes."""
-    new = folder.with_name(folder.name + ".new")
+    new, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
+    try:
+        in_pieces(base, files, new)
+        (new / "kin.json").write_text(json.dumps(kin), encoding="utf-8")
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    # one of the two is there at any time
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.is_dir():
+        folder.replace(old)
+    new.replace(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def in_pieces(base, files, new):
     index = {}
     for number, path in enumerate(sorted(files)):
         digest, pieces = hashlib.sha256(), []
@@ -85,13 +118,18 @@ def pack(base, files, folder):
                 (new / pieces[-1]).write_bytes(piece)
         index[str(path.relative_to(base))] = dict(pieces=pieces, sha256=digest.hexdigest())
     (new / "index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    new.replace(folder)
 
 
-def restore(folder, run):
+def restore(folder, run, kin):
     """Puts a kept run back where none is; what is damaged is left alone, and said."""
+    old = folder.with_name(folder.name + ".old")
+    if old.is_dir() and not folder.is_dir():
+        # a copy was cut off between two names
+        old.replace(folder)
     if (run / "checkpoints" / "latest").is_file() or not (folder / "index.json").is_file():
+        return
+    if kin_of(folder) != kin:
+        steps.say(f"   the run kept in {folder} is of other texts, another bundle or a rehearsal: it is left alone")
         return
     damaged = unpack(folder, run)
     steps.say(f"   {damaged}: training begins anew" if damaged else f"   going on with the run kept in {folder}")

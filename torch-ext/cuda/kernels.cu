@@ -5,7 +5,8 @@
 #include "kernels.h"
 
 #ifdef __CUDA_ARCH__
-// good to two units of f32's last place, and what is left of the time of the exact ones
+// good to some units of f32's last place (2 + 1.2 |x| of the exponential, by CUDA's documentation), and faster than the
+// exact ones
 __device__ inline float exponential(float x) { return __expf(x); }
 __device__ inline float quotient(float a, float b) { return __fdividef(a, b); }
 #endif
