@@ -210,9 +210,10 @@ def transformers(steps, args):
 
 
 def report(steps, args, manifest):
-    results = [args.out / f"{step}.result.json" for step in ("greedy", "budget-8", "budget-32", "budget-128")]
-    results = [args.out / "evaluation.json", *results]
-    results = [result for result in results if result.is_file()]
+    # those of another machine, another bundle or a rehearsal may lie there too
+    went = {step["step"] for step in planning.measured(args, "eval") if step["outcome"] == "ok"}
+    files = {"suites": "evaluation.json"} | {step: f"{step}.result.json" for step in ("greedy", "budget-8", "budget-32", "budget-128")}
+    results = [args.out / file for step, file in files.items() if step in went and (args.out / file).is_file()]
     if not results:
         steps.skip("page", "nothing was evaluated yet (phase eval)")
         return
